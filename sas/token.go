@@ -1,0 +1,192 @@
+package sas
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Token is a parsed shared access signature. Parsing proves nothing: use [Token.SignedBy],
+// [Token.Covers] and [Token.Expired]. Printed or logged, its signature shows as "***".
+type Token struct {
+	Resource string    // the sr field exactly as received, because the signature covers those bytes
+	Policy   string    // the decoded skn field; empty when the key of a device or module signed
+	Expiry   time.Time // the se field; a time after the year 9999 reads as that year's end
+
+	se  string            // as received
+	sig [sha256.Size]byte // decoded
+}
+
+// ParseToken parses a token as an MQTT password or an Authorization header carries it. The fields
+// may come in any order and their names in any case; unknown and empty fields are skipped. Errors
+// name the field and do not show its content.
+func ParseToken(s string) (Token, error) {
+	word, fields, _ := strings.Cut(strings.TrimSpace(s), " ")
+	fields = strings.TrimSpace(fields)
+	if word != scheme || strings.ContainsAny(fields, " \t\r\n\v\f") {
+		return Token{}, errors.New(`token is not "SharedAccessSignature", one blank and the fields`)
+	}
+	var sr, sig, se, skn string
+	for field := range strings.SplitSeq(fields, "&") {
+		if field == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(field, "=")
+		if !ok {
+			return Token{}, errors.New(`token has a field without "="`)
+		}
+		var to *string
+		switch {
+		case strings.EqualFold(name, "sr"):
+			to = &sr
+		case strings.EqualFold(name, "sig"):
+			to = &sig
+		case strings.EqualFold(name, "se"):
+			to = &se
+		case strings.EqualFold(name, "skn"):
+			to = &skn
+		default:
+			continue
+		}
+		if *to != "" {
+			return Token{}, fmt.Errorf("token has %s twice", strings.ToLower(name))
+		}
+		*to = value
+	}
+	t := Token{Resource: sr, Policy: unescape(skn), se: se}
+	var err error
+	switch {
+	case sr == "":
+		err = errors.New("token has no sr")
+	case sig == "":
+		err = errors.New("token has no sig")
+	case se == "":
+		err = errors.New("token has no se")
+	default:
+		if t.Expiry, err = parseExpiry(se); err == nil {
+			t.sig, err = parseSignature(sig)
+		}
+	}
+	if err != nil {
+		return Token{}, err
+	}
+	return t, nil
+}
+
+// lastSecond is the end of the year 9999. IoT Hub documents no upper bound for an expiry, and some
+// programs write a very large one for "never"; up to here times can be compared and printed.
+const lastSecond = 253402300799
+
+// parseExpiry reads seconds since 1970. A fraction is dropped: a client may write a float.
+func parseExpiry(se string) (time.Time, error) {
+	whole, fraction, _ := strings.Cut(se, ".")
+	if whole == "" || !digits(whole) || !digits(fraction) {
+		return time.Time{}, errors.New("token's se is not a number of seconds since 1970")
+	}
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || n > lastSecond {
+		n = lastSecond
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+func digits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func parseSignature(sig string) (sum [sha256.Size]byte, err error) {
+	// A client that form-decoded its own text has blanks where base64 has "+".
+	text := strings.ReplaceAll(unescape(sig), " ", "+")
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(b) != len(sum) {
+		return sum, fmt.Errorf("token's sig is not base64 of %d bytes", len(sum))
+	}
+	return [sha256.Size]byte(b), nil
+}
+
+// SignedBy reports whether key signed the token. The comparison takes the same time wherever the
+// signatures differ. An invalid or empty key has signed nothing.
+func (t Token) SignedBy(key Key) bool {
+	secret, err := key.decode()
+	if err != nil {
+		return false
+	}
+	sum := signature(secret, t.Resource, t.se)
+	return subtle.ConstantTimeCompare(sum[:], t.sig[:]) == 1
+}
+
+// Expired reports whether the token is over at now, [Skew] included.
+func (t Token) Expired(now time.Time) bool { return now.After(t.Expiry.Add(Skew)) }
+
+// Covers reports whether the token's resource is audience or, by whole segments, a prefix of it:
+// host/devices covers host/devices/d, and host/devices/d does not cover host/devices/d2. The
+// audience is unencoded. Host names are compared without case and without port, ids exactly.
+//
+// Clients encode the resource not at all (C, partly Java), once (Python, Node), or the id twice
+// (.NET); the token covers what any of these readings covers.
+func (t Token) Covers(audience string) bool {
+	plain := func(segment string) string { return segment }
+	once := unescape(t.Resource)
+	return coversSegments(t.Resource, audience, plain) ||
+		coversSegments(once, audience, plain) ||
+		coversSegments(once, audience, unescape)
+}
+
+// coversSegments compares segment by segment, each of scope's decoded first. Decoding comes after
+// splitting so that an encoded slash inside an id cannot turn into a boundary.
+func coversSegments(scope, audience string, decode func(string) string) bool {
+	for first := true; ; first = false {
+		a, aRest, aMore := strings.Cut(scope, "/")
+		b, bRest, bMore := strings.Cut(audience, "/")
+		if first {
+			if !strings.EqualFold(withoutPort(decode(a)), withoutPort(b)) {
+				return false
+			}
+		} else if decode(a) != b {
+			return false
+		}
+		if !aMore {
+			return true
+		}
+		if !bMore {
+			return false
+		}
+		scope, audience = aRest, bRest
+	}
+}
+
+func withoutPort(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i > 0 && i+1 < len(host) && digits(host[i+1:]) {
+		if strings.IndexByte(host, ':') == i || host[i-1] == ']' { // not inside an IPv6 address
+			return host[:i]
+		}
+	}
+	return host
+}
+
+// String describes the token without its signature.
+func (t Token) String() string {
+	s := scheme + " sr=" + t.Resource + "&sig=" + redacted + "&se=" + t.se
+	if t.Policy != "" {
+		s += "&skn=" + escape(t.Policy)
+	}
+	return s
+}
+
+// Format prints String for every verb.
+func (t Token) Format(f fmt.State, _ rune) { io.WriteString(f, t.String()) }
+
+// LogValue is String.
+func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
