@@ -1,0 +1,139 @@
+package hubrest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/sas"
+)
+
+// Options say which hub a client speaks to, and as whom. ConnectionString is all that most programs set.
+type Options struct {
+	// ConnectionString names the hub and a shared access policy of it, as the portal and "iotdm hub connection-string"
+	// print it. HostName may carry a port; without one it is 443.
+	ConnectionString sas.ConnectionString
+	// Addr is the host:port that is dialled instead of HostName. The name that the certificate must bear stays that of
+	// HostName, unless TLS says otherwise. Proxies from the environment are not used then.
+	Addr string
+	// TLS holds the roots to trust and what else TLS needs. Nil: the system's roots, TLS 1.2 or later.
+	TLS *tls.Config
+	// TokenLife is how long a token signed with the policy's key is valid; it is renewed before that. 0: one hour.
+	TokenLife time.Duration
+	// Logger gets a line per request at level debug, and one per repeated request at level warn. Nil: none.
+	Logger *slog.Logger
+	// Now is the clock that tokens are made with. Nil: time.Now.
+	Now func() time.Time
+}
+
+// A Client makes requests to one hub. It is safe for concurrent use.
+type Client struct {
+	host string // as in URLs, with a port or without
+	cred credential
+	http *http.Client
+	log  *slog.Logger
+	wait func(context.Context, time.Duration) error // between two attempts
+
+	maxBody int64 // of an answer, in bytes
+}
+
+// credential is what fills the header Authorization. It is safe for concurrent use.
+type credential interface {
+	authorization(ctx context.Context) (string, error)
+}
+
+// New returns a client. It makes no connection: a wrong host name or key shows with the first request.
+func New(o Options) (*Client, error) {
+	cs := o.ConnectionString
+	if cs.HostName == "" {
+		return nil, errors.New("connection string: HostName is missing")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.TokenLife == 0 {
+		o.TokenLife = time.Hour
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	cred, err := newSASCredential(cs, o.TokenLife, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		host: strings.ToLower(cs.HostName),
+		cred: cred,
+		http: &http.Client{
+			Transport: newTransport(o),
+			// The service never redirects, and a credential must not follow one to somebody else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		log:  o.Logger,
+		wait: wait,
+
+		maxBody: defaultMaxBody,
+	}, nil
+}
+
+// Close closes the connections that are idle. Requests under way go on.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+func newTransport(o Options) *http.Transport {
+	dialer := &net.Dialer{Timeout: 15 * time.Second}
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dialer.DialContext,
+		TLSClientConfig:     o.TLS.Clone(), // nil stays nil
+		TLSHandshakeTimeout: 15 * time.Second,
+		MaxIdleConnsPerHost: 64,
+		// Shorter than the hub's own patience, so that a method rarely meets a connection that is just being closed:
+		// it could not be sent again.
+		IdleConnTimeout: 60 * time.Second,
+		Protocols:       new(http.Protocols),
+	}
+	// IoT Hub speaks HTTP/1.1 only, and over HTTP/2 the transport repeats requests by rules of its own.
+	t.Protocols.SetHTTP1(true)
+	if o.Addr != "" {
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, o.Addr)
+		}
+	}
+	return t
+}
+
+// Target names a device, or a module of a device when ModuleID is set.
+type Target struct {
+	DeviceID, ModuleID string
+}
+
+// String returns the device id, followed by a slash and the module id if there is one.
+func (t Target) String() string {
+	if t.ModuleID == "" {
+		return t.DeviceID
+	}
+	return t.DeviceID + "/" + t.ModuleID
+}
+
+// path is the path of t below collection, "devices" or "twins".
+func (t Target) path(collection string) []string {
+	if t.ModuleID == "" {
+		return []string{collection, t.DeviceID}
+	}
+	return []string{collection, t.DeviceID, "modules", t.ModuleID}
+}
+
+// noun is t as errors name it.
+func (t Target) noun() string {
+	if t.ModuleID == "" {
+		return fmt.Sprintf("device %q", t.DeviceID)
+	}
+	return fmt.Sprintf("module %q of device %q", t.ModuleID, t.DeviceID)
+}
