@@ -46,10 +46,12 @@ func (t *Twin) UnmarshalJSON(b []byte) error {
 	}
 	*t = Twin(doc.head)
 	t.Desired, t.Reported = doc.Properties.Desired, doc.Properties.Reported
-	t.Raw = bytes.Clone(b)
-	if string(t.Tags) == "null" {
-		t.Tags = nil
+	for _, section := range []*json.RawMessage{&t.Tags, &t.Desired, &t.Reported} {
+		if string(*section) == "null" {
+			*section = nil
+		}
 	}
+	t.Raw = bytes.Clone(b)
 	for _, s := range []struct {
 		properties json.RawMessage
 		version    *int64
