@@ -1,0 +1,97 @@
+package twin
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// A Change is a property that differs between two documents.
+type Change struct {
+	Path string          // names of the members that lead to it, joined by "."
+	Old  json.RawMessage // nil if it was not there
+	New  json.RawMessage // nil if it is no longer there
+}
+
+// Diff returns what changed from one document to another: first what the old one has, in its
+// order, then what is new, level by level. Objects that are in both are compared member by member,
+// arrays and all else as a whole. Members of the root that begin with "$" are left out, for they
+// change always. What is no JSON object counts as an empty one.
+func Diff(old, new []byte) []Change {
+	a, err := read(0, old)
+	if err != nil {
+		a = nil
+	}
+	b, err := read(0, new)
+	if err != nil {
+		b = nil
+	}
+	return diff(nil, "", a, b)
+}
+
+func diff(changes []Change, parent string, old, new []byte) []Change {
+	now := members(new)
+	lookup := newIndex(now)
+	for c := (cursor{b: old}); c.member(); {
+		name := decode(c.key)
+		if parent == "" && bytes.HasPrefix(name, []byte("$")) {
+			continue
+		}
+		path := parent + string(name)
+		m := lookup.find(now, name)
+		if m == nil {
+			changes = append(changes, Change{Path: path, Old: c.value})
+			continue
+		}
+		m.used = true
+		switch {
+		case isObject(c.value) && isObject(m.value):
+			changes = diff(changes, path+".", c.value, m.value)
+		case !equal(c.value, m.value):
+			changes = append(changes, Change{Path: path, Old: c.value, New: m.value})
+		}
+	}
+	for _, m := range now {
+		if !m.used && (parent != "" || !bytes.HasPrefix(m.name, []byte("$"))) {
+			changes = append(changes, Change{Path: parent + string(m.name), New: m.value})
+		}
+	}
+	return changes
+}
+
+func members(object []byte) []member {
+	var list []member
+	for c := (cursor{b: object}); c.member(); {
+		list = append(list, member{key: c.key, value: c.value, name: decode(c.key)})
+	}
+	return list
+}
+
+// equal reports whether two values without white space are the same. Numbers are compared by their
+// text, strings after decoding, objects without regard to order.
+func equal(a, b []byte) bool {
+	switch {
+	case bytes.Equal(a, b):
+		return true
+	case a[0] != b[0]:
+		return false
+	case a[0] == '"':
+		return bytes.Equal(decode(a), decode(b))
+	case isObject(a):
+		return len(diff(nil, ".", a, b)) == 0
+	case isArray(a):
+		x, y := cursor{b: a}, cursor{b: b}
+		for {
+			more := x.element()
+			if more != y.element() {
+				return false
+			}
+			if !more {
+				return true
+			}
+			if !equal(x.value, y.value) {
+				return false
+			}
+		}
+	}
+	return false
+}

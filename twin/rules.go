@@ -1,0 +1,329 @@
+package twin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The limits of the article "Understand and use device twins in IoT Hub".
+const (
+	maxDepth  = 10                // objects and arrays below the section
+	maxKey    = 1024              // bytes
+	maxString = 4096              // bytes
+	minInt    = -4503599627370496 // -2^52
+	maxInt    = 4503599627370495  // 2^52 - 1
+)
+
+// The article sets no limits for these; ours keep what one peer can store or cost in bounds.
+const (
+	maxNumber    = 128 // characters of a number's text
+	maxBareDepth = 64  // of documents that Merge and StripReadOnly read
+	maxText      = 8   // JSON text of a section, as a multiple of its size limit
+)
+
+// A Reason is why a change was refused.
+type Reason int
+
+// The reasons, with the error code of IoT Hub that fits each.
+const (
+	Malformed Reason = iota + 1 // not JSON: 400004, or 400 IotHubFormatError
+	Invalid                     // a name, a value, a depth that is not allowed: 400004 ArgumentInvalid
+	TooLarge                    // the section would exceed its size: 403100
+)
+
+// An Error says why a change to a twin was refused.
+type Error struct {
+	Reason  Reason
+	Path    string // of the property below the section, such as a.b[0].c; empty if it is none in particular
+	Message string // in the manner of the service; it names Path
+}
+
+// Error returns Message.
+func (e *Error) Error() string { return e.Message }
+
+// read returns input without white space and repeated members, checked by the rules of kind. Kind
+// 0 has no rules except that the document is an object.
+func read(kind Kind, input []byte) ([]byte, error) {
+	b, err := compact(input)
+	if err != nil {
+		return nil, err
+	}
+	if kind == Desired {
+		b = stripReadOnly(b)
+	}
+	c := checker{strict: kind != 0}
+	if e := c.object(b, 0, false); e != nil {
+		e.finish()
+		return nil, e
+	}
+	if c.repeated {
+		b = dropRepeated(make([]byte, 0, len(b)), b)
+	}
+	return b, nil
+}
+
+// compact returns input without white space if it is a JSON object.
+func compact(input []byte) ([]byte, error) {
+	var buf bytes.Buffer
+	buf.Grow(len(input))
+	if err := json.Compact(&buf, input); err != nil {
+		return nil, &Error{Reason: Malformed, Message: "The document is not valid JSON: " + err.Error()}
+	}
+	b := buf.Bytes()
+	if !utf8.Valid(b) {
+		return nil, &Error{Reason: Malformed, Message: "The document is not valid JSON: its text is not UTF-8"}
+	}
+	if !isObject(b) {
+		return nil, &Error{Reason: Invalid, Message: "The document is not a JSON object."}
+	}
+	return b, nil
+}
+
+// A checker walks a document that is JSON and applies the rules to it.
+type checker struct {
+	strict   bool     // all rules, not only the depth
+	repeated bool     // an object has two members with the same name
+	names    [][]byte // of the objects on the way to the current one, innermost last
+}
+
+func (c *checker) object(b []byte, depth int, inArray bool) *Error {
+	base := len(c.names)
+	members := cursor{b: b}
+	for members.member() {
+		name := decode(members.key)
+		c.names = append(c.names, name)
+		if c.strict {
+			if e := checkName(name); e != nil {
+				return e
+			}
+		}
+		if e := c.value(name, members.value, depth+1, inArray); e != nil {
+			e.under(clip(name))
+			return e
+		}
+	}
+	c.repeated = c.repeated || anyRepeated(c.names[base:])
+	c.names = c.names[:base]
+	return nil
+}
+
+func (c *checker) array(name, b []byte, depth int) *Error {
+	elements := cursor{b: b}
+	for i := 0; elements.element(); i++ {
+		if e := c.value(name, elements.value, depth+1, true); e != nil {
+			e.under("[" + strconv.Itoa(i) + "]")
+			return e
+		}
+	}
+	return nil
+}
+
+// value checks the value of the member called name, or an element of its array.
+func (c *checker) value(name, b []byte, depth int, inArray bool) *Error {
+	switch b[0] {
+	case '{', '[':
+		limit := maxBareDepth
+		if c.strict {
+			limit = maxDepth
+		}
+		if depth > limit {
+			return refuse(name, "Property or Tag should be nested at most %d levels deep.", limit)
+		}
+		if b[0] == '{' {
+			return c.object(b, depth, inArray)
+		}
+		return c.array(name, b, depth)
+	}
+	if !c.strict {
+		return nil
+	}
+	switch b[0] {
+	case 'n':
+		if inArray { // elsewhere it removes
+			return refuse(name, "Value of Property or Tag cannot be null.")
+		}
+	case '"':
+		if len(b)-2 > maxString && len(decode(b)) > maxString {
+			return refuse(name, "Property or Tag value should be maximum %d bytes.", maxString)
+		}
+	case 't', 'f':
+	default:
+		return checkNumber(name, b)
+	}
+	return nil
+}
+
+// checkName applies the rules for names. The path of its error has the name already.
+func checkName(name []byte) *Error {
+	if len(name) == 0 || len(name) > maxKey {
+		e := refuse(name, "Property or Tag name should be 1 to %d bytes.", maxKey)
+		e.Path = clip(name)
+		return e
+	}
+	for i, ch := range name {
+		c1 := ch == 0xC2 && i+1 < len(name) && name[i+1] < 0xA0
+		if ch <= ' ' || ch == 0x7F || ch == '.' || ch == '$' || c1 {
+			e := refuse(name, "Property or Tag name should not contain control characters, '.', '$' or space.")
+			e.Path = clip(name)
+			return e
+		}
+	}
+	return nil
+}
+
+func checkNumber(name, b []byte) *Error {
+	if len(b) > maxNumber {
+		return refuse(name, "Property or Tag value should be a number of maximum %d characters.", maxNumber)
+	}
+	if bytes.ContainsAny(b, ".eE") {
+		if _, err := strconv.ParseFloat(string(b), 64); err != nil {
+			return refuse(name, "Property or Tag value should be a number of double precision.")
+		}
+		return nil
+	}
+	if n, err := strconv.ParseInt(string(b), 10, 64); err != nil || n < minInt || n > maxInt {
+		return refuse(name, "Property or Tag value should be an integer from %d to %d.", minInt, maxInt)
+	}
+	return nil
+}
+
+// refuse returns an error in the wording of IoT Hub, its missing blank included, as recorded:
+// "Value of Property or Tag cannot be null. Error inProperty/Tag b".
+func refuse(name []byte, format string, args ...any) *Error {
+	return &Error{Reason: Invalid, Message: fmt.Sprintf(format, args...) + " Error inProperty/Tag " + clip(name)}
+}
+
+// under puts the path of e below a member or element.
+func (e *Error) under(parent string) {
+	if e.Path != "" && e.Path[0] != '[' {
+		parent += "."
+	}
+	e.Path = parent + e.Path
+}
+
+// finish adds the path to the message, which names only the last member of it.
+func (e *Error) finish() {
+	if !strings.HasSuffix(e.Message, "Tag "+e.Path) {
+		e.Message += " (" + e.Path + ")"
+	}
+}
+
+// clip returns a name that is short enough to show.
+func clip(name []byte) string {
+	const most = 64
+	if len(name) <= most {
+		return string(name)
+	}
+	end := most
+	for !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return string(name[:end]) + "..."
+}
+
+func anyRepeated(names [][]byte) bool {
+	if len(names) < indexFrom {
+		for i, a := range names {
+			for _, b := range names[:i] {
+				if bytes.Equal(a, b) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	seen := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		seen[string(name)] = struct{}{}
+	}
+	return len(seen) < len(names)
+}
+
+// dropRepeated appends value with one member of each name: the last one, in the place of the first.
+func dropRepeated(dst, value []byte) []byte {
+	switch {
+	case isObject(value):
+		last := make(map[string][]byte)
+		for c := (cursor{b: value}); c.member(); {
+			last[string(decode(c.key))] = c.value
+		}
+		dst = append(dst, '{')
+		for c := (cursor{b: value}); c.member(); {
+			name := decode(c.key)
+			if v, ok := last[string(name)]; ok {
+				dst = dropRepeated(appendKey(dst, c.key), v)
+				delete(last, string(name))
+			}
+		}
+		return append(dst, '}')
+	case isArray(value):
+		dst = append(dst, '[')
+		for c := (cursor{b: value}); c.element(); {
+			if dst[len(dst)-1] != '[' {
+				dst = append(dst, ',')
+			}
+			dst = dropRepeated(dst, c.value)
+		}
+		return append(dst, ']')
+	}
+	return append(dst, value...)
+}
+
+// checkSize refuses a change that makes a section larger than its limit. One that is already too
+// large may still shrink.
+func checkSize(kind Kind, before, after []byte) error {
+	what, limit := "Properties.Reported", 32<<10
+	switch kind {
+	case Desired:
+		what = "Properties.Desired"
+	case Tags:
+		what, limit = "Tags", 8<<10
+	}
+	// A number of one digit and its comma are two bytes of text that count as eight, the most there is.
+	if len(after) <= limit/4 {
+		return nil
+	}
+	if n := size(after); n > limit && n > size(before) || len(after) > maxText*limit && len(after) > len(before) {
+		return &Error{Reason: TooLarge, Message: fmt.Sprintf("'%s' size should be less than %d bytes.", what, limit)}
+	}
+	return nil
+}
+
+// size counts as the article says: names and strings by their bytes without control characters, 8
+// for a number, 4 for true and false.
+func size(value []byte) int {
+	n := 0
+	switch {
+	case isObject(value):
+		for c := (cursor{b: value}); c.member(); {
+			n += textSize(c.key) + size(c.value)
+		}
+	case isArray(value):
+		for c := (cursor{b: value}); c.element(); {
+			n += size(c.value)
+		}
+	case len(value) == 0 || isNull(value):
+	case value[0] == '"':
+		n = textSize(value)
+	case value[0] == 't' || value[0] == 'f':
+		n = 4
+	default:
+		n = 8
+	}
+	return n
+}
+
+func textSize(raw []byte) int {
+	n := 0
+	for _, r := range string(decode(raw)) {
+		if !unicode.IsControl(r) {
+			n += utf8.RuneLen(r)
+		}
+	}
+	return n
+}
