@@ -213,9 +213,12 @@ func (e *Error) finish() {
 	}
 }
 
-// clip returns a name that is short enough to show.
+// clip returns a name as it is shown: short enough, and visible if there is none.
 func clip(name []byte) string {
 	const most = 64
+	if len(name) == 0 {
+		return `""`
+	}
 	if len(name) <= most {
 		return string(name)
 	}
