@@ -1,0 +1,77 @@
+package hub
+
+import (
+	"fmt"
+	"time"
+)
+
+// An Error is a refusal by the hub. Every one comes from the table below, so
+// that name, number and HTTP status always belong together; see "Understand
+// and resolve Azure IoT Hub errors". Errors are compared with errors.Is by
+// their number: errors.Is(err, hub.ErrDeviceNotFound).
+type Error struct {
+	Status int    // HTTP status
+	Code   int    // IoT Hub's six digits
+	Name   string // the value of the iothub-errorcode header
+	Text   string // what went wrong, in one line without ";", since the Node SDK cuts there
+
+	// Timeout is the connect timeout that ran out, on ErrDeviceNotOnline only.
+	Timeout time.Duration
+}
+
+func (e *Error) Error() string {
+	if e.Text == "" {
+		return e.Name
+	}
+	return e.Name + ": " + e.Text
+}
+
+// Is reports whether target is an *Error with the same number.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// with returns a copy of e that says what went wrong.
+func (e *Error) with(format string, args ...any) *Error {
+	c := *e
+	c.Text = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// The hub's refusals: HTTP status, number and name.
+var (
+	ErrInvalidProtocolVersion = &Error{Status: 400, Code: 400001, Name: "InvalidProtocolVersion", Text: "BadRequest"}
+	ErrInvalidOperation       = &Error{Status: 400, Code: 400003, Name: "InvalidOperation", Text: "BadRequest"}
+	ErrArgumentInvalid        = &Error{Status: 400, Code: 400004, Name: "ArgumentInvalid", Text: "BadRequest"}
+	ErrArgumentNull           = &Error{Status: 400, Code: 400005, Name: "ArgumentNull", Text: "BadRequest"}
+	ErrFormat                 = &Error{Status: 400, Code: 400006, Name: "IotHubFormatError", Text: "BadRequest"}
+
+	ErrUnauthorizedAccess = &Error{Status: 401, Code: 401002, Name: "IotHubUnauthorizedAccess", Text: "Unauthorized"}
+
+	ErrTwinTooLarge       = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
+	ErrTooManyMethodCalls = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
+
+	ErrDeviceNotFound  = &Error{Status: 404, Code: 404001, Name: "DeviceNotFound", Text: "Not found"}
+	ErrModuleNotFound  = &Error{Status: 404, Code: 404010, Name: "ModuleNotFound", Text: "Not found"}
+	ErrDeviceNotOnline = &Error{Status: 404, Code: 404103, Name: "DeviceNotOnline", Text: "The operation failed because the requested device isn't online or hasn't registered the direct method callback. To learn more, see https://aka.ms/iothub404103"}
+	ErrRouteNotFound   = &Error{Status: 404, Code: 404000, Name: "GenericNotFound", Text: "Not found"}
+
+	ErrMethodNotAllowed = &Error{Status: 405, Code: 405000, Name: "GenericMethodNotAllowed", Text: "Method not allowed"}
+
+	ErrDeviceAlreadyExists = &Error{Status: 409, Code: 409001, Name: "DeviceAlreadyExists", Text: "Conflict"}
+	ErrModuleAlreadyExists = &Error{Status: 409, Code: 409301, Name: "ModuleAlreadyExistsOnDevice", Text: "Conflict"}
+
+	ErrPreconditionFailed = &Error{Status: 412, Code: 412001, Name: "PreconditionFailed", Text: "PreconditionFailed"}
+
+	ErrMessageTooLarge = &Error{Status: 413, Code: 413001, Name: "MessageTooLarge", Text: "the message is too large"}
+	ErrTooManyModules  = &Error{Status: 413, Code: 413003, Name: "TooManyModulesOnDevice", Text: "a device may have at most 50 modules"}
+
+	ErrServer = &Error{Status: 500, Code: 500001, Name: "ServerError", Text: "InternalServerError"}
+
+	ErrBadDeviceResponse = &Error{Status: 502, Code: 502001, Name: "InvalidResponseWhileProxying", Text: "the device's answer is not valid"}
+
+	ErrServiceUnavailable = &Error{Status: 503, Code: 503001, Name: "ServiceUnavailable", Text: "the hub cannot take the request now"}
+
+	ErrGatewayTimeout = &Error{Status: 504, Code: 504101, Name: "GatewayTimeout", Text: "Timed out waiting for the response from device."}
+)
