@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A hubProcess is "iotdm hub run" with a data folder of its own.
+type hubProcess struct {
+	*program
+	address string
+	data    string
+}
+
+// startHub runs "iotdm hub run" on the ports that the official SDKs have built
+// in, at a loopback address that no other test uses, and returns when it is
+// ready. Without the right to bind port 443 it takes another port for REST.
+func startHub(t *testing.T, address string) *hubProcess {
+	t.Helper()
+	https := net.JoinHostPort(address, "443")
+	if l, err := net.Listen("tcp", https); err != nil {
+		https = net.JoinHostPort(address, "0")
+	} else {
+		l.Close()
+	}
+	h := &hubProcess{address: address, data: t.TempDir()}
+	cmd := exec.Command(iotdm(t), "hub", "run", "--data", h.data, "--host", address,
+		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", https)
+	h.program = start(t, cmd)
+	h.await(t, "ready")
+	return h
+}
+
+// iotdm runs a command against the hub and returns what it prints.
+func (h *hubProcess) iotdm(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(iotdm(t), args...)
+	cmd.Env = append(os.Environ(), "IOTDM_DATA="+h.data)
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("iotdm %s: %v", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// connectionString returns a connection string with the hub's own address as
+// host name.
+func (h *hubProcess) connectionString(t *testing.T, args ...string) string {
+	t.Helper()
+	return h.iotdm(t, append([]string{"hub", "connection-string", "--host", h.address}, args...)...)
+}
+
+// env returns the variables that "iotdm hub env" sets.
+func (h *hubProcess) env(t *testing.T) []string {
+	t.Helper()
+	var env []string
+	for line := range strings.Lines(h.iotdm(t, "hub", "env")) {
+		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		if ok {
+			env = append(env, name+"="+strings.Trim(strings.TrimSuffix(value, ";"), `'"`))
+		}
+	}
+	return env
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "iotdm-e2e-")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "iotdm")
+	return binary, exec.Command("go", "build", "-o", binary, "..").Run()
+})
+
+// iotdm returns the path of the program, built once for all tests.
+func iotdm(t *testing.T) string {
+	t.Helper()
+	binary, err := build()
+	if err != nil {
+		t.Fatalf("build iotdm: %v", err)
+	}
+	return binary
+}
+
+// skip skips the test, or fails it where .ci/run has installed all it needs.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("IOTDM_REQUIRE_ALL") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}

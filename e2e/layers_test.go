@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed says which packages of this module a package may import, directly or
+// not, apart from tests: arrows point down only, and the device, the service
+// client and the hub never borrow each other's code.
+var allowed = map[string][]string{
+	"sas":         {},
+	"twin":        {},
+	"mqttdevice":  {"sas", "twin"},
+	"hubrest":     {"sas", "twin"},
+	"hub/store":   {},
+	"hub/query":   {},
+	"hub":         {"sas", "twin", "hub/store", "hub/query"},
+	"hub/hubtest": {"sas", "twin", "hub/store", "hub/query", "hub"},
+	"cli":         {"sas", "twin", "hub/store", "hub/query", "hub", "mqttdevice", "hubrest"},
+	"":            {"sas", "twin", "hub/store", "hub/query", "hub", "mqttdevice", "hubrest", "cli"},
+	"e2e":         {},
+}
+
+func TestImportsPointDownOnly(t *testing.T) {
+	const module = "github.com/iotdm/iotdm"
+	list := exec.Command("go", "list", "-json=ImportPath,Deps", module+"/...")
+	list.Stderr = t.Output()
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	local := func(path string) (string, bool) {
+		if path == module {
+			return "", true
+		}
+		return strings.CutPrefix(path, module+"/")
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct {
+			ImportPath string
+			Deps       []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := local(p.ImportPath)
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("package %q has no place in the layers: give it one here", name)
+		}
+		for _, dep := range p.Deps {
+			if dep, ok := local(dep); ok && !slices.Contains(may, dep) {
+				t.Errorf("package %q must not import %q", name, dep)
+			}
+		}
+	}
+}

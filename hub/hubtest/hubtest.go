@@ -1,0 +1,176 @@
+// Package hubtest provides an IoT hub for tests, as package httptest provides
+// an HTTP server. The hub is the real one, in this process, with its state in
+// memory and its listeners on free ports of the loopback interface:
+//
+//	func TestThermostat(t *testing.T) {
+//		h := hubtest.New(t)
+//		client, err := mqttdevice.New(mqttdevice.Options{
+//			ConnectionString: h.Device("thermostat-1"),
+//			Addr:             h.MQTTSAddr,
+//			TLS:              h.ClientTLS(),
+//		})
+//		...
+//	}
+//
+// Programs in other languages run against it too: set Hub.Env in their
+// environment. Those that have the ports 8883 and 443 built in need WithAddrs.
+package hubtest
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// A Hub is a running hub. It stops when the test ends. Its methods may be
+// called concurrently, and end the test when they fail.
+type Hub struct {
+	*hub.Server
+
+	HostName  string // for connection strings; the certificate names it
+	MQTTSAddr string // where it listens for MQTT over TLS
+	HTTPSAddr string // where it listens for REST and MQTT over WebSocket
+
+	t  testing.TB
+	ca string
+}
+
+// Option changes how a hub starts.
+type Option func(*config)
+
+type config struct {
+	hub         hub.Options
+	mqtt, https string
+}
+
+// WithOptions starts the hub with opt, for instance to keep its state in a
+// folder, to move its clock or to see its log.
+func WithOptions(opt hub.Options) Option { return func(c *config) { c.hub = opt } }
+
+// WithAddrs makes the hub listen on these addresses instead of free ports.
+func WithAddrs(mqtts, https string) Option {
+	return func(c *config) { c.mqtt, c.https = mqtts, https }
+}
+
+// New starts a hub and returns when it accepts connections.
+func New(t testing.TB, options ...Option) *Hub {
+	t.Helper()
+	c := config{mqtt: "127.0.0.1:0", https: "127.0.0.1:0"}
+	for _, o := range options {
+		o(&c)
+	}
+	mqttListener, err := net.Listen("tcp", c.mqtt)
+	if err != nil {
+		t.Fatalf("hubtest: %v", err)
+	}
+	httpsListener, err := net.Listen("tcp", c.https)
+	if err != nil {
+		mqttListener.Close()
+		t.Fatalf("hubtest: %v", err)
+	}
+	s, err := hub.New(c.hub)
+	if err != nil {
+		mqttListener.Close()
+		httpsListener.Close()
+		t.Fatalf("hubtest: %v", err)
+	}
+	h := &Hub{
+		Server:    s,
+		HostName:  "localhost",
+		MQTTSAddr: mqttListener.Addr().String(),
+		HTTPSAddr: httpsListener.Addr().String(),
+		t:         t,
+		ca:        filepath.Join(t.TempDir(), "ca.pem"),
+	}
+	if err := os.WriteFile(h.ca, s.CACertificate(), 0o600); err != nil {
+		t.Fatalf("hubtest: %v", err)
+	}
+	served := make(chan error, 2)
+	go func() { served <- s.ServeMQTTS(mqttListener) }()
+	go func() { served <- s.ServeHTTPS(httpsListener) }()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("hubtest: close: %v", err)
+		}
+		for range cap(served) {
+			if err := <-served; err != hub.ErrClosed {
+				t.Errorf("hubtest: %v", err)
+			}
+		}
+	})
+	return h
+}
+
+// Device returns the connection string of a device, which is created if the
+// registry does not have it.
+func (h *Hub) Device(id string) sas.ConnectionString {
+	h.t.Helper()
+	return h.identity(hub.ID{Device: id})
+}
+
+// Module returns the connection string of a module of a device. Both are
+// created if the registry does not have them.
+func (h *Hub) Module(device, module string) sas.ConnectionString {
+	h.t.Helper()
+	h.identity(hub.ID{Device: device})
+	return h.identity(hub.ID{Device: device, Module: module})
+}
+
+func (h *Hub) identity(id hub.ID) sas.ConnectionString {
+	h.t.Helper()
+	i, err := h.Identity(id)
+	if err != nil {
+		i, err = h.PutIdentity(id, hub.IdentitySpec{}, hub.Match{})
+	}
+	if err != nil {
+		h.t.Fatalf("hubtest: %v", err)
+	}
+	return sas.ConnectionString{
+		HostName: h.HostName, DeviceID: id.Device, ModuleID: id.Module,
+		SharedAccessKey: i.Auth.SymmetricKey.Primary,
+	}
+}
+
+// Policy returns the connection string of a shared access policy, such as
+// "iothubowner" or "service". Its host name carries the port of the HTTPS
+// listener, which Python and Go service clients understand.
+func (h *Hub) Policy(name string) sas.ConnectionString {
+	h.t.Helper()
+	policies := h.Policies()
+	i := slices.IndexFunc(policies, func(p hub.Policy) bool { return p.Name == name })
+	if i < 0 {
+		h.t.Fatalf("hubtest: there is no policy %q", name)
+	}
+	_, port, err := net.SplitHostPort(h.HTTPSAddr)
+	if err != nil {
+		h.t.Fatalf("hubtest: %v", err)
+	}
+	return sas.ConnectionString{
+		HostName:            net.JoinHostPort(h.HostName, port),
+		SharedAccessKeyName: name,
+		SharedAccessKey:     policies[i].PrimaryKey,
+	}
+}
+
+// ClientTLS returns a TLS configuration that trusts the hub and nothing else.
+func (h *Hub) ClientTLS() *tls.Config { return &tls.Config{RootCAs: h.RootCAs()} }
+
+// CAFile returns the path of a PEM file with the CA of the hub's certificate.
+func (h *Hub) CAFile() string { return h.ca }
+
+// Env returns the variables, as os/exec takes them, that make Python and Node
+// programs trust the hub.
+func (h *Hub) Env() []string {
+	var env []string
+	for _, name := range []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"} {
+		env = append(env, fmt.Sprintf("%s=%s", name, h.ca))
+	}
+	return env
+}
