@@ -363,12 +363,12 @@ func (s *Server) setModel(id ID, model string) error {
 
 // twinError gives a rule of package twin the hub's number.
 func twinError(err error) error {
-	var limit *twin.Error
-	if !errors.As(err, &limit) {
+	var refused *twin.Error
+	if !errors.As(err, &refused) {
 		return fmt.Errorf("change twin: %w", err)
 	}
-	if limit.TooLarge {
-		return ErrTwinTooLarge.with("%s", limit.Message)
+	if refused.Reason == twin.TooLarge {
+		return ErrTwinTooLarge.with("%s", refused.Message)
 	}
-	return ErrArgumentInvalid.with("%s", limit.Message)
+	return ErrArgumentInvalid.with("%s", refused.Message)
 }

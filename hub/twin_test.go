@@ -1,0 +1,127 @@
+package hub_test
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/iotdm/iotdm/hub"
+)
+
+func TestTwinOfANewDeviceAndAfterAPatch(t *testing.T) {
+	now := time.Date(2020, 7, 28, 22, 17, 23, 675682200, time.UTC)
+	s := newServer(t, hub.Options{Now: func() time.Time { return now }})
+	id := hub.ID{Device: "dev1"}
+	i := create(t, s, id, hub.IdentitySpec{})
+	v, err := s.Twin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"deviceId":"dev1","etag":"AAAAAAAAAAE=","deviceEtag":"` + i.ETag() + `","status":"enabled",` +
+		`"statusUpdateTime":"0001-01-01T00:00:00Z","connectionState":"Disconnected","lastActivityTime":"0001-01-01T00:00:00Z",` +
+		`"cloudToDeviceMessageCount":0,"authenticationType":"sas","x509Thumbprint":{"primaryThumbprint":null,"secondaryThumbprint":null},` +
+		`"modelId":"","version":2,"properties":{"desired":{"$metadata":{"$lastUpdated":"2020-07-28T22:17:23.6756822Z"},"$version":1},` +
+		`"reported":{"$metadata":{"$lastUpdated":"2020-07-28T22:17:23.6756822Z"},"$version":1}},"capabilities":{"iotEdge":false}}`
+	if diff := cmp.Diff(want, jsonText(t, v)); diff != "" {
+		t.Errorf("new twin (-want +got):\n%s", diff)
+	}
+
+	v, err = s.PatchTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"username":"userA"}`)}, hub.Match{ETag: v.ETag()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		ETag       string
+		Version    int
+		Properties struct{ Desired json.RawMessage }
+	}
+	if err := json.Unmarshal([]byte(jsonText(t, v)), &got); err != nil {
+		t.Fatal(err)
+	}
+	stamp := `{"$lastUpdated":"2020-07-28T22:17:23.6756822Z","$lastUpdatedVersion":2`
+	wantDesired := `{"username":"userA","$metadata":` + stamp + `,"username":` + stamp + `}},"$version":2}`
+	if got.ETag != "AAAAAAAAAAI=" || got.Version != 3 || string(got.Properties.Desired) != wantDesired {
+		t.Errorf("twin after a patch:\n%+v\nwant etag AAAAAAAAAAI=, version 3, desired %s", got, wantDesired)
+	}
+}
+
+func TestTwinWritesThatAreRefusedChangeNothing(t *testing.T) {
+	s := newServer(t, hub.Options{})
+	id := hub.ID{Device: "d"}
+	create(t, s, id, hub.IdentitySpec{})
+	before, err := s.Twin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		write func() error
+		want  error
+	}{
+		"a stale etag": {func() error {
+			_, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"a":1}`)}, hub.Match{ETag: "AAAAAAAAAAk="})
+			return err
+		}, hub.ErrPreconditionFailed},
+		"tags that are no object": {func() error {
+			_, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`[1]`)}, hub.Match{})
+			return err
+		}, hub.ErrArgumentInvalid},
+		"good tags with a bad desired section": {func() error {
+			_, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"a":1}`), Desired: json.RawMessage(`{"a.b":1}`)}, hub.Match{})
+			return err
+		}, hub.ErrArgumentInvalid},
+		"a reported patch that is not JSON": {func() error {
+			_, err := s.PatchReported(id, []byte(`{"a":`), hub.AnyVersion)
+			return err
+		}, hub.ErrArgumentInvalid},
+		"a reported patch for another version": {func() error {
+			_, err := s.PatchReported(id, []byte(`{"a":1}`), 7)
+			return err
+		}, hub.ErrPreconditionFailed},
+		"a device that does not exist": {func() error {
+			_, err := s.PatchReported(hub.ID{Device: "none"}, []byte(`{"a":1}`), hub.AnyVersion)
+			return err
+		}, hub.ErrDeviceNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := tt.write(); !errors.Is(err, tt.want) {
+				t.Errorf("error %v, want %v", err, tt.want)
+			}
+			after, err := s.Twin(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(jsonText(t, before), jsonText(t, after)); diff != "" {
+				t.Errorf("twin (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReportedLeavesTheETagAlone(t *testing.T) {
+	s := newServer(t, hub.Options{})
+	id := hub.ID{Device: "d"}
+	create(t, s, id, hub.IdentitySpec{})
+	before, err := s.Twin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.PatchReported(id, []byte(`{"a":1}`), 1); err != nil || v != 2 {
+		t.Fatalf("PatchReported = %d, %v; want version 2", v, err)
+	}
+	after, err := s.Twin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.ETag() != before.ETag() {
+		t.Errorf("etag %s became %s; a service's conditional write would fail for nothing", before.ETag(), after.ETag())
+	}
+	doc, err := s.DeviceTwin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"desired":{"$version":1},"reported":{"a":1,"$version":2}}`; string(doc) != want {
+		t.Errorf("device's view %s, want %s", doc, want)
+	}
+}
