@@ -111,7 +111,8 @@ func newTransport(o Options) *http.Transport {
 
 // Target names a device, or a module of a device when ModuleID is set.
 type Target struct {
-	DeviceID, ModuleID string
+	DeviceID string `json:"deviceId"`
+	ModuleID string `json:"moduleId,omitempty"`
 }
 
 // String returns the device id, followed by a slash and the module id if there is one.

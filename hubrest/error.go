@@ -1,6 +1,7 @@
 package hubrest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,13 +111,8 @@ func (e *Error) fill(body []byte, depth int) {
 		e.Message = oneLine(string(body))
 		return
 	}
-	if code := strings.Trim(string(env.ErrorCode), `"`); code != "" {
-		if n, err := strconv.Atoi(code); err == nil {
-			e.Code = n
-		} else if e.Name == "" && code != "null" {
-			e.Name = oneLine(code)
-		}
-	}
+	code, name := parseCode(env.ErrorCode)
+	e.Code, e.Name = cmp.Or(code, e.Code), cmp.Or(e.Name, name)
 	switch {
 	case env.TrackingID != "":
 		e.TrackingID = oneLine(env.TrackingID)
@@ -136,6 +132,18 @@ func (e *Error) fill(body []byte, depth int) {
 		e.Message = text
 	}
 	e.Message = oneLine(e.Message)
+}
+
+// parseCode reads an error code: a number, or a number or name as text.
+func parseCode(raw json.RawMessage) (code int, name string) {
+	s := strings.Trim(string(raw), `"`)
+	if n, err := strconv.Atoi(s); err == nil {
+		return n, ""
+	}
+	if s == "null" {
+		return 0, ""
+	}
+	return 0, oneLine(s)
 }
 
 // oneLine returns the beginning of s without control characters and runs of blanks: it may be a proxy's HTML page.

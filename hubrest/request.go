@@ -2,6 +2,7 @@ package hubrest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -33,15 +34,16 @@ var userAgent = "iotdm-hubrest (" + runtime.Version() + "; " + runtime.GOOS + "/
 
 // A request is one call of the REST API.
 type request struct {
-	what    string // what it does, as errors begin
-	method  string
-	path    []string // not escaped
-	query   url.Values
-	ifMatch string      // as in the header; empty: none
-	header  http.Header // more headers
-	body    any         // marshalled as JSON; a []byte is sent as it is; nil: no body
-	repeat  repeat
-	timeout time.Duration // of one attempt; 0: defaultTimeout
+	what       string // what it does, as errors begin
+	method     string
+	path       []string // not escaped
+	query      url.Values
+	apiVersion string      // empty: apiVersion
+	ifMatch    string      // as in the header; empty: none
+	header     http.Header // more headers
+	body       any         // marshalled as JSON; a []byte is sent as it is; nil: no body
+	repeat     repeat
+	timeout    time.Duration // of one attempt; 0: defaultTimeout
 	// accept takes an answer that isn't 2xx for a success.
 	accept func(status int, h http.Header) bool
 }
@@ -66,11 +68,17 @@ func (c *Client) do(ctx context.Context, r request, out any) (http.Header, error
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.what, err)
 	}
+	if err := checkHeader(http.Header{"If-Match": {r.ifMatch}}); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.what, err)
+	}
+	if err := checkHeader(r.header); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.what, err)
+	}
 	a, err := c.attempts(ctx, r, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.what, err)
 	}
-	if out != nil {
+	if out != nil && a.status != http.StatusNoContent {
 		if err := json.Unmarshal(a.body, out); err != nil {
 			return nil, fmt.Errorf("%s: the hub's answer (%d) is not as documented: %w", r.what, a.status, err)
 		}
@@ -111,7 +119,7 @@ func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer,
 }
 
 func (c *Client) newRequest(ctx context.Context, r request, body []byte) *http.Request {
-	query := url.Values{"api-version": {apiVersion}}
+	query := url.Values{"api-version": {cmp.Or(r.apiVersion, apiVersion)}}
 	for k, v := range r.query {
 		query[k] = v
 	}
@@ -131,6 +139,9 @@ func (c *Client) newRequest(ctx context.Context, r request, body []byte) *http.R
 		// Without GetBody the transport itself repeats nothing that has a body.
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		req.ContentLength = int64(len(body))
+		if len(body) == 0 {
+			req.Body = http.NoBody // else zero means a length that isn't known
+		}
 		req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
 	req.Header.Set("Accept", "application/json")
