@@ -53,12 +53,13 @@ type Options struct {
 
 // A Server is a running hub. Its methods may be called concurrently.
 type Server struct {
-	log    *slog.Logger
-	now    func() time.Time
-	folder *folder
-	store  *store.DB
-	names  hostNames
-	links  links
+	log     *slog.Logger
+	now     func() time.Time
+	folder  *folder
+	store   *store.DB
+	names   hostNames
+	links   links
+	metrics *metrics
 
 	policies map[string]Policy // by lower-cased name; read only
 
@@ -106,6 +107,7 @@ func New(opt Options) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.links.init()
+	s.metrics = newMetrics(s)
 	s.http = s.newHTTPServer()
 	s.goroutine(s.keepActivity)
 	return s, nil
@@ -121,16 +123,25 @@ func openStore(f *folder, log *slog.Logger) (*store.DB, error) {
 // goroutine starts f as a goroutine that Close waits for. It reports false,
 // without starting f, when the server is closed.
 func (s *Server) goroutine(f func()) bool {
+	if !s.enter() {
+		return false
+	}
+	go func() {
+		defer s.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// enter makes Close wait until s.wg.Done is called. It reports false when the
+// server is closed.
+func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		f()
-	}()
 	return true
 }
 
@@ -163,7 +174,7 @@ func (s *Server) ServeHTTPS(l net.Listener) error {
 	defer untrack()
 	s.log.Info("listening for REST and MQTT over WebSocket", logAddr, l.Addr().String())
 	err = s.http.Serve(tls.NewListener(l, s.TLSConfig()))
-	if s.ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return ErrClosed
 	}
 	return fmt.Errorf("serve REST on %s: %w", l.Addr(), err)

@@ -65,7 +65,8 @@ func (c MethodCall) validate() error {
 // ErrModuleNotFound, ErrDeviceNotOnline (not connected, or not subscribed to
 // direct methods, within the connect timeout; or gone before it answered),
 // ErrTooManyMethodCalls, ErrBadDeviceResponse, ErrGatewayTimeout.
-func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (MethodResult, error) {
+func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (result MethodResult, err error) {
+	defer func() { s.metrics.methodCall(err) }()
 	if err := call.validate(); err != nil {
 		return MethodResult{}, err
 	}

@@ -116,9 +116,6 @@ func (v TwinView) MarshalJSON() ([]byte, error) {
 		Desired  json.RawMessage `json:"desired"`
 		Reported json.RawMessage `json:"reported"`
 	}
-	type capabilities struct {
-		IoTEdge bool `json:"iotEdge"`
-	}
 	doc := struct {
 		DeviceID         string          `json:"deviceId"`
 		ModuleID         string          `json:"moduleId,omitempty"`
@@ -290,6 +287,9 @@ func (s *Server) changeTwin(id ID, m Match, change func(*twinRecord, time.Time) 
 		view = s.view(i, t)
 		return nil
 	})
+	if err == nil {
+		s.metrics.twinWrite("service")
+	}
 	return view, err
 }
 
@@ -339,6 +339,9 @@ func (s *Server) PatchReported(id ID, patch []byte, condition int64) (version in
 		tx.Set(id.twinKey(), t.encode())
 		return nil
 	})
+	if err == nil {
+		s.metrics.twinWrite("device")
+	}
 	return version, err
 }
 

@@ -1,0 +1,23 @@
+package hub
+
+import "strings"
+
+// parseIfMatch reads an If-Match header in the forms that service SDKs send.
+// As in the service, the empty tag is no condition, and neither is a tag
+// without its quotes, which the Java SDK sends: the header is then not valid
+// and ignored.
+func parseIfMatch(header string) Match {
+	tag := strings.TrimPrefix(strings.TrimSpace(header), "W/")
+	if tag == "*" {
+		return Match{Any: true}
+	}
+	if len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"' {
+		return Match{}
+	}
+	switch tag = tag[1 : len(tag)-1]; tag {
+	case "*":
+		return Match{Any: true}
+	default:
+		return Match{ETag: tag}
+	}
+}

@@ -1,0 +1,107 @@
+package hub
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// marshal prints v as JSON. Unlike json.Marshal it leaves "<", ">" and "&"
+// alone: a user's text must come back byte for byte, since some sign it.
+func marshal(v any) ([]byte, error) {
+	if m, ok := v.(json.Marshaler); ok {
+		return m.MarshalJSON() // json.Encoder would copy and check it again
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
+}
+
+// A restRequest is a request whose caller has the right to make it.
+type restRequest struct {
+	*http.Request
+	w    http.ResponseWriter
+	id   ID     // {device} and {module} of the path
+	name string // {name} of the path: a job, configuration, command...
+}
+
+// maxRESTBody bounds a body unless a route says otherwise. Clients send whole
+// twins back, whose metadata is several times as large as their properties.
+const maxRESTBody = 1 << 20
+
+// ifMatch returns the condition of the request.
+func (r *restRequest) ifMatch() Match { return parseIfMatch(r.Header.Get("If-Match")) }
+
+// read returns the whole body, of at most limit bytes. A body that does not
+// arrive in time ends the connection.
+func (r *restRequest) read(limit int64) ([]byte, error) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if r.ContentLength > limit {
+		return nil, ErrMessageTooLarge.with("the body must be at most %d bytes", limit)
+	}
+	// SetReadDeadline fails only on a connection that is gone, and so will the
+	// read. The deadline must not outlast the body: it would end a direct
+	// method that waits longer.
+	c := http.NewResponseController(r.w)
+	c.SetReadDeadline(time.Now().Add(restBodyTimeout))
+	defer c.SetReadDeadline(time.Time{})
+	var b bytes.Buffer
+	if r.ContentLength > 0 {
+		b.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(http.MaxBytesReader(r.w, r.Body, limit)); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return nil, ErrMessageTooLarge.with("the body must be at most %d bytes", limit)
+		}
+		return nil, ErrFormat.with("the body did not arrive: %v", err)
+	}
+	return b.Bytes(), nil
+}
+
+// decode reads the body as JSON into v, a struct. Names are matched without
+// regard to case and members that v lacks are ignored.
+func (r *restRequest) decode(v any) error { return r.decodeUpTo(maxRESTBody, v) }
+
+func (r *restRequest) decodeUpTo(limit int64, v any) error {
+	body, err := r.read(limit)
+	if err != nil {
+		return err
+	}
+	return decodeJSON(body, v)
+}
+
+func decodeJSON(body []byte, v any) error {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return ErrArgumentNull
+	}
+	err := json.Unmarshal(body, v)
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrongType):
+		if wrongType.Field == "" {
+			return ErrArgumentInvalid.with("the body must not be of type %s", wrongType.Value)
+		}
+		return ErrArgumentInvalid.with("%s must not be of type %s", clip(wrongType.Field), clip(wrongType.Value))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrFormat.with("the body is cut short")
+	default:
+		return ErrFormat.with("the body is not JSON: %s", clip(err.Error()))
+	}
+}
+
+// absent reports whether a member is missing or null, which mean the same.
+func absent(member json.RawMessage) bool {
+	return len(member) == 0 || string(member) == "null"
+}
