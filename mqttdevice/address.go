@@ -1,0 +1,64 @@
+package mqttdevice
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+	"runtime"
+	"strings"
+)
+
+// hostOnly returns host without a port.
+func hostOnly(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
+// peerHost is the host to dial and to verify: behind a gateway, the gateway.
+func peerHost(opt Options) string {
+	if opt.ConnectionString.GatewayHostName != "" {
+		return opt.ConnectionString.GatewayHostName
+	}
+	return opt.ConnectionString.HostName
+}
+
+func dialAddr(opt Options) string {
+	if opt.Addr != "" {
+		return opt.Addr
+	}
+	host := peerHost(opt)
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(hostOnly(host), defaultPort)
+}
+
+func tlsConfig(opt Options) *tls.Config {
+	config := &tls.Config{}
+	if opt.TLS != nil {
+		config = opt.TLS.Clone()
+	}
+	if config.ServerName == "" {
+		config.ServerName = hostOnly(peerHost(opt))
+	}
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	if opt.ConnectionString.X509 {
+		// Azure may ask for the certificate in a second handshake, once.
+		config.Renegotiation = tls.RenegotiateOnceAsClient
+	}
+	return config
+}
+
+// userName is the MQTT user name. Host and ids go in as they are, the query is percent-encoded.
+func userName(host, id string) string {
+	agent := fmt.Sprintf("iotdm (%s; %s/%s)", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return host + "/" + id + "/?api-version=2021-04-12&DeviceClientType=" + escape(agent)
+}
+
+// escape percent-encodes everything but letters, digits and -._~, as IoT Hub wants it in topics.
+func escape(s string) string {
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
+}

@@ -1,0 +1,276 @@
+// Package mqttdevice is the device side of IoT Hub over MQTT: a device or a module connects, answers
+// direct methods, reads its twin, reports properties, hears of desired ones and sends telemetry. It
+// speaks to Azure IoT Hub, or to any hub with the same protocol, as the article "Communicate with
+// your IoT hub using the MQTT protocol" describes it.
+//
+// A program makes one [Client] per device, says what it handles, and connects:
+//
+//	conn, err := sas.ParseConnectionString(os.Getenv("IOTHUB_DEVICE_CONNECTION_STRING"))
+//	...
+//	c, err := mqttdevice.New(mqttdevice.Options{ConnectionString: conn})
+//	...
+//	c.HandleMethod("reboot", func(ctx context.Context, m mqttdevice.Method) mqttdevice.Response {
+//		return mqttdevice.Response{Status: 200, Payload: map[string]bool{"ok": true}}
+//	})
+//	err = c.Connect(ctx)
+//	...
+//	defer c.Close()
+//	version, err := c.PatchReported(ctx, map[string]any{"firmware": "1.2"})
+//
+// From then on the client keeps the connection by itself, for ever: it makes shared access signature
+// tokens and replaces them before they end, connects again after a loss with growing random delays,
+// and subscribes again. A call made while there is no connection waits for the next one until its
+// context ends; a call that was under way when the connection broke fails with [ErrConnectionLost].
+package mqttdevice
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/iotdm/iotdm/sas"
+)
+
+const (
+	defaultPort      = "8883" // MQTT over TLS; IoT Hub has no other without WebSocket
+	defaultTokenLife = time.Hour
+	defaultKeepAlive = time.Minute
+	// The hub gives up after 1.5 times the keep-alive, and after 1767 s at the latest.
+	maxKeepAlive = 1177 * time.Second
+	// closeGrace is how long Close lets handlers and calls finish before it cancels them.
+	closeGrace = 5 * time.Second
+)
+
+// Options say which device a client is and how it reaches its hub. Only ConnectionString is needed.
+type Options struct {
+	// ConnectionString is that of a device or a module, with a key, a ready-made token or x509=true.
+	// HostName may carry a port.
+	ConnectionString sas.ConnectionString
+
+	// Addr is the host:port to dial. Empty means GatewayHostName or HostName, at port 8883 unless the
+	// name carries another.
+	Addr string
+
+	// TLS is the configuration to connect with: RootCAs for a hub with a private CA, Certificates for
+	// a device with x509=true. Nil means the system's roots. An empty ServerName means
+	// GatewayHostName or HostName, without a port. TLS 1.2 is the least.
+	TLS *tls.Config
+
+	// TokenLife is how long a shared access signature is valid, at least one second; zero means one
+	// hour. The client replaces it before it ends (see [sas.RenewAt]) by connecting again: MQTT has
+	// no other way.
+	TokenLife time.Duration
+
+	// KeepAlive is the silence after which the client pings the hub, in whole seconds, 1177 at most;
+	// zero means one minute.
+	KeepAlive time.Duration
+
+	// Logger gets what the client does on its own. Nil means no log.
+	Logger *slog.Logger
+
+	// Now is the clock that tokens are dated with. Nil means time.Now.
+	Now func() time.Time
+
+	// OnState, if set, is called at each change of the connection, in order and never twice at once.
+	// The client waits for it, so it must not block, and must not call Connect or Close.
+	OnState func(State)
+}
+
+// A Client is one device or module. Its methods may be called from any goroutine.
+type Client struct {
+	opt  Options
+	id   string // client id: DeviceID, or DeviceID/ModuleID
+	user string
+	addr string
+	log  *slog.Logger
+	dial func(context.Context) (net.Conn, error)
+
+	closing context.Context // ends when Close begins
+	close   context.CancelFunc
+	work    context.Context // what handlers get; ends when Close has been patient enough
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // every goroutine of the client, and Connect
+
+	attempt int // failures in a row; belongs to the goroutine that connects
+
+	mu       sync.Mutex // guards what follows; never held over network I/O
+	started  bool       // Connect is under way or has succeeded
+	closed   bool       // no new methods and calls
+	stopped  bool       // no new goroutines
+	session  *session   // nil while not connected
+	changed  chan struct{}
+	busy     int    // handlers and calls under way
+	whenIdle func() // called, with mu held, when busy falls to zero; nil when nobody waits
+	methods  map[string]MethodHandler
+	running  int    // method calls under way
+	lastRID  uint64 // of twin requests
+	desired  desiredQueue
+	observed observed // belongs to the goroutine that delivers desired properties
+}
+
+// New returns a client that is not connected yet. It fails on options that cannot work.
+func New(opt Options) (*Client, error) {
+	cs := opt.ConnectionString
+	if cs.HostName == "" || cs.DeviceID == "" {
+		return nil, errors.New("connection string: HostName and DeviceId are needed; is it the one of a device?")
+	}
+	if cs.SharedAccessSignature == "" && !cs.X509 {
+		if err := cs.SharedAccessKey.Validate(); err != nil {
+			return nil, fmt.Errorf("connection string: %w", err)
+		}
+	}
+	if opt.TokenLife == 0 {
+		opt.TokenLife = defaultTokenLife
+	}
+	if opt.TokenLife < time.Second {
+		return nil, fmt.Errorf("token life %v is less than a second", opt.TokenLife)
+	}
+	if opt.KeepAlive == 0 {
+		opt.KeepAlive = defaultKeepAlive
+	}
+	if opt.KeepAlive < time.Second || opt.KeepAlive > maxKeepAlive {
+		return nil, fmt.Errorf("keep-alive %v is not between 1s and %v", opt.KeepAlive, maxKeepAlive)
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	c := &Client{opt: opt, id: cs.DeviceID, addr: dialAddr(opt)}
+	if cs.ModuleID != "" {
+		c.id += "/" + cs.ModuleID
+	}
+	c.user = userName(hostOnly(cs.HostName), c.id)
+	c.log = opt.Logger.With(logDevice, cs.DeviceID)
+	if cs.ModuleID != "" {
+		c.log = c.log.With(logModule, cs.ModuleID)
+	}
+	dialer := &tls.Dialer{Config: tlsConfig(opt)}
+	c.dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", c.addr) }
+	c.closing, c.close = context.WithCancel(context.Background())
+	c.work, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Connect connects and subscribes, and then leaves a goroutine behind that keeps the connection until
+// Close. Set the handlers first: the hub may send as soon as it has accepted the device.
+//
+// A refused credential is an error that wraps [ErrUnauthorized], a hub whose certificate does not
+// verify one that wraps [*tls.CertificateVerificationError]. Everything else, such as a hub that is
+// unreachable or busy, is tried again until ctx ends; [Options.OnState] hears why. The error then
+// wraps that of ctx and names the last cause. After an error, Connect may be called again.
+func (c *Client) Connect(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	if c.started {
+		c.mu.Unlock()
+		return errors.New("the client is connected already")
+	}
+	c.started = true
+	c.wg.Add(1)
+	c.mu.Unlock()
+	defer c.wg.Done()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.closing, cancel)()
+	s, err := c.open(ctx, 0, permanent)
+	if err != nil {
+		c.mu.Lock()
+		c.started = false
+		c.announce()
+		c.mu.Unlock()
+		if c.closing.Err() != nil {
+			err = ErrClosed
+		}
+		c.notify(State{Status: Disconnected, Reason: err})
+		return err
+	}
+	c.wg.Go(func() { c.run(s) })
+	return nil
+}
+
+// Close sends the answers of methods that are still running, disconnects, and returns when every
+// goroutine of the client has ended. New methods are not accepted any more. Handlers and calls have
+// five seconds to finish; then the context of the handlers is cancelled, and Close waits for them to
+// return. Close may be called more than once, and never fails.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.announce()
+	c.mu.Unlock()
+	c.close()
+	c.wg.Wait()
+	c.cancel()
+	return nil
+}
+
+// start runs fn on a goroutine that Close waits for. It reports false, and does nothing, when the
+// client has shut down. c.mu is held.
+func (c *Client) start(fn func()) bool {
+	if !c.stopped {
+		c.wg.Go(fn)
+	}
+	return !c.stopped
+}
+
+// announce wakes every call that waits for a connection. c.mu is held.
+func (c *Client) announce() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// acquire waits for a connection and counts the caller as busy until it calls release.
+func (c *Client) acquire(ctx context.Context) (*session, error) {
+	for {
+		c.mu.Lock()
+		// The session comes first: during Close the handlers that still run may use it.
+		if s := c.session; s != nil && !s.isLost() {
+			c.busy++
+			c.mu.Unlock()
+			return s, nil
+		}
+		if c.closed || !c.started {
+			defer c.mu.Unlock()
+			if c.closed {
+				return nil, ErrClosed
+			}
+			return nil, ErrNotConnected
+		}
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a connection: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// release ends what acquire, or a handler, began.
+func (c *Client) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.releaseLocked()
+}
+
+func (c *Client) releaseLocked() {
+	c.busy--
+	if c.busy == 0 && c.whenIdle != nil {
+		c.whenIdle()
+	}
+}

@@ -1,0 +1,17 @@
+package mqttdevice
+
+// Keys of log records.
+const (
+	logAddr    = "addr"
+	logDevice  = "device"
+	logError   = "error"
+	logMethod  = "method"
+	logModule  = "module"
+	logRetry   = "retry"
+	logRID     = "rid"
+	logSize    = "size"
+	logStack   = "stack"
+	logStatus  = "status"
+	logTopic   = "topic"
+	logVersion = "version"
+)

@@ -1,0 +1,98 @@
+package mqttdevice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// maxMessage is what IoT Hub takes as one message: payload, system property values, and the names
+	// and values of application properties. It ends the connection over a larger one.
+	maxMessage = 256 << 10
+	maxTopic   = 1<<16 - 1 // of MQTT
+)
+
+// A Message is telemetry: a device-to-cloud message. Everything is optional.
+type Message struct {
+	Payload         []byte
+	ID              string // unique among the device's messages
+	CorrelationID   string
+	UserID          string
+	ContentType     string // such as application/json; routing by content needs it, and ContentEncoding
+	ContentEncoding string // such as utf-8
+	Created         time.Time
+	Output          string // which output of a module sends it
+	Component       string // which component of a Plug and Play device sends it
+
+	// Properties are the application's own, at most 64 KiB with the names encoded in the topic. A name
+	// that begins with "$." is a system property that has no field here.
+	Properties map[string]string
+}
+
+// Send sends telemetry at QoS 1 and returns once the hub has taken it. On [ErrConnectionLost] the hub
+// may have it already. See the article "Create and read IoT Hub messages" for the limits and the
+// meaning of the properties.
+func (c *Client) Send(ctx context.Context, m Message) error {
+	topic, err := m.topic(c.id)
+	if err != nil {
+		return fmt.Errorf("send message: %w", err)
+	}
+	s, err := c.acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("send message: %w", err)
+	}
+	defer c.release()
+	if err := s.publish(ctx, topic, 1, m.Payload); err != nil {
+		return fmt.Errorf("send message: %w", err)
+	}
+	return nil
+}
+
+// topic returns the topic for m, with its properties, and checks the limits.
+func (m Message) topic(id string) (string, error) {
+	var b strings.Builder
+	b.WriteString("devices/" + strings.Replace(id, "/", "/modules/", 1) + "/messages/events/")
+	size, sep := len(m.Payload), ""
+	add := func(name, value string) {
+		b.WriteString(sep + escape(name) + "=" + escape(value))
+		sep = "&"
+		size += len(value)
+	}
+	created := ""
+	if !m.Created.IsZero() {
+		created = m.Created.UTC().Format("2006-01-02T15:04:05.0000000Z")
+	}
+	for _, p := range [...]struct{ name, value string }{
+		{"$.mid", m.ID},
+		{"$.cid", m.CorrelationID},
+		{"$.uid", m.UserID},
+		{"$.ct", m.ContentType},
+		{"$.ce", m.ContentEncoding},
+		{"$.ctime", created},
+		{"$.on", m.Output},
+		{"$.sub", m.Component},
+	} {
+		if p.value != "" {
+			add(p.name, p.value)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Properties)) {
+		if name == "" {
+			return "", errors.New("a property has no name")
+		}
+		add(name, m.Properties[name])
+		size += len(name)
+	}
+	if size > maxMessage {
+		return "", fmt.Errorf("%d bytes with properties are more than %d", size, maxMessage)
+	}
+	if b.Len() > maxTopic {
+		return "", fmt.Errorf("properties take %d bytes when encoded, more than %d", b.Len(), maxTopic)
+	}
+	return b.String(), nil
+}
