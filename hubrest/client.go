@@ -19,6 +19,9 @@ type Options struct {
 	// ConnectionString names the hub and a shared access policy of it, as the portal and "iotdm hub connection-string"
 	// print it. HostName may carry a port; without one it is 443.
 	ConnectionString sas.ConnectionString
+	// Credential authorizes the requests when it isn't nil: Microsoft Entra ID in place of a policy. Only HostName of
+	// ConnectionString is used then.
+	Credential Credential
 	// Addr is the host:port that is dialled instead of HostName. The name that the certificate must bear stays that of
 	// HostName, unless TLS says otherwise. Proxies from the environment are not used then.
 	Addr string
@@ -35,7 +38,7 @@ type Options struct {
 // A Client makes requests to one hub. It is safe for concurrent use.
 type Client struct {
 	host string // as in URLs, with a port or without
-	cred credential
+	cred Credential
 	http *http.Client
 	log  *slog.Logger
 	wait func(context.Context, time.Duration) error // between two attempts
@@ -43,9 +46,11 @@ type Client struct {
 	maxBody int64 // of an answer, in bytes
 }
 
-// credential is what fills the header Authorization. It is safe for concurrent use.
-type credential interface {
-	authorization(ctx context.Context) (string, error)
+// A Credential fills the header Authorization. It is safe for concurrent use.
+type Credential interface {
+	// Authorization returns the header's whole value. It is called for every attempt of every request, so it keeps
+	// what it has got until it is time to renew that.
+	Authorization(ctx context.Context) (string, error)
 }
 
 // New returns a client. It makes no connection: a wrong host name or key shows with the first request.
@@ -63,9 +68,12 @@ func New(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	cred, err := newSASCredential(cs, o.TokenLife, o.Now)
-	if err != nil {
-		return nil, err
+	cred := o.Credential
+	if cred == nil {
+		var err error
+		if cred, err = newSASCredential(cs, o.TokenLife, o.Now); err != nil {
+			return nil, err
+		}
 	}
 	return &Client{
 		host: strings.ToLower(cs.HostName),

@@ -26,7 +26,7 @@ type sasCredential struct {
 // fixedCredential is a token that somebody else signed.
 type fixedCredential string
 
-func newSASCredential(cs sas.ConnectionString, life time.Duration, now func() time.Time) (credential, error) {
+func newSASCredential(cs sas.ConnectionString, life time.Duration, now func() time.Time) (Credential, error) {
 	switch {
 	case cs.DeviceID != "":
 		return nil, fmt.Errorf("connection string: it is that of device %q; a service needs one with SharedAccessKeyName", cs.DeviceID)
@@ -48,7 +48,7 @@ func newSASCredential(cs sas.ConnectionString, life time.Duration, now func() ti
 	}, nil
 }
 
-func (c *sasCredential) authorization(context.Context) (string, error) {
+func (c *sasCredential) Authorization(context.Context) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
@@ -64,4 +64,4 @@ func (c *sasCredential) authorization(context.Context) (string, error) {
 	return token, nil
 }
 
-func (c fixedCredential) authorization(context.Context) (string, error) { return string(c), nil }
+func (c fixedCredential) Authorization(context.Context) (string, error) { return string(c), nil }

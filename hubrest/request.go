@@ -88,16 +88,12 @@ func (c *Client) do(ctx context.Context, r request, out any) (http.Header, error
 
 // attempt sends r once. sent tells whether the hub may have seen it.
 func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer, sent bool, err error) {
-	timeout := r.timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	auth, err := c.cred.authorization(ctx)
+	auth, err := c.cred.Authorization(ctx)
 	if err != nil {
 		return answer{}, false, &credentialError{err}
 	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.timeout, defaultTimeout))
+	defer cancel()
 	var gotConn atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { gotConn.Store(true) }})
 	req := c.newRequest(ctx, r, body)
