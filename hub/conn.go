@@ -1,57 +1,115 @@
 package hub
 
 import (
-	"crypto/x509"
 	"net"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A conn is one MQTT connection. The goroutine that reads it is the only one
-// it has while idle: it answers what the device asks; what others send is
-// queued, and written by a goroutine that lives while the queue holds
-// something.
+// A conn is one MQTT connection.
+//
+// The goroutine that reads it is the only one it has while idle. That one also
+// writes the answers to what the device asks, when there is nothing more to
+// read at once. What others send is queued and written by a goroutine that
+// lives while the queue holds something, so that a device that doesn't read
+// makes nobody wait. Methods whose names end in Locked need c.mu held.
 type conn struct {
 	server *Server
 	net    net.Conn
-	chain  []*x509.Certificate // the client's certificate and its intermediates, if any
+	in     packetBuffer
 
 	// Set by CONNECT, before attach makes the connection known.
-	id    ID
-	host  string // the hub's name as the client wrote it
-	grant grant
-	since time.Time
+	id        ID
+	host      string // the hub's name as the client wrote it
+	model     string // the Plug and Play model it announced
+	grant     grant
+	since     time.Time
+	keepAlive time.Duration // how long it may be silent
+	expires   time.Time     // grant.expires on the system's clock, which deadlines go by
+	clean     bool          // it has no session that outlives it
+	will      *telemetry    // sent if it goes without DISCONNECT
 
 	heard atomic.Int64  // Unix nanoseconds of the last packet
 	gone  chan struct{} // closed when the connection has ended
 
-	mu      sync.Mutex // guards what follows; never held over I/O
-	reason  error      // why the hub ended the connection
-	filters map[string]byte
-	calls   map[string]chan<- methodAnswer // direct methods in flight by request id
-	out     []byte                         // packets that wait to be written
-	writing bool                           // a goroutine is writing out
+	mu       sync.Mutex // guards what follows; never held over I/O
+	reason   error      // why it ended or has to end; set once
+	open     bool       // CONNACK is queued, and others may send
+	filters  []subscription
+	calls    []pendingCall // direct methods in flight
+	messages []pendingMessage
+	lastID   uint16 // packet identifier of the last message
+	out      []byte // packets that wait to be written
+	writing  bool   // somebody is writing out
+	writers  sync.WaitGroup
 }
 
-// A peer that does not read may leave this many bytes waiting, and a write
-// may take this long, before the hub ends its connection.
+// A pendingCall is a direct method that waits for the device's answer.
+type pendingCall struct {
+	rid    string
+	answer chan<- methodAnswer
+}
+
+// A pendingMessage is a QoS 1 PUBLISH that waits for the device's PUBACK.
+type pendingMessage struct {
+	id    uint16
+	acked func()
+}
+
 const (
-	maxQueued    = 1 << 20
+	// A peer that does not read may leave this many bytes waiting, which is
+	// more than all direct methods in flight, before it loses its connection.
+	maxQueued = 2 << 20
+
+	// Answers are written while more is being read once this many bytes wait.
+	maxBatch = 16 << 10
+
+	// A peer has writeTimeout for every writeChunk bytes.
+	writeChunk   = 16 << 10
 	writeTimeout = 20 * time.Second
+
+	// maxFilters is the service's limit of topic filters on a connection, from
+	// "Communicate with IoT Hub using the MQTT protocol".
+	maxFilters = 5
+
+	// maxUnacked bounds the messages a device has not acknowledged. The
+	// service's own bound is not documented; an edge hub has this one.
+	maxUnacked = 16
 )
+
+var longAgo = time.Unix(1, 0)
 
 func (c *conn) lastActivity() time.Time { return time.Unix(0, c.heard.Load()) }
 
-// end closes the connection from outside its reading goroutine. The first
-// reason is the one that is logged.
+// end has the connection ended by the goroutine that reads it, which wakes at
+// once. The first reason is the one that counts.
 func (c *conn) end(reason error) {
 	c.mu.Lock()
-	if c.reason == nil {
-		c.reason = reason
+	defer c.mu.Unlock()
+	c.endLocked(reason)
+}
+
+func (c *conn) endLocked(reason error) {
+	if c.reason != nil {
+		return
 	}
-	c.mu.Unlock()
-	c.net.Close()
+	c.reason = reason
+	c.open = false
+	c.out = nil
+	c.net.SetDeadline(longAgo)
+}
+
+// setDeadline sets a deadline unless the connection has to end.
+func (c *conn) setDeadline(set func(time.Time) error, t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason != nil {
+		return c.reason
+	}
+	return set(t)
 }
 
 // expect registers a direct method that c is about to be sent.
@@ -61,67 +119,231 @@ func (c *conn) expect(rid string) (<-chan methodAnswer, error) {
 	if len(c.calls) >= maxMethodCalls {
 		return nil, ErrTooManyMethodCalls
 	}
-	if c.calls == nil {
-		c.calls = make(map[string]chan<- methodAnswer)
-	}
 	answer := make(chan methodAnswer, 1)
-	c.calls[rid] = answer
+	c.calls = append(c.calls, pendingCall{rid, answer})
 	return answer, nil
 }
 
 // forget ends the wait for rid's answer. A later one is ignored.
-func (c *conn) forget(rid string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.calls, rid)
-}
+func (c *conn) forget(rid string) { c.takeCall(rid) }
 
 // answer gives a to the caller that waits for rid, if one still does.
 func (c *conn) answer(rid string, a methodAnswer) {
-	c.mu.Lock()
-	call, ok := c.calls[rid]
-	delete(c.calls, rid)
-	c.mu.Unlock()
-	if ok {
-		call <- a
+	if call, ok := c.takeCall(rid); ok {
+		call.answer <- a
 	}
 }
 
-// send queues a packet and returns at once. A peer that leaves too much unread
-// loses its connection.
-func (c *conn) send(packet []byte) {
+func (c *conn) takeCall(rid string) (call pendingCall, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.out)+len(packet) > maxQueued {
-		if c.reason == nil {
-			c.reason = errSlowReader
-		}
-		c.net.Close()
-		return
+	i := slices.IndexFunc(c.calls, func(p pendingCall) bool { return p.rid == rid })
+	if i < 0 {
+		return pendingCall{}, false
 	}
-	c.out = append(c.out, packet...)
-	if !c.writing {
-		// It ends with the queue, and the queue with the connection, which
-		// Close closes and waits for.
-		c.writing = c.server.goroutine(c.write)
+	call = c.calls[i]
+	c.calls = slices.Delete(c.calls, i, i+1)
+	return call, true
+}
+
+// takesMethod reports whether the device has subscribed to the direct method.
+func (c *conn) takesMethod(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.subscribedLocked(methodTopic + name + "/?")
+	return ok
+}
+
+// subscribedLocked returns the QoS with which the device takes a topic.
+func (c *conn) subscribedLocked(topic string) (qos byte, ok bool) {
+	if !c.open {
+		return 0, false
+	}
+	for _, s := range c.filters {
+		if c.id.matches(s.filter, topic) {
+			qos, ok = max(qos, s.qos), true
+		}
+	}
+	return qos, ok
+}
+
+// sendMethod sends a direct method, at QoS 0 as the service does.
+func (c *conn) sendMethod(rid, name string, payload []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sendLocked(0, 0, methodTopic+name+"/?$rid="+rid, payload)
+}
+
+// sendDesired tells the device of its desired properties, if it has asked for
+// that: body holds what the service wrote and the version.
+func (c *conn) sendDesired(version int64, body []byte) {
+	topic := desiredTopic + "?$version=" + strconv.FormatInt(version, 10)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.subscribedLocked(topic); ok {
+		c.sendLocked(0, 0, topic, body)
 	}
 }
 
-// write sends what is queued until nothing is.
+// takesMessages returns the QoS with which the device has subscribed to
+// cloud-to-device messages.
+func (c *conn) takesMessages() (qos byte, ok bool) {
+	if c.id.Module != "" {
+		return 0, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.subscribedLocked(c.id.topicPrefix() + messagesTopic + "?")
+}
+
+// sendMessage sends a cloud-to-device message with the property bag. At QoS 1
+// it has acked called, by the goroutine that reads c, when the device has
+// acknowledged it, and returns the packet identifier for forgetMessage. It is
+// not ok if the connection has ended or too many messages wait already.
+func (c *conn) sendMessage(qos byte, bag string, body []byte, acked func()) (id uint16, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.open || qos > 0 && len(c.messages) >= maxUnacked {
+		return 0, false
+	}
+	if qos > 0 {
+		id = c.nextIDLocked()
+		c.messages = append(c.messages, pendingMessage{id, acked})
+	}
+	c.sendLocked(qos, id, c.id.topicPrefix()+messagesTopic+bag, body)
+	return id, true
+}
+
+// nextIDLocked returns a packet identifier that is not in use.
+func (c *conn) nextIDLocked() uint16 {
+	for {
+		c.lastID++
+		inUse := slices.ContainsFunc(c.messages, func(p pendingMessage) bool { return p.id == c.lastID })
+		if c.lastID != 0 && !inUse {
+			return c.lastID
+		}
+	}
+}
+
+// acknowledged handles the device's PUBACK.
+func (c *conn) acknowledged(id uint16) {
+	if m, ok := c.takeMessage(id); ok {
+		m.acked()
+	}
+}
+
+// forgetMessage ends the wait for a message's acknowledgement. A later one is
+// ignored.
+func (c *conn) forgetMessage(id uint16) { c.takeMessage(id) }
+
+func (c *conn) takeMessage(id uint16) (m pendingMessage, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.messages, func(p pendingMessage) bool { return p.id == id })
+	if i < 0 {
+		return pendingMessage{}, false
+	}
+	m = c.messages[i]
+	c.messages = slices.Delete(c.messages, i, i+1)
+	return m, true
+}
+
+// sendLocked queues a PUBLISH and has it written.
+func (c *conn) sendLocked(qos byte, id uint16, topic string, payload []byte) {
+	if !c.open || !c.roomLocked(len(topic)+len(payload)) {
+		return
+	}
+	c.out = appendPublish(c.outLocked(), qos, id, topic, payload)
+	if !c.writing {
+		c.writing = true
+		c.writers.Go(c.write)
+	}
+}
+
+// roomLocked reports whether n more bytes may wait, and ends the connection if not.
+func (c *conn) roomLocked(n int) bool {
+	if len(c.out)+n <= maxQueued {
+		return true
+	}
+	c.endLocked(errSlowReader)
+	return false
+}
+
+// outLocked returns out, borrowed if it is empty.
+func (c *conn) outLocked() []byte {
+	if c.out == nil {
+		c.out = buffers.Get().(*[pooledBuffer]byte)[:0]
+	}
+	return c.out
+}
+
+// reply queues packets of the reading goroutine, which has to flush them.
+func (c *conn) reply(packets []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replyLocked(packets)
+}
+
+// replyLocked is reply for a caller that holds c.mu.
+func (c *conn) replyLocked(packets []byte) {
+	if c.reason == nil && c.roomLocked(len(packets)) {
+		c.out = append(c.outLocked(), packets...)
+	}
+}
+
+// backlog returns how many bytes wait.
+func (c *conn) backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.out)
+}
+
+// flush writes what is queued, unless somebody is doing so already.
+func (c *conn) flush() {
+	c.mu.Lock()
+	mine := !c.writing && len(c.out) > 0
+	if mine {
+		c.writing = true
+	}
+	c.mu.Unlock()
+	if mine {
+		c.write()
+	}
+}
+
+// write writes until the queue is empty. The caller has set writing.
 func (c *conn) write() {
 	for {
 		c.mu.Lock()
 		out := c.out
 		c.out = nil
-		if len(out) == 0 {
+		if len(out) == 0 || c.reason != nil {
 			c.writing = false
 			c.mu.Unlock()
 			return
 		}
 		c.mu.Unlock()
-		c.net.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := c.net.Write(out); err != nil {
+		if err := c.writeAll(out); err != nil {
 			c.end(err)
 		}
+		if cap(out) == pooledBuffer {
+			buffers.Put((*[pooledBuffer]byte)(out[:pooledBuffer]))
+		}
 	}
+}
+
+func (c *conn) writeAll(out []byte) error {
+	for chunk := range slices.Chunk(out, writeChunk) {
+		deadline := time.Now().Add(writeTimeout)
+		if err := c.setDeadline(c.net.SetWriteDeadline, deadline); err != nil {
+			return err
+		}
+		if _, err := c.net.Write(chunk); err != nil {
+			if !time.Now().Before(deadline) {
+				return errSlowReader
+			}
+			return err
+		}
+	}
+	return nil
 }

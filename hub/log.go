@@ -14,5 +14,8 @@ const (
 	logVerb     = "verb"     // HTTP method
 	logPath     = "path"     // path of a REST request
 	logCaller   = "caller"   // policy or principal of a REST request
+	logPacket   = "packet"   // type of an MQTT packet
+	logTopic    = "topic"    // topic of a PUBLISH, cut when long
+	logSize     = "size"     // bytes of a payload
 	logAddr     = "addr"     // address the hub listens on
 )

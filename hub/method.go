@@ -73,7 +73,7 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 	if err := s.callable(id); err != nil {
 		return MethodResult{}, err
 	}
-	c, err := s.awaitMethods(ctx, id, call.ConnectTimeout)
+	c, err := s.awaitMethod(ctx, id, call.Name, call.ConnectTimeout)
 	if err != nil {
 		return MethodResult{}, err
 	}
@@ -97,10 +97,10 @@ func (s *Server) callable(id ID) error {
 	return err
 }
 
-// awaitMethods returns the connection of id once it has subscribed to direct
-// methods.
-func (s *Server) awaitMethods(ctx context.Context, id ID, timeout time.Duration) (*conn, error) {
-	if c := s.connection(id); c != nil && c.takesMethods() {
+// awaitMethod returns the connection of id once it has subscribed to the direct
+// method.
+func (s *Server) awaitMethod(ctx context.Context, id ID, name string, timeout time.Duration) (*conn, error) {
+	if c := s.connection(id); c != nil && c.takesMethod(name) {
 		return c, nil
 	}
 	notOnline := *ErrDeviceNotOnline
@@ -113,7 +113,7 @@ func (s *Server) awaitMethods(ctx context.Context, id ID, timeout time.Duration)
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
-		if c := s.connection(id); c != nil && c.takesMethods() {
+		if c := s.connection(id); c != nil && c.takesMethod(name) {
 			return c, nil
 		}
 		select {

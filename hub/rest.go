@@ -66,6 +66,10 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.serveLocal(w, r, segments) {
 		return
 	}
+	if isWebSocket(r, segments) {
+		s.serveWebSocket(w, r)
+		return
+	}
 	x := &exchange{server: s, w: w, r: r, id: newRequestID(), began: time.Now()}
 	w.Header()["X-Ms-Request-Id"] = []string{x.id.String()}
 	w.Header()["Server"] = []string{"iotdm"}

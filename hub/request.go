@@ -1,0 +1,143 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/twin"
+)
+
+// handle does what one packet asks for. An error ends the connection: MQTT
+// 3.1.1 has no other way to refuse.
+func (s *Server) handle(c *conn, header byte, body []byte) error {
+	packet, err := decodePacket(header, body)
+	if err != nil {
+		return err
+	}
+	switch p := packet.(type) {
+	case *packets.PublishPacket:
+		c.trace("PUBLISH", p.TopicName, len(p.Payload))
+		return s.handlePublish(c, p)
+	case *packets.PubackPacket:
+		c.acknowledged(p.MessageID)
+		return nil
+	case *packets.SubscribePacket:
+		return s.handleSubscribe(c, p)
+	case *packets.UnsubscribePacket:
+		return s.unsubscribe(c, p.Topics, appendAck(nil, packets.Unsuback, p.MessageID))
+	case *packets.PingreqPacket:
+		c.reply([]byte{packets.Pingresp << 4, 0})
+		return nil
+	case *packets.DisconnectPacket:
+		return errDisconnect
+	default:
+		return fmt.Errorf("a device may not send %s", packets.PacketNames[header>>4])
+	}
+}
+
+// handleSubscribe grants at most QoS 1. The subscription is durable before
+// SUBACK, and what it lets others send goes out behind it.
+func (s *Server) handleSubscribe(c *conn, p *packets.SubscribePacket) error {
+	more := make([]subscription, len(p.Topics))
+	granted := make([]byte, len(p.Topics))
+	for i, filter := range p.Topics {
+		if p.Qoss[i] > 2 {
+			return errors.New("a SUBSCRIBE with QoS 3")
+		}
+		granted[i] = min(p.Qoss[i], 1)
+		more[i] = subscription{filter, granted[i]}
+		c.trace("SUBSCRIBE", filter, 0)
+	}
+	if err := s.subscribe(c, more, appendAck(nil, packets.Suback, p.MessageID, granted...)); err != nil {
+		return err
+	}
+	s.links.notify(c.id)
+	return nil
+}
+
+// handlePublish does what a PUBLISH asks for, acknowledges it once that is
+// durable, and then answers.
+func (s *Server) handlePublish(c *conn, p *packets.PublishPacket) error {
+	if p.Qos == 2 {
+		return errors.New("a PUBLISH with QoS 2")
+	}
+	r, err := parseTopic(c.id, p.TopicName)
+	if err != nil {
+		return err
+	}
+	var answer []byte
+	switch r.kind {
+	case sendTelemetry:
+		m, err := newTelemetry(r.bag, p.Payload, p.Retain, p.Dup)
+		if err != nil {
+			return err
+		}
+		if err := s.receiveTelemetry(c, m); err != nil {
+			return err
+		}
+	case getTwin:
+		doc, err := s.DeviceTwin(c.id)
+		answer = s.twinAnswer(c, "200", r.rid, "", doc, err)
+	case patchReported:
+		version, err := s.PatchReported(c.id, p.Payload, r.version)
+		answer = s.twinAnswer(c, "204", r.rid, "&$version="+strconv.FormatInt(version, 10), nil, err)
+	case answerMethod:
+		c.answer(r.rid, newMethodAnswer(r.status, p.Payload))
+	}
+	if p.Qos == 1 {
+		c.reply(appendAck(nil, packets.Puback, p.MessageID))
+	}
+	if answer != nil {
+		c.reply(answer)
+	}
+	return nil
+}
+
+// twinAnswer makes the answer to a twin request. It goes to the device that
+// asked whether or not it has subscribed: Python asks first. A request without
+// a $rid gets none.
+func (s *Server) twinAnswer(c *conn, status, rid, version string, body []byte, err error) []byte {
+	if err != nil {
+		e, id := refusalOf(err), newRequestID()
+		if e.Status >= 500 {
+			s.log.Error("twin request", logID, c.id.String(), logRID, rid, logStatus, e.Status, logTracking, id.compact(), logReason, err)
+		}
+		// The Node SDK tells failure from success by the body alone.
+		status, version, body = strconv.Itoa(e.Status), "", twinErrorBody(e, id, s.now())
+	}
+	if rid == "" {
+		return nil
+	}
+	return appendPublish(nil, 0, 0, twinAnswerTopic+status+"/?$rid="+rid+version, body)
+}
+
+// trace logs a packet.
+func (c *conn) trace(packet, topic string, size int) {
+	if log := c.server.log; log.Enabled(c.server.ctx, slog.LevelDebug) {
+		log.Debug("received", logID, c.id.String(), logPacket, packet, logTopic, clip(topic), logSize, size)
+	}
+}
+
+// twinErrorBody is the body of an answer to a twin request that is an error.
+func twinErrorBody(e *Error, id requestID, now time.Time) []byte {
+	return mustMarshal(struct {
+		ErrorCode    int    `json:"errorCode"`
+		TrackingID   string `json:"trackingId"`
+		Message      string `json:"message"`
+		TimestampUTC string `json:"timestampUtc"`
+	}{e.Code, id.trackingID(now), e.Text, twin.FormatTime(now)})
+}
+
+const maxMessageSize = 256 << 10
+
+func (s *Server) receiveTelemetry(_ *conn, m telemetry) error {
+	if m.size() > maxMessageSize {
+		return ErrMessageTooLarge
+	}
+	return nil
+}
