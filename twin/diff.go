@@ -32,22 +32,22 @@ func diff(changes []Change, parent string, old, new []byte) []Change {
 	now := members(new)
 	lookup := newIndex(now)
 	for c := (cursor{b: old}); c.member(); {
-		name := decode(c.key)
+		name := decode(c.key())
 		if parent == "" && bytes.HasPrefix(name, []byte("$")) {
 			continue
 		}
 		path := parent + string(name)
 		m := lookup.find(now, name)
 		if m == nil {
-			changes = append(changes, Change{Path: path, Old: c.value})
+			changes = append(changes, Change{Path: path, Old: c.value()})
 			continue
 		}
 		m.used = true
 		switch {
-		case isObject(c.value) && isObject(m.value):
-			changes = diff(changes, path+".", c.value, m.value)
-		case !equal(c.value, m.value):
-			changes = append(changes, Change{Path: path, Old: c.value, New: m.value})
+		case isObject(c.value()) && isObject(m.value):
+			changes = diff(changes, path+".", c.value(), m.value)
+		case !equal(c.value(), m.value):
+			changes = append(changes, Change{Path: path, Old: c.value(), New: m.value})
 		}
 	}
 	for _, m := range now {
@@ -61,7 +61,7 @@ func diff(changes []Change, parent string, old, new []byte) []Change {
 func members(object []byte) []member {
 	var list []member
 	for c := (cursor{b: object}); c.member(); {
-		list = append(list, member{key: c.key, value: c.value, name: decode(c.key)})
+		list = append(list, member{key: c.key(), value: c.value(), name: decode(c.key())})
 	}
 	return list
 }
@@ -88,7 +88,7 @@ func equal(a, b []byte) bool {
 			if !more {
 				return true
 			}
-			if !equal(x.value, y.value) {
+			if !equal(x.value(), y.value()) {
 				return false
 			}
 		}

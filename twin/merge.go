@@ -6,7 +6,7 @@ import (
 	"errors"
 )
 
-// errDamaged is not an [*Error]: not the patch is to blame.
+// errDamaged is not an [*Error]: not the patch is to blame. Only what a merge looks at is noticed.
 var errDamaged = errors.New("twin: stored section is not JSON")
 
 // Merge returns doc with a merge patch applied, as IoT Hub merges twin properties: an object that
@@ -51,9 +51,8 @@ func ReplaceTags(doc []byte) (json.RawMessage, error) { return MergeTags(nil, do
 // merge merges two documents that were read before.
 func merge(doc, patch []byte) ([]byte, error) {
 	m := merger{props: make([]byte, 0, len(doc)+len(patch)+8)}
-	m.object(doc, nil, patch)
-	if m.damaged {
-		return nil, errDamaged
+	if err := m.root(doc, nil, patch); err != nil {
+		return nil, err
 	}
 	return m.props, nil
 }
@@ -75,6 +74,20 @@ type member struct {
 	used       bool
 }
 
+// root writes the object that patch makes of a stored document and its metadata.
+func (m *merger) root(doc, meta, patch []byte) error {
+	doc, meta = bytes.TrimSpace(doc), bytes.TrimSpace(meta)
+	for _, stored := range [][]byte{doc, meta} {
+		if n := len(stored); n > 0 && (stored[0] != '{' || stored[n-1] != '}') {
+			return errDamaged
+		}
+	}
+	if m.object(doc, meta, patch); m.damaged {
+		return errDamaged
+	}
+	return nil
+}
+
 // object writes the object that patch makes of doc. It and its metadata are walked in step: both
 // were written here, so the metadata has the members of doc in the same order.
 func (m *merger) object(doc, meta, patch []byte) {
@@ -84,7 +97,7 @@ func (m *merger) object(doc, meta, patch []byte) {
 	base := len(m.members)
 	p := cursor{b: patch}
 	for p.member() {
-		m.members = append(m.members, member{key: p.key, value: p.value, name: decode(p.key)})
+		m.members = append(m.members, member{key: p.key(), value: p.value(), name: decode(p.key())})
 	}
 	members := m.members[base:]
 	lookup := newIndex(members)
@@ -92,29 +105,37 @@ func (m *merger) object(doc, meta, patch []byte) {
 	d := cursor{b: doc}
 	old := cursor{b: meta}
 	has := old.property()
-	for d.member() {
+	left := len(members)
+	for left > 0 && d.member() {
 		var node []byte // the metadata of this member
-		if has && bytes.Equal(old.key, d.key) {
-			node = old.value
+		if has && bytes.Equal(old.key(), d.key()) {
+			node = old.value()
 			has = old.property()
 		}
-		change := lookup.find(members, decode(d.key))
+		change := lookup.find(members, decode(d.key()))
 		switch {
 		case change == nil:
-			m.keep(d.key, d.value, node)
+			m.keep(d.key(), d.value(), node)
 			continue
 		case isNull(change.value):
-		case isObject(change.value) && isObject(d.value):
-			m.open(d.key)
-			m.object(d.value, node, change.value)
+		case isObject(change.value) && isObject(d.value()):
+			m.open(d.key())
+			m.object(d.value(), node, change.value)
 		default:
-			m.write(d.key, change.value)
+			m.write(d.key(), change.value)
 		}
 		change.used = true
+		left--
+	}
+	if left == 0 { // the patch names nothing of the rest, so there is no need to look at it
+		m.props = appendRest(m.props, doc, d.pos)
+		if has {
+			m.meta = appendRest(m.meta, meta, old.keyStart)
+		}
 	}
 	for i := range members {
-		if p := &members[i]; !p.used && !isNull(p.value) {
-			m.write(p.key, p.value)
+		if change := &members[i]; !change.used && !isNull(change.value) {
+			m.write(change.key, change.value)
 		}
 	}
 
@@ -124,10 +145,22 @@ func (m *merger) object(doc, meta, patch []byte) {
 	m.closeMeta()
 }
 
+// appendRest appends the members of object from pos on to the object that b ends in.
+func appendRest(b, object []byte, pos int) []byte {
+	if pos >= len(object)-1 {
+		return b
+	}
+	rest := bytes.Trim(object[pos:len(object)-1], "{, \t\r\n") // no value ends in one of these
+	if len(rest) > 0 && b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	return append(b, rest...)
+}
+
 // property moves a cursor over metadata to the next node, past the stamps.
 func (c *cursor) property() bool {
 	for c.member() {
-		if len(c.key) > 1 && c.key[1] != '$' {
+		if len(c.key()) > 1 && c.key()[1] != '$' {
 			return true
 		}
 	}

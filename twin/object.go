@@ -43,15 +43,15 @@ func StripReadOnly(object []byte) (json.RawMessage, error) {
 func stripReadOnly(object []byte) []byte {
 	found := false
 	for c := (cursor{b: object}); c.member(); {
-		found = found || isReadOnly(c.key)
+		found = found || isReadOnly(c.key())
 	}
 	if !found {
 		return object
 	}
 	b := append(make([]byte, 0, len(object)), '{')
 	for c := (cursor{b: object}); c.member(); {
-		if !isReadOnly(c.key) {
-			b = append(appendKey(b, c.key), c.value...)
+		if !isReadOnly(c.key()) {
+			b = append(appendKey(b, c.key()), c.value()...)
 		}
 	}
 	return append(b, '}')

@@ -95,14 +95,14 @@ func (c *checker) object(b []byte, depth int, inArray bool) *Error {
 	base := len(c.names)
 	members := cursor{b: b}
 	for members.member() {
-		name := decode(members.key)
+		name := decode(members.key())
 		c.names = append(c.names, name)
 		if c.strict {
 			if e := checkName(name); e != nil {
 				return e
 			}
 		}
-		if e := c.value(name, members.value, depth+1, inArray); e != nil {
+		if e := c.value(name, members.value(), depth+1, inArray); e != nil {
 			e.under(clip(name))
 			return e
 		}
@@ -115,7 +115,7 @@ func (c *checker) object(b []byte, depth int, inArray bool) *Error {
 func (c *checker) array(name, b []byte, depth int) *Error {
 	elements := cursor{b: b}
 	for i := 0; elements.element(); i++ {
-		if e := c.value(name, elements.value, depth+1, true); e != nil {
+		if e := c.value(name, elements.value(), depth+1, true); e != nil {
 			e.under("[" + strconv.Itoa(i) + "]")
 			return e
 		}
@@ -253,13 +253,13 @@ func dropRepeated(dst, value []byte) []byte {
 	case isObject(value):
 		last := make(map[string][]byte)
 		for c := (cursor{b: value}); c.member(); {
-			last[string(decode(c.key))] = c.value
+			last[string(decode(c.key()))] = c.value()
 		}
 		dst = append(dst, '{')
 		for c := (cursor{b: value}); c.member(); {
-			name := decode(c.key)
+			name := decode(c.key())
 			if v, ok := last[string(name)]; ok {
-				dst = dropRepeated(appendKey(dst, c.key), v)
+				dst = dropRepeated(appendKey(dst, c.key()), v)
 				delete(last, string(name))
 			}
 		}
@@ -270,7 +270,7 @@ func dropRepeated(dst, value []byte) []byte {
 			if dst[len(dst)-1] != '[' {
 				dst = append(dst, ',')
 			}
-			dst = dropRepeated(dst, c.value)
+			dst = dropRepeated(dst, c.value())
 		}
 		return append(dst, ']')
 	}
@@ -304,11 +304,11 @@ func size(value []byte) int {
 	switch {
 	case isObject(value):
 		for c := (cursor{b: value}); c.member(); {
-			n += textSize(c.key) + size(c.value)
+			n += textSize(c.key()) + size(c.value())
 		}
 	case isArray(value):
 		for c := (cursor{b: value}); c.element(); {
-			n += size(c.value)
+			n += size(c.value())
 		}
 	case len(value) == 0 || isNull(value):
 	case value[0] == '"':

