@@ -47,11 +47,20 @@ var (
 	ErrArgumentNull           = &Error{Status: 400, Code: 400005, Name: "ArgumentNull", Text: "BadRequest"}
 	ErrFormat                 = &Error{Status: 400, Code: 400006, Name: "IotHubFormatError", Text: "BadRequest"}
 
+	ErrNoBlobStorage              = &Error{Status: 400, Code: 400008, Name: "BlobContainerValidationError", Text: "this hub has no blob storage"}
+	ErrDeviceDefinedMultipleTimes = &Error{Status: 400, Code: 400011, Name: "DeviceDefinedMultipleTimes", Text: "DeviceDefinedMultipleTimes"}
+	ErrBulkOperation              = &Error{Status: 400, Code: 400013, Name: "BulkRegistryOperationFailure", Text: "BadRequest"}
+	ErrInvalidDeviceScope         = &Error{Status: 400, Code: 400028, Name: "InvalidDeviceScope", Text: "a scope must be that of an existing IoT Edge device"}
+
 	ErrUnauthorizedAccess = &Error{Status: 401, Code: 401002, Name: "IotHubUnauthorizedAccess", Text: "Unauthorized"}
 
+	ErrSystemModule = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
+
+	ErrNotAvailable       = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
 	ErrTwinTooLarge       = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
 	ErrTooManyMethodCalls = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
 
+	ErrJobNotFound     = &Error{Status: 404, Code: 404002, Name: "JobNotFound", Text: "Not found"}
 	ErrDeviceNotFound  = &Error{Status: 404, Code: 404001, Name: "DeviceNotFound", Text: "Not found"}
 	ErrModuleNotFound  = &Error{Status: 404, Code: 404010, Name: "ModuleNotFound", Text: "Not found"}
 	ErrDeviceNotOnline = &Error{Status: 404, Code: 404103, Name: "DeviceNotOnline", Text: "The operation failed because the requested device isn't online or hasn't registered the direct method callback. To learn more, see https://aka.ms/iothub404103"}

@@ -35,10 +35,10 @@ var idPattern = regexp.MustCompile(`^[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}$`)
 
 func (id ID) validate() error {
 	if !idPattern.MatchString(id.Device) {
-		return ErrArgumentInvalid.with("device id %q must be 1 to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '", clip(id.Device))
+		return ErrArgumentInvalid.with("device id '%s' must be 1 to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '", clip(id.Device))
 	}
 	if id.Module != "" && !idPattern.MatchString(id.Module) {
-		return ErrArgumentInvalid.with("module id %q must be 1 to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '", clip(id.Module))
+		return ErrArgumentInvalid.with("module id '%s' must be 1 to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '", clip(id.Module))
 	}
 	return nil
 }

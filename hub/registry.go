@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -113,6 +112,11 @@ type IdentitySpec struct {
 	Auth         Authentication
 	IoTEdge      bool
 	ManagedBy    *string
+
+	// DeviceScope is the scope of a device's parent. It is ignored for an IoT
+	// Edge device, which has a scope of its own, and names its parent in
+	// ParentScopes. ParentScopes of another device count if DeviceScope is
+	// empty.
 	DeviceScope  string
 	ParentScopes []string
 }
@@ -131,9 +135,6 @@ const (
 	maxModulesPerDevice = 50
 	maxStatusReason     = 128
 )
-
-// edgeModules are the system modules that an IoT Edge device is born with.
-var edgeModules = []string{"$edgeAgent", "$edgeHub"}
 
 // Identity returns a device or module identity.
 func (s *Server) Identity(id ID) (Identity, error) {
@@ -181,12 +182,9 @@ func writeIdentity(tx *store.Tx, i Identity) error {
 //
 // Errors: ErrArgumentInvalid, ErrDeviceAlreadyExists, ErrModuleAlreadyExists,
 // ErrDeviceNotFound, ErrModuleNotFound, ErrPreconditionFailed,
-// ErrTooManyModules.
+// ErrTooManyModules, ErrInvalidDeviceScope, ErrSystemModule.
 func (s *Server) PutIdentity(id ID, spec IdentitySpec, m Match) (Identity, error) {
-	if err := id.validate(); err != nil {
-		return Identity{}, err
-	}
-	if err := spec.validate(); err != nil {
+	if err := spec.validateFor(id); err != nil {
 		return Identity{}, err
 	}
 	var result Identity
@@ -222,28 +220,16 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 	i := Identity{
 		ID:           id,
 		GenerationID: generationID(now),
-		Version:      100_000_000 + rand.Uint64N(400_000_000),
+		Version:      firstVersion(),
 	}
 	i.apply(spec)
-	if i.IoTEdge {
-		i.DeviceScope = "ms-azure-iot-edge://" + id.Device + "-" + i.GenerationID
+	if err := s.applyEdge(tx, &i, spec, Identity{}); err != nil {
+		return Identity{}, err
 	}
 	if err := writeIdentity(tx, i); err != nil {
 		return Identity{}, err
 	}
 	tx.Set(id.twinKey(), newTwin(id, now).encode())
-	if i.IoTEdge && id.Module == "" {
-		manager := "IotEdge"
-		for _, name := range edgeModules {
-			module := ID{Device: id.Device, Module: name}
-			m := Identity{ID: module, GenerationID: i.GenerationID, Version: 100_000_000 + rand.Uint64N(400_000_000)}
-			m.apply(IdentitySpec{ManagedBy: &manager})
-			if err := writeIdentity(tx, m); err != nil {
-				return Identity{}, err
-			}
-			tx.Set(module.twinKey(), newTwin(module, now).encode())
-		}
-	}
 	return i, nil
 }
 
@@ -261,6 +247,9 @@ func (s *Server) updateIdentity(tx *store.Tx, id ID, spec IdentitySpec, m Match)
 	if i.Status != before.Status {
 		i.StatusUpdated = s.now().UTC()
 	}
+	if err := s.applyEdge(tx, &i, spec, before); err != nil {
+		return Identity{}, err
+	}
 	if err := writeIdentity(tx, i); err != nil {
 		return Identity{}, err
 	}
@@ -271,6 +260,17 @@ func (s *Server) updateIdentity(tx *store.Tx, id ID, spec IdentitySpec, m Match)
 func txIdentity(tx *store.Tx, id ID) (Identity, error) {
 	data, err := tx.Get(id.identityKey())
 	return decodeIdentity(id, data, err)
+}
+
+// validateFor checks what the service's registry lets a caller say of id.
+func (spec IdentitySpec) validateFor(id ID) error {
+	if err := id.validate(); err != nil {
+		return err
+	}
+	if id.isSystemModule() {
+		return ErrSystemModule
+	}
+	return spec.validate()
 }
 
 func (spec IdentitySpec) validate() error {
@@ -349,15 +349,7 @@ func (i *Identity) apply(spec IdentitySpec) {
 		i.Status = spec.Status
 	}
 	i.StatusReason = spec.StatusReason
-	i.IoTEdge = spec.IoTEdge
 	i.ManagedBy = spec.ManagedBy
-	if !i.IoTEdge || i.DeviceScope == "" {
-		i.DeviceScope = spec.DeviceScope
-	}
-	i.ParentScopes = spec.ParentScopes
-	if len(i.ParentScopes) == 0 && !i.IoTEdge && i.DeviceScope != "" {
-		i.ParentScopes = []string{i.DeviceScope}
-	}
 	kept := i.Auth.SymmetricKey
 	i.Auth = Authentication{Type: spec.Auth.effectiveType()}
 	switch i.Auth.Type {
@@ -385,8 +377,12 @@ func (i Identity) Spec() IdentitySpec {
 // DeleteIdentity removes an identity with its twin, and a device's modules
 // with it, and ends their connections.
 //
-// Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrPreconditionFailed.
+// Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrPreconditionFailed,
+// ErrSystemModule.
 func (s *Server) DeleteIdentity(id ID, m Match) error {
+	if id.isSystemModule() {
+		return ErrSystemModule
+	}
 	return s.store.Update(id.Device, func(tx *store.Tx) error {
 		i, err := txIdentity(tx, id)
 		if err != nil {

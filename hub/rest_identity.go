@@ -88,20 +88,25 @@ type identityInput struct {
 	StatusReason   *string         `json:"statusReason"`
 	Authentication *Authentication `json:"authentication"`
 	Capabilities   *capabilities   `json:"capabilities"`
-	DeviceScope    string          `json:"deviceScope"`
+	DeviceScope    *string         `json:"deviceScope"`
 	ParentScopes   []string        `json:"parentScopes"`
 }
 
 func (in identityInput) spec() IdentitySpec {
 	spec := IdentitySpec{
 		Status: Status(strings.ToLower(in.Status)), StatusReason: in.StatusReason, ManagedBy: in.ManagedBy,
-		DeviceScope: in.DeviceScope, ParentScopes: in.ParentScopes,
-	}
-	if in.Authentication != nil {
-		spec.Auth = *in.Authentication
+		ParentScopes: in.ParentScopes,
 	}
 	if in.Capabilities != nil {
 		spec.IoTEdge = in.Capabilities.IoTEdge
+	}
+	if in.DeviceScope != nil && !spec.IoTEdge {
+		// The Azure CLI takes a device from its parent by an empty scope, and
+		// sends the parent scopes it has read along with it.
+		spec.DeviceScope, spec.ParentScopes = *in.DeviceScope, nil
+	}
+	if in.Authentication != nil {
+		spec.Auth = *in.Authentication
 	}
 	return spec
 }

@@ -101,7 +101,11 @@ func decodeJSON(body []byte, v any) error {
 	}
 }
 
-// absent reports whether a member is missing or null, which mean the same.
-func absent(member json.RawMessage) bool {
-	return len(member) == 0 || string(member) == "null"
+// present returns a member, or nil if it is null: that means the same as if it
+// were absent.
+func present(member json.RawMessage) json.RawMessage {
+	if string(member) == "null" {
+		return nil
+	}
+	return member
 }

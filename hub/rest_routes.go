@@ -23,6 +23,10 @@ var (
 	mayRead  = anyOf{{RegistryRead}}
 	mayWrite = anyOf{{RegistryWrite}}
 	mayServe = anyOf{{ServiceConnect}}
+
+	mayReadWrite    = anyOf{{RegistryRead, RegistryWrite}}
+	mayReadOrServe  = anyOf{{RegistryRead}, {ServiceConnect}}
+	mayWriteOrServe = anyOf{{RegistryWrite}, {ServiceConnect}}
 )
 
 // routes are all operations. Where two paths fit a request the first one is
@@ -33,9 +37,13 @@ var (
 // Microsoft Entra ID".
 var routes = []route{
 	{"GET", "devices", mayRead, "devices/read", (*Server).restListDevices, false},
+	{"POST", "devices", mayWrite, "devices/write devices/delete", (*Server).restBulk, false},
+	{"POST", "devices/query", mayReadOrServe, "twins/read", restUnavailable("queries are"), false},
+	{"POST", "devices/keys/regenerate", mayWrite, "devices/write", (*Server).restRegenerateKeys, false},
 	{"GET", "devices/{device}", mayRead, "devices/read", (*Server).restGetDevice, false},
 	{"PUT", "devices/{device}", mayWrite, "devices/write", (*Server).restPutDevice, false},
 	{"DELETE", "devices/{device}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, false},
+	{"POST", "devices/{device}/applyConfigurationContent", mayWriteOrServe, "configurations/applyToEdgeDevice/action", restUnavailable("configurations are"), false},
 
 	{"GET", "devices/{device}/modules", mayRead, "devices/read", (*Server).restListModules, false},
 	{"GET", "devices/{device}/modules/{module}", mayRead, "devices/read", (*Server).restGetModule, false},
@@ -54,6 +62,27 @@ var routes = []route{
 
 	{"POST", "twins/{device}/methods", mayServe, "directMethods/invoke/action", (*Server).restInvokeMethod, true},
 	{"POST", "twins/{device}/modules/{module}/methods", mayServe, "directMethods/invoke/action", (*Server).restInvokeMethod, true},
+
+	{"GET", "digitaltwins/{device}", mayServe, "twins/read", restUnavailable("digital twins are"), false},
+	{"PATCH", "digitaltwins/{device}", mayServe, "twins/write", restUnavailable("digital twins are"), false},
+	{"POST", "digitaltwins/{device}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), true},
+	{"POST", "digitaltwins/{device}/components/{name}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), true},
+
+	{"POST", "jobs/create", mayReadWrite, "jobs/write", (*Server).restCreateImportJob, false},
+	{"GET", "jobs", mayReadWrite, "jobs/read", (*Server).restListImportJobs, false},
+	{"GET", "jobs/{name}", mayReadWrite, "jobs/read", (*Server).restGetImportJob, false},
+	{"DELETE", "jobs/{name}", mayReadWrite, "jobs/delete", (*Server).restGetImportJob, false},
+
+	{"GET", "jobs/v2/query", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), false},
+	{"GET", "jobs/v2/{name}", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), false},
+	{"PUT", "jobs/v2/{name}", mayServe, "jobs/write", restUnavailable("scheduled jobs are"), false},
+	{"POST", "jobs/v2/{name}/cancel", mayServe, "jobs/delete", restUnavailable("scheduled jobs are"), false},
+
+	{"POST", "configurations/testQueries", mayReadOrServe, "configurations/testQueries/action", restUnavailable("configurations are"), false},
+	{"GET", "configurations", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), false},
+	{"GET", "configurations/{name}", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), false},
+	{"PUT", "configurations/{name}", mayWriteOrServe, "configurations/write", restUnavailable("configurations are"), false},
+	{"DELETE", "configurations/{name}", mayWriteOrServe, "configurations/delete", restUnavailable("configurations are"), false},
 }
 
 // A routeMatch is what the route table says of a method and a path.

@@ -13,14 +13,7 @@ type twinInput struct {
 }
 
 func (in twinInput) change() TwinChange {
-	var c TwinChange
-	if !absent(in.Tags) {
-		c.Tags = in.Tags
-	}
-	if !absent(in.Properties.Desired) {
-		c.Desired = in.Properties.Desired
-	}
-	return c
+	return TwinChange{Tags: present(in.Tags), Desired: present(in.Properties.Desired)}
 }
 
 func (s *Server) restGetTwin(r *restRequest) (reply, error) {

@@ -201,96 +201,106 @@ type TwinChange struct {
 // Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrPreconditionFailed,
 // ErrArgumentInvalid, ErrTwinTooLarge.
 func (s *Server) PatchTwin(id ID, c TwinChange, m Match) (TwinView, error) {
-	return s.changeTwin(id, m, func(t *twinRecord, now time.Time) (notice json.RawMessage, err error) {
-		if len(c.Tags) > 0 {
-			if t.Tags, err = twin.MergeTags(t.Tags, c.Tags); err != nil {
-				return nil, err
-			}
-		}
-		if len(c.Desired) == 0 {
-			return nil, nil
-		}
-		patch, err := twin.StripReadOnly(c.Desired)
-		if err != nil {
-			return nil, err
-		}
-		if t.Desired, err = t.Desired.Patch(twin.Desired, patch, now); err != nil {
-			return nil, err
-		}
-		return twin.WithVersion(patch, t.Desired.Version), nil
-	})
+	return s.changeTwin(id, m, c.patch)
 }
 
 // ReplaceTwin replaces the tags and desired properties of the twin by c and
 // sends the desired properties to the device if it is connected and
 // subscribed. The errors are those of PatchTwin.
 func (s *Server) ReplaceTwin(id ID, c TwinChange, m Match) (TwinView, error) {
+	return s.changeTwin(id, m, c.replace)
+}
+
+// A twinWrite changes a twin. The notice it returns is what the device is
+// told, if anything.
+type twinWrite func(t *twinRecord, now time.Time) (notice json.RawMessage, err error)
+
+func (c TwinChange) patch(t *twinRecord, now time.Time) (notice json.RawMessage, err error) {
+	if len(c.Tags) > 0 {
+		if t.Tags, err = twin.MergeTags(t.Tags, c.Tags); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.Desired) == 0 {
+		return nil, nil
+	}
+	patch, err := twin.StripReadOnly(c.Desired)
+	if err != nil {
+		return nil, err
+	}
+	if t.Desired, err = t.Desired.Patch(twin.Desired, patch, now); err != nil {
+		return nil, err
+	}
+	return twin.WithVersion(patch, t.Desired.Version), nil
+}
+
+func (c TwinChange) replace(t *twinRecord, now time.Time) (notice json.RawMessage, err error) {
 	if len(c.Tags) == 0 {
 		c.Tags = json.RawMessage("{}")
 	}
 	if len(c.Desired) == 0 {
 		c.Desired = json.RawMessage("{}")
 	}
-	return s.changeTwin(id, m, func(t *twinRecord, now time.Time) (notice json.RawMessage, err error) {
-		if t.Tags, err = twin.ReplaceTags(c.Tags); err != nil {
-			return nil, err
-		}
-		doc, err := twin.StripReadOnly(c.Desired)
-		if err != nil {
-			return nil, err
-		}
-		if t.Desired, err = t.Desired.Replace(twin.Desired, doc, now); err != nil {
-			return nil, err
-		}
-		return t.Desired.Device(), nil
-	})
+	if t.Tags, err = twin.ReplaceTags(c.Tags); err != nil {
+		return nil, err
+	}
+	doc, err := twin.StripReadOnly(c.Desired)
+	if err != nil {
+		return nil, err
+	}
+	if t.Desired, err = t.Desired.Replace(twin.Desired, doc, now); err != nil {
+		return nil, err
+	}
+	return t.Desired.Device(), nil
 }
 
-// changeTwin applies a write of the service. The notice that change returns is
-// what the device is told, if anything: after the write is durable and before
-// the next write of the same twin, so that versions arrive in order.
-func (s *Server) changeTwin(id ID, m Match, change func(*twinRecord, time.Time) (notice json.RawMessage, err error)) (TwinView, error) {
+func (s *Server) changeTwin(id ID, m Match, change twinWrite) (TwinView, error) {
 	var view TwinView
-	err := s.store.Update(id.Device, func(tx *store.Tx) error {
-		if id.Module != "" {
-			if _, err := txIdentity(tx, ID{Device: id.Device}); err != nil {
-				return err
-			}
-		}
-		i, err := txIdentity(tx, id)
-		if err != nil {
-			return err
-		}
-		data, err := tx.Get(id.twinKey())
-		t, err := twinOf(id, data, err)
-		if err != nil {
-			return err
-		}
-		if m.ETag != "" && m.ETag != t.etag() {
-			return ErrPreconditionFailed.with("ETag mismatch for device ID '%s'", id.Device)
-		}
-		notice, err := change(&t, s.now())
-		if err != nil {
-			return twinError(err)
-		}
-		t.ETag++
-		t.Version++
-		tx.Set(id.twinKey(), t.encode())
-		if notice != nil {
-			version := t.Desired.Version
-			tx.OnCommit(func() {
-				if c := s.connection(id); c != nil {
-					c.sendDesired(version, notice)
-				}
-			})
-		}
-		view = s.view(i, t)
-		return nil
+	err := s.store.Update(id.Device, func(tx *store.Tx) (err error) {
+		view, err = s.writeTwin(tx, id, m, change)
+		return err
 	})
-	if err == nil {
-		s.metrics.twinWrite("service")
-	}
 	return view, err
+}
+
+// writeTwin applies a write of the service. The device is told after the write
+// is durable and before the next write of the same twin, so that versions
+// arrive in order.
+func (s *Server) writeTwin(tx *store.Tx, id ID, m Match, change twinWrite) (TwinView, error) {
+	if id.Module != "" {
+		if _, err := txIdentity(tx, ID{Device: id.Device}); err != nil {
+			return TwinView{}, err
+		}
+	}
+	i, err := txIdentity(tx, id)
+	if err != nil {
+		return TwinView{}, err
+	}
+	data, err := tx.Get(id.twinKey())
+	t, err := twinOf(id, data, err)
+	if err != nil {
+		return TwinView{}, err
+	}
+	if m.ETag != "" && m.ETag != t.etag() {
+		return TwinView{}, ErrPreconditionFailed.with("ETag mismatch for device ID '%s'", id.Device)
+	}
+	notice, err := change(&t, s.now())
+	if err != nil {
+		return TwinView{}, twinError(err)
+	}
+	t.ETag++
+	t.Version++
+	tx.Set(id.twinKey(), t.encode())
+	tx.OnCommit(func() {
+		s.metrics.twinWrite("service")
+		if notice == nil {
+			return
+		}
+		if c := s.connection(id); c != nil {
+			c.sendDesired(t.Desired.Version, notice)
+		}
+	})
+	return s.view(i, t), nil
 }
 
 // DeviceTwin returns the twin as its device or module sees it: desired and

@@ -1,0 +1,211 @@
+package hub
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/twin"
+)
+
+// An ImportMode says what a bulk entry does; see "Import and export IoT Hub
+// device identities in bulk".
+type ImportMode string
+
+// The import modes. The empty mode is ImportCreateOrUpdate.
+const (
+	ImportCreateOrUpdate            ImportMode = "createOrUpdate"
+	ImportCreate                    ImportMode = "create"
+	ImportUpdate                    ImportMode = "update"
+	ImportUpdateIfMatchETag         ImportMode = "updateIfMatchETag"
+	ImportCreateOrUpdateIfMatchETag ImportMode = "createOrUpdateIfMatchETag"
+	ImportDelete                    ImportMode = "delete"
+	ImportDeleteIfMatchETag         ImportMode = "deleteIfMatchETag"
+	ImportUpdateTwin                ImportMode = "updateTwin"
+	ImportUpdateTwinIfMatchETag     ImportMode = "updateTwinIfMatchETag"
+)
+
+// importRules say of each mode what it may do.
+var importRules = map[ImportMode]struct {
+	create, update bool // the identity
+	remove         bool
+	twin           bool // the twin alone
+	match          bool // only with the etag of the entry
+}{
+	ImportCreateOrUpdate:            {create: true, update: true},
+	ImportCreate:                    {create: true},
+	ImportUpdate:                    {update: true},
+	ImportUpdateIfMatchETag:         {update: true, match: true},
+	ImportCreateOrUpdateIfMatchETag: {create: true, update: true, match: true},
+	ImportDelete:                    {remove: true},
+	ImportDeleteIfMatchETag:         {remove: true, match: true},
+	ImportUpdateTwin:                {twin: true},
+	ImportUpdateTwinIfMatchETag:     {twin: true, match: true},
+}
+
+// parseImportMode finds a mode whatever its case: SDKs differ in it.
+func parseImportMode(s string) (ImportMode, bool) {
+	if s == "" {
+		return ImportCreateOrUpdate, true
+	}
+	for mode := range importRules {
+		if strings.EqualFold(string(mode), s) {
+			return mode, true
+		}
+	}
+	return "", false
+}
+
+// A BulkEntry is one change of a bulk operation.
+type BulkEntry struct {
+	ID       ID
+	Mode     ImportMode
+	ETag     string // of the identity, for the modes that compare it; empty or "*" is any
+	TwinETag string // of the twin, likewise
+	Spec     IdentitySpec
+	Twin     TwinChange
+	Reported json.RawMessage // counts when the identity is created
+}
+
+// A BulkError says why one entry of a bulk operation was not applied.
+type BulkError struct {
+	ID  ID
+	Err error // what the operation on this identity alone would have returned
+}
+
+// Limits of a bulk operation. Entries of different devices are applied side by
+// side, so that they share the wait for the disk.
+const (
+	maxBulk         = 100
+	bulkConcurrency = 25
+)
+
+// Bulk applies up to 100 entries, each on its own, and returns why some were
+// not applied, in the order of the entries. Entries of the same device are
+// applied in their order.
+//
+// Errors, with nothing applied: ErrArgumentInvalid,
+// ErrDeviceDefinedMultipleTimes (an identity occurs twice).
+func (s *Server) Bulk(entries []BulkEntry) ([]BulkError, error) {
+	if len(entries) == 0 || len(entries) > maxBulk {
+		return nil, ErrArgumentInvalid.with("a bulk operation takes 1 to %d entries, not %d", maxBulk, len(entries))
+	}
+	seen := make(map[ID]bool, len(entries))
+	byDevice := make(map[string][]int)
+	for n, e := range entries {
+		if seen[e.ID] {
+			return nil, ErrDeviceDefinedMultipleTimes.with("DeviceDefinedMultipleTimes, device ID %s", clip(e.ID.String()))
+		}
+		seen[e.ID] = true
+		byDevice[e.ID.Device] = append(byDevice[e.ID.Device], n)
+	}
+	failed := make([]error, len(entries))
+	turns := make(chan struct{}, bulkConcurrency)
+	var wg sync.WaitGroup
+	for _, indexes := range byDevice {
+		turns <- struct{}{}
+		wg.Go(func() {
+			for _, n := range indexes {
+				failed[n] = s.applyEntry(entries[n])
+			}
+			<-turns
+		})
+	}
+	wg.Wait()
+	var list []BulkError
+	for n, err := range failed {
+		if err != nil {
+			list = append(list, BulkError{ID: entries[n].ID, Err: err})
+		}
+	}
+	return list, nil
+}
+
+func (s *Server) applyEntry(e BulkEntry) error {
+	rule, ok := importRules[e.Mode]
+	if !ok {
+		return ErrArgumentInvalid.with("importMode '%s' is unknown", clip(string(e.Mode)))
+	}
+	if rule.twin {
+		return s.store.Update(e.ID.Device, func(tx *store.Tx) error {
+			var m Match
+			if rule.match {
+				m = etagMatch(e.TwinETag)
+			}
+			_, err := s.writeTwin(tx, e.ID, m, e.Twin.patch)
+			return err
+		})
+	}
+	if err := e.Spec.validateFor(e.ID); err != nil {
+		return err
+	}
+	return s.store.Update(e.ID.Device, func(tx *store.Tx) error {
+		i, err := txIdentity(tx, e.ID)
+		found := err == nil
+		switch {
+		case err != nil && !errors.Is(err, e.ID.notFound()):
+			return err
+		case !found && rule.create, found && !rule.update && !rule.remove:
+			return s.createEntry(tx, e)
+		case !found:
+			return err
+		}
+		m := Match{Any: true}
+		if rule.match {
+			m = etagMatch(e.ETag)
+		}
+		if m.ETag != "" && m.ETag != i.ETag() {
+			return ErrPreconditionFailed
+		}
+		if rule.remove {
+			s.deleteIdentity(tx, e.ID)
+			return nil
+		}
+		return s.updateEntry(tx, e, m)
+	})
+}
+
+// etagMatch is the condition of an etag as a bulk entry gives it.
+func etagMatch(etag string) Match {
+	if etag == "" || etag == "*" {
+		return Match{Any: true}
+	}
+	return Match{ETag: etag}
+}
+
+func (s *Server) updateEntry(tx *store.Tx, e BulkEntry, m Match) error {
+	if _, err := s.updateIdentity(tx, e.ID, e.Spec, m); err != nil {
+		return err
+	}
+	if len(e.Twin.Tags) == 0 && len(e.Twin.Desired) == 0 {
+		return nil
+	}
+	_, err := s.writeTwin(tx, e.ID, Match{}, e.Twin.patch)
+	return err
+}
+
+// createEntry creates the identity with what the entry says of its twin, so
+// that what was exported can be imported. It refuses if the identity exists.
+func (s *Server) createEntry(tx *store.Tx, e BulkEntry) error {
+	if _, err := s.createIdentity(tx, e.ID, e.Spec); err != nil {
+		return err
+	}
+	now := s.now()
+	t := newTwin(e.ID, now)
+	if _, err := e.Twin.patch(&t, now); err != nil {
+		return twinError(err)
+	}
+	if len(e.Reported) > 0 {
+		reported, err := twin.StripReadOnly(e.Reported)
+		if err != nil {
+			return twinError(err)
+		}
+		if t.Reported, err = t.Reported.Patch(twin.Reported, reported, now); err != nil {
+			return twinError(err)
+		}
+	}
+	tx.Set(e.ID.twinKey(), t.encode())
+	return nil
+}

@@ -1,0 +1,159 @@
+package hub
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+// maxBulkBody holds 100 entries with tags and desired properties of the
+// largest size.
+const maxBulkBody = maxBulk * (64 << 10)
+
+// A bulkInput is one entry of a bulk operation. Names and modes are matched
+// without regard to case, which clients do not agree on.
+type bulkInput struct {
+	identityInput
+	ID         string `json:"id"`
+	ImportMode string `json:"importMode"`
+	ETag       string `json:"eTag"`
+	TwinETag   string `json:"twinETag"`
+	Tags       json.RawMessage
+	Properties struct {
+		Desired  json.RawMessage
+		Reported json.RawMessage
+	}
+}
+
+func (in bulkInput) entry() (BulkEntry, error) {
+	mode, ok := parseImportMode(in.ImportMode)
+	if !ok {
+		return BulkEntry{}, ErrArgumentInvalid.with("importMode '%s' is unknown", clip(in.ImportMode))
+	}
+	if in.ID == "" {
+		return BulkEntry{}, ErrArgumentNull.with("every entry needs an id")
+	}
+	e := BulkEntry{
+		ID: ID{Device: in.ID, Module: in.ModuleID}, Mode: mode,
+		ETag: strings.Trim(in.ETag, `"`), TwinETag: strings.Trim(in.TwinETag, `"`),
+		Spec: in.spec(),
+		Twin: TwinChange{Tags: present(in.Tags), Desired: present(in.Properties.Desired)},
+	}
+	e.Reported = present(in.Properties.Reported)
+	return e, nil
+}
+
+// bulkFailure is an entry of the answer's errors. The number is a number,
+// which every SDK can read; the specification's text breaks some.
+type bulkFailure struct {
+	DeviceID  string  `json:"deviceId"`
+	Code      int     `json:"errorCode"`
+	Status    string  `json:"errorStatus"`
+	ModuleID  *string `json:"moduleId"`
+	Operation *string `json:"operation"`
+}
+
+func (s *Server) restBulk(r *restRequest) (reply, error) {
+	var list []bulkInput
+	if err := r.decodeUpTo(maxBulkBody, &list); err != nil {
+		return reply{}, err
+	}
+	entries := make([]BulkEntry, len(list))
+	for n, in := range list {
+		var err error
+		if entries[n], err = in.entry(); err != nil {
+			return reply{}, err
+		}
+	}
+	failed, err := s.Bulk(entries)
+	if err != nil {
+		return reply{}, err
+	}
+	body := struct {
+		Successful bool          `json:"isSuccessful"`
+		Errors     []bulkFailure `json:"errors"`
+		Warnings   []struct{}    `json:"warnings"`
+	}{len(failed) == 0, []bulkFailure{}, []struct{}{}}
+	for _, f := range failed {
+		e := refusalOf(f.Err)
+		if e == ErrServer {
+			s.log.Error("bulk operation", logID, f.ID, logReason, f.Err)
+		}
+		body.Errors = append(body.Errors, bulkFailure{
+			DeviceID: f.ID.Device, ModuleID: nonEmpty(f.ID.Module), Code: e.Code, Status: e.Text,
+		})
+	}
+	if body.Successful {
+		return reply{body: body}, nil
+	}
+	// The C# SDK returns the body, instead of throwing, when it finds a header
+	// of exactly this second name.
+	return reply{status: ErrBulkOperation.Status, body: body, header: http.Header{
+		"Iothub-Errorcode": {ErrBulkOperation.Name},
+		"IotHubErrorCode":  {ErrBulkOperation.Name},
+	}}, nil
+}
+
+func (s *Server) restRegenerateKeys(r *restRequest) (reply, error) {
+	type target struct {
+		ID       string  `json:"id"`
+		ModuleID *string `json:"moduleId"`
+	}
+	type failure struct {
+		target
+		Code   int    `json:"errorCode"`
+		Status string `json:"errorStatus"`
+	}
+	var in struct {
+		PolicyKey string   `json:"policyKey"`
+		Devices   []target `json:"devices"`
+	}
+	if err := r.decode(&in); err != nil {
+		return reply{}, err
+	}
+	primary, secondary := strings.EqualFold(in.PolicyKey, "primaryKey"), strings.EqualFold(in.PolicyKey, "secondaryKey")
+	if strings.EqualFold(in.PolicyKey, "both") {
+		primary, secondary = true, true
+	}
+	if !primary && !secondary {
+		return reply{}, ErrArgumentInvalid.with("policyKey must be primaryKey, secondaryKey or both")
+	}
+	if len(in.Devices) == 0 || len(in.Devices) > maxBulk {
+		return reply{}, ErrArgumentInvalid.with("devices must have 1 to %d entries", maxBulk)
+	}
+	body := struct {
+		PolicyKey string    `json:"policyKey"`
+		Rotated   []target  `json:"rotatedKeys"`
+		Errors    []failure `json:"errors"`
+	}{in.PolicyKey, []target{}, []failure{}}
+	for _, t := range in.Devices {
+		id := ID{Device: t.ID}
+		if t.ModuleID != nil {
+			id.Module = *t.ModuleID
+		}
+		if _, err := s.RegenerateKeys(id, primary, secondary); err != nil {
+			e := refusalOf(err)
+			if e == ErrServer {
+				return reply{}, err
+			}
+			body.Errors = append(body.Errors, failure{t, e.Code, e.Text})
+			continue
+		}
+		body.Rotated = append(body.Rotated, t)
+	}
+	status := http.StatusOK
+	switch {
+	case len(body.Rotated) == 0:
+		status = http.StatusBadRequest
+	case len(body.Errors) > 0:
+		status = http.StatusMultiStatus
+	}
+	return reply{status: status, body: body}, nil
+}
+
+func nonEmpty(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
