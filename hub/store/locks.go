@@ -5,59 +5,57 @@ import (
 	"sync"
 )
 
-// keyLocks is a set of mutexes by name. It holds only the names in use, so it is as large as the number of callers.
-type keyLocks struct {
-	once   sync.Once
+// A lockSet is a set of mutexes by name. It holds only names in use, so it is as large as the number of callers.
+type lockSet struct {
 	seed   maphash.Seed
 	shards [64]lockShard
 }
 
 type lockShard struct {
-	mu    sync.Mutex // guards what follows; never held while waiting for a keyLock
-	locks map[string]*keyLock
-	spare *keyLock // the last one released, to save an allocation
+	mu    sync.Mutex // guards what follows; never held while waiting for a nameLock
+	locks map[string]*nameLock
 }
 
-type keyLock struct {
+type nameLock struct {
 	mu   sync.Mutex
 	refs int // holders and waiters
 }
 
+func newLockSet() *lockSet {
+	s := &lockSet{seed: maphash.MakeSeed()}
+	for i := range s.shards {
+		s.shards[i].locks = map[string]*nameLock{}
+	}
+	return s
+}
+
 // acquire waits for the lock of name and returns the function that releases it.
-func (l *keyLocks) acquire(name string) (release func()) {
-	l.once.Do(func() { l.seed = maphash.MakeSeed() })
-	s := &l.shards[maphash.String(l.seed, name)%uint64(len(l.shards))]
-	k := s.ref(name)
-	k.mu.Lock()
+func (s *lockSet) acquire(name string) (release func()) {
+	shard := &s.shards[maphash.String(s.seed, name)%uint64(len(s.shards))]
+	l := shard.ref(name)
+	l.mu.Lock()
 	return func() {
-		k.mu.Unlock()
-		s.unref(name, k)
+		l.mu.Unlock()
+		shard.unref(name, l)
 	}
 }
 
-func (s *lockShard) ref(name string) *keyLock {
+func (s *lockShard) ref(name string) *nameLock {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.locks[name]
-	if k == nil {
-		k, s.spare = s.spare, nil
-		if k == nil {
-			k = new(keyLock)
-		}
-		if s.locks == nil {
-			s.locks = map[string]*keyLock{}
-		}
-		s.locks[name] = k
+	l := s.locks[name]
+	if l == nil {
+		l = new(nameLock)
+		s.locks[name] = l
 	}
-	k.refs++
-	return k
+	l.refs++
+	return l
 }
 
-func (s *lockShard) unref(name string, k *keyLock) {
+func (s *lockShard) unref(name string, l *nameLock) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k.refs--; k.refs == 0 {
+	if l.refs--; l.refs == 0 {
 		delete(s.locks, name)
-		s.spare = k
 	}
 }

@@ -15,22 +15,20 @@
 //		return nil
 //	})
 //
-// The engine is a log-structured merge tree, github.com/cockroachdb/pebble. Its data is larger than memory by design:
-// opening reads only the tail of the log.
+// The engine is a log-structured merge tree, github.com/cockroachdb/pebble. Its data may be larger than memory, and
+// opening reads only the tail of its log.
 package store
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -38,7 +36,7 @@ var (
 	// ErrNotFound means that no value is stored under the key.
 	ErrNotFound = errors.New("not found")
 
-	// ErrFull means that the disk has too little space left for a write. Nothing was written.
+	// ErrFull means that the disk has too little space left for a write.
 	ErrFull = errors.New("disk full")
 
 	// ErrClosed means that the DB was closed before the call.
@@ -53,9 +51,10 @@ var (
 
 // A DB is an open store. It is safe for concurrent use.
 type DB struct {
-	engine *pebble.DB
-	lock   *pebble.Lock
-	locks  keyLocks
+	engine    *pebble.DB
+	disk      *disk
+	committer *committer
+	locks     *lockSet
 
 	mu      sync.RWMutex // guards closed, and running going up; held for moments only
 	closed  bool
@@ -63,69 +62,70 @@ type DB struct {
 }
 
 // Open opens the store in the folder dir and makes both if they are missing. The engine's own log goes to logger at
-// debug level; nil discards it. The error wraps [ErrLocked] if dir is open elsewhere.
+// debug level; nil discards it. The error wraps [ErrLocked] if dir is open elsewhere and [ErrFull] if the disk has no
+// space for opening it.
 func Open(dir string, logger *slog.Logger) (*DB, error) {
-	dir, err := filepath.Abs(dir)
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(abs, 0o700)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	return open(vfs.Default, dir, logger)
+	return open(vfs.Default, abs, logger)
 }
 
 // OpenMemory opens an empty store that lives in memory and is gone after Close.
-func OpenMemory(logger *slog.Logger) (*DB, error) {
-	return open(vfs.NewMem(), "", logger)
-}
+func OpenMemory(logger *slog.Logger) (*DB, error) { return open(vfs.NewMem(), "", logger) }
 
 func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	lock, err := pebble.LockDirectory(dir, fsys)
-	var pathErr *fs.PathError
-	switch {
-	case err != nil && (errors.As(err, &pathErr) || errors.Is(err, fs.ErrPermission)):
-		return nil, fmt.Errorf("open store: %w", err)
-	case err != nil:
-		return nil, fmt.Errorf("open store %s: %w", dir, ErrLocked)
+	d := newDisk(fsys, dir, logger)
+	var engine *pebble.DB
+	opened := make(chan error, 1)
+	go func() {
+		var err error
+		engine, err = pebble.Open(dir, engineOptions(d, logger))
+		opened <- err
+	}()
+	var err error
+	select {
+	case err = <-opened:
+	case <-d.stall():
+		// The engine would try to write what its log holds, for ever.
+		err = errors.Join(d.err(), d.kill())
 	}
-	opts := &pebble.Options{
-		FS:                          fsys,
-		Lock:                        lock,
-		Logger:                      engineLog{logger},
-		FormatMajorVersion:          pebble.FormatValueSeparation,
-		CacheSize:                   64 << 20,
-		MemTableSize:                16 << 20,
-		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
-		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
-	}
-	for i := range opts.Levels {
-		opts.Levels[i].BlockSize = 32 << 10
-		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
-	engine, err := pebble.Open(dir, opts)
 	if err != nil {
-		_ = lock.Close()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+		return nil, fmt.Errorf("open store: %w", err)
 	}
-	return &DB{engine: engine, lock: lock}, nil
+	return &DB{engine: engine, disk: d, committer: startCommitter(engine, d), locks: newLockSet()}, nil
 }
 
 // Close waits for running calls, then closes the store. Later calls return [ErrClosed]; closing again does nothing.
+// If the disk doesn't let it finish, Close leaves the store as a crash would, with every acknowledged change in it,
+// and returns the reason.
 func (db *DB) Close() error {
 	db.mu.Lock()
-	if db.closed {
-		db.mu.Unlock()
-		return nil
-	}
+	again := db.closed
 	db.closed = true
 	db.mu.Unlock()
-	db.running.Wait()
-	err := errors.Join(db.engine.Close(), db.lock.Close())
+	if again {
+		return nil
+	}
+	closed := make(chan error, 1)
+	go func() {
+		db.running.Wait()
+		db.committer.close()
+		closed <- db.engine.Close()
+	}()
+	var err error
+	select {
+	case err = <-closed:
+	case <-db.disk.stall():
+		err = errors.Join(db.disk.err(), db.disk.kill())
+	}
 	if err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
@@ -143,7 +143,7 @@ func (db *DB) enter() error {
 	return nil
 }
 
-// Get returns a copy of the value of key, or [ErrNotFound].
+// Get returns a copy of the value of key, or [ErrNotFound]. A value is visible a moment before it is on disk.
 func (db *DB) Get(key []byte) ([]byte, error) {
 	if err := db.enter(); err != nil {
 		return nil, err
@@ -164,14 +164,18 @@ func (db *DB) get(key []byte) ([]byte, error) {
 	return append(make([]byte, 0, len(v)), v...), nil
 }
 
-// Scan calls fn for each key from start (included) to end (excluded; nil means the last key) in order. All calls see
-// the store as it was at one instant. The slices are valid only until fn returns and must not be changed. Scan returns
-// the error of fn, which ends it, or nil if that is [ErrStop].
+// Scan calls fn for each key from start (nil: the first) up to but not including end (nil: past the last), in order.
+// All calls see the store as it was at one instant. The slices are valid only until fn returns and must not be
+// changed. An error of fn ends the scan and is returned, except [ErrStop], which is not.
 func (db *DB) Scan(start, end []byte, fn func(key, value []byte) error) error {
 	if err := db.enter(); err != nil {
 		return err
 	}
 	defer db.running.Done()
+	return db.scan(start, end, fn)
+}
+
+func (db *DB) scan(start, end []byte, fn func(key, value []byte) error) error {
 	it, err := db.engine.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {
 		return fmt.Errorf("scan store: %w", err)
@@ -194,15 +198,13 @@ func (db *DB) Scan(start, end []byte, fn func(key, value []byte) error) error {
 	return nil
 }
 
-// engineLog passes the engine's log on. The engine says at every flush what an operator never needs to read.
-type engineLog struct{ *slog.Logger }
-
-func (l engineLog) Infof(format string, args ...any) {
-	if l.Enabled(context.Background(), slog.LevelDebug) {
-		l.Debug(fmt.Sprintf(format, args...))
-	}
+// keys returns at most limit keys from start up to but not including end.
+func (db *DB) keys(start, end []byte, limit int) (keys [][]byte, err error) {
+	err = db.scan(start, end, func(k, _ []byte) error {
+		if keys = append(keys, bytes.Clone(k)); len(keys) == limit {
+			return ErrStop
+		}
+		return nil
+	})
+	return keys, err
 }
-
-func (l engineLog) Errorf(format string, args ...any) { l.Infof(format, args...) }
-
-func (l engineLog) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

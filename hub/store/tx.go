@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -10,11 +9,37 @@ import (
 // A Tx is the set of changes one [DB.Update] is making. It must be used only by the function it is given to, and only
 // until that returns.
 type Tx struct {
-	db       *DB
-	batch    *pebble.Batch
-	writes   map[string][]byte // what batch holds, for Get; nil value: deleted
-	dropped  [][]byte          // prefixes deleted; keys in writes were written later
+	db     *DB
+	writes []write
+	size   int
+
+	last     map[string]int // index in writes of the last one for a key; nil while writes are few
+	ranges   []int          // those of writes that delete a range, once last is set
 	onCommit []func()
+}
+
+// A write is one change: a value for key, or if deleted is set the end of key, or of all keys from key to end.
+type write struct {
+	key, value, end []byte
+	deleted         bool
+}
+
+func (w write) apply(b *pebble.Batch) error {
+	switch {
+	case w.end != nil:
+		return b.DeleteRange(w.key, w.end, nil)
+	case w.deleted:
+		return b.Delete(w.key, nil)
+	}
+	return b.Set(w.key, w.value, nil)
+}
+
+// covers reports whether w says what key holds.
+func (w write) covers(key []byte) bool {
+	if w.end != nil {
+		return bytes.Compare(key, w.key) >= 0 && bytes.Compare(key, w.end) < 0
+	}
+	return bytes.Equal(key, w.key)
 }
 
 // Update runs fn, writes its changes as one atomic step, and returns when they are on disk. While it runs no other
@@ -26,77 +51,121 @@ func (db *DB) Update(lock string, fn func(tx *Tx) error) error {
 	if err := db.enter(); err != nil {
 		return err
 	}
-	defer db.running.Done()
-	defer db.locks.acquire(lock)()
-
-	tx := Tx{db: db, batch: db.engine.NewBatch()}
-	defer tx.batch.Close()
-	if err := fn(&tx); err != nil {
-		return err
-	}
-	if !tx.batch.Empty() {
-		if err := tx.batch.Commit(pebble.Sync); err != nil {
-			return fmt.Errorf("write store: %w", err)
+	unlock := db.locks.acquire(lock)
+	tx := &Tx{db: db}
+	finish := func(err error) {
+		defer db.running.Done()
+		defer unlock()
+		if err != nil {
+			return
+		}
+		for _, f := range tx.onCommit {
+			f()
 		}
 	}
-	for _, f := range tx.onCommit {
-		f()
+	returned := false
+	defer func() {
+		if !returned { // fn panicked
+			unlock()
+			db.running.Done()
+		}
+	}()
+	err := fn(tx)
+	returned = true
+	if err != nil || len(tx.writes) == 0 {
+		finish(err)
+		return err
 	}
-	return nil
+	return db.committer.commit(tx.writes, tx.size, finish)
 }
 
 // Get returns a copy of the value of key as this Tx has left it, or [ErrNotFound].
 func (tx *Tx) Get(key []byte) ([]byte, error) {
-	if v, ok := tx.writes[string(key)]; ok {
-		if v == nil {
-			return nil, ErrNotFound
-		}
-		return bytes.Clone(v), nil
+	w, ok := tx.lastWrite(key)
+	switch {
+	case !ok:
+		return tx.db.get(key)
+	case w.deleted:
+		return nil, ErrNotFound
 	}
-	for _, p := range tx.dropped {
-		if bytes.HasPrefix(key, p) {
-			return nil, ErrNotFound
+	return append(make([]byte, 0, len(w.value)), w.value...), nil
+}
+
+// lastWrite returns the last write that says what key holds.
+func (tx *Tx) lastWrite(key []byte) (w write, ok bool) {
+	const few = 32 // so many are looked through faster than a map is made
+	if len(tx.writes) > few && tx.last == nil {
+		tx.last = map[string]int{}
+		for i, w := range tx.writes {
+			tx.index(i, w)
 		}
 	}
-	return tx.db.get(key)
+	if tx.last == nil {
+		for i := len(tx.writes) - 1; i >= 0; i-- {
+			if tx.writes[i].covers(key) {
+				return tx.writes[i], true
+			}
+		}
+		return write{}, false
+	}
+	i, ok := tx.last[string(key)]
+	for _, r := range tx.ranges {
+		if tx.writes[r].covers(key) && (!ok || r > i) {
+			i, ok = r, true
+		}
+	}
+	if !ok {
+		return write{}, false
+	}
+	return tx.writes[i], true
+}
+
+func (tx *Tx) index(i int, w write) {
+	if w.end != nil {
+		tx.ranges = append(tx.ranges, i)
+	} else {
+		tx.last[string(w.key)] = i
+	}
 }
 
 // Set stores value under key. It keeps neither slice.
 func (tx *Tx) Set(key, value []byte) {
-	// The batch has no reason to fail: it is an append to memory.
-	if err := tx.batch.Set(key, value, nil); err != nil {
-		panic(err)
-	}
-	tx.note(key, append(make([]byte, 0, len(value)), value...))
+	buf := make([]byte, len(key)+len(value))
+	n := copy(buf, key)
+	copy(buf[n:], value)
+	tx.add(write{key: buf[:n:n], value: buf[n:]})
 }
 
 // Delete removes key if it is there.
-func (tx *Tx) Delete(key []byte) {
-	if err := tx.batch.Delete(key, nil); err != nil {
-		panic(err)
-	}
-	tx.note(key, nil)
-}
+func (tx *Tx) Delete(key []byte) { tx.add(write{key: bytes.Clone(key), deleted: true}) }
 
-func (tx *Tx) note(key, value []byte) {
-	if tx.writes == nil {
-		tx.writes = map[string][]byte{}
-	}
-	tx.writes[string(key)] = value
-}
-
-// DeletePrefix removes every key that starts with prefix, which must not be empty. Keys that other Updates add
-// meanwhile go too: the caller's lock must cover them.
+// DeletePrefix removes every key that starts with prefix, which must hold a byte below 0xff. The caller's lock must
+// cover all of them: of keys that others add meanwhile some may stay.
 func (tx *Tx) DeletePrefix(prefix []byte) {
-	if err := tx.batch.DeleteRange(prefix, prefixEnd(prefix), nil); err != nil {
-		panic(err)
+	// The engine's range deletions slow down every read until they are compacted, so a few keys go one by one.
+	const few = 256
+	end := prefixEnd(prefix)
+	keys, err := tx.db.keys(prefix, end, few)
+	if err != nil || len(keys) == few || len(tx.writes) > few {
+		tx.add(write{key: bytes.Clone(prefix), end: end, deleted: true})
+		return
 	}
-	for k := range tx.writes {
-		if bytes.HasPrefix([]byte(k), prefix) {
-			delete(tx.writes, k)
+	for _, w := range tx.writes {
+		if !w.deleted && bytes.HasPrefix(w.key, prefix) {
+			keys = append(keys, w.key)
 		}
 	}
-	tx.dropped = append(tx.dropped, bytes.Clone(prefix))
+	for _, k := range keys {
+		tx.add(write{key: k, deleted: true})
+	}
+}
+
+func (tx *Tx) add(w write) {
+	if tx.last != nil {
+		tx.index(len(tx.writes), w)
+	}
+	tx.writes = append(tx.writes, w)
+	tx.size += len(w.key) + len(w.value) + len(w.end)
 }
 
 // OnCommit has f run after the changes are on disk, before Update returns and releases its lock. Functions run in the

@@ -1,0 +1,4 @@
+package store
+
+// OpenFS is Open on another file system.
+var OpenFS = open
