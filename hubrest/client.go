@@ -105,6 +105,8 @@ func newTransport(o Options) *http.Transport {
 		// it could not be sent again.
 		IdleConnTimeout: 60 * time.Second,
 		Protocols:       new(http.Protocols),
+
+		MaxResponseHeaderBytes: 256 << 10,
 	}
 	// IoT Hub speaks HTTP/1.1 only, and over HTTP/2 the transport repeats requests by rules of its own.
 	t.Protocols.SetHTTP1(true)

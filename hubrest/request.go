@@ -25,9 +25,10 @@ const (
 	// defaultTimeout bounds one attempt, from dialling to the last byte of the answer.
 	defaultTimeout = time.Minute
 
-	// What is kept of an answer. A page of 1,000 twins, all their sections full and with metadata, is less.
+	// What is kept of an answer: a page of 1,000 twins with full sections and metadata is less, and so is the report
+	// of a bulk request that failed for every entry.
 	defaultMaxBody = 256 << 20
-	maxErrorBody   = 64 << 10
+	maxErrorBody   = 1 << 20
 )
 
 var userAgent = "iotdm-hubrest (" + runtime.Version() + "; " + runtime.GOOS + "/" + runtime.GOARCH + ")"
