@@ -239,3 +239,43 @@ func TestARealDeviceAnswersMethods(t *testing.T) {
 		t.Errorf("ConnectedDevices: %d, %v, want 1", n, err)
 	}
 }
+
+func TestARealHubDoesThingsInBulk(t *testing.T) {
+	ctx := t.Context()
+	h := hubtest.New(t)
+	h.Device("dev1")
+	c := newHubClient(t, h, "iothubowner")
+	got, err := c.Bulk(ctx, []hubrest.BulkEntry{
+		{ID: "dev1", ImportMode: hubrest.ImportCreate},
+		{ID: "dev2", ImportMode: hubrest.ImportCreate, Tags: json.RawMessage(`{"floor":3}`)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.IsSuccessful || len(got.Errors) != 1 || got.Errors[0].DeviceID != "dev1" || got.Errors[0].Code != 409001 {
+		t.Errorf("Bulk: %+v", got)
+	}
+	twin, err := c.Twin(ctx, hubrest.Target{DeviceID: "dev2"})
+	if err != nil || string(twin.Tags) != `{"floor":3}` {
+		t.Errorf("Twin: %s, %v", twin.Tags, err)
+	}
+	before, err := c.Device(ctx, "dev2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotation, err := c.RegenerateKeys(ctx, hubrest.PrimaryKey, []hubrest.Target{{DeviceID: "dev2"}, {DeviceID: "nobody"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rotation.Rotated) != 1 || rotation.Rotated[0].DeviceID != "dev2" || len(rotation.Errors) != 1 || rotation.Errors[0].DeviceID != "nobody" {
+		t.Errorf("RegenerateKeys: %+v", rotation)
+	}
+	after, err := c.Device(ctx, "dev2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, l := before.Authentication.SymmetricKey, after.Authentication.SymmetricKey
+	if k.PrimaryKey == l.PrimaryKey || k.SecondaryKey != l.SecondaryKey {
+		t.Error("RegenerateKeys changed the wrong keys")
+	}
+}
