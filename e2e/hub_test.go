@@ -14,6 +14,7 @@ import (
 type hubProcess struct {
 	*program
 	address string
+	https   string // the port for REST
 	data    string
 }
 
@@ -22,15 +23,14 @@ type hubProcess struct {
 // ready. Without the right to bind port 443 it takes another port for REST.
 func startHub(t *testing.T, address string) *hubProcess {
 	t.Helper()
-	https := net.JoinHostPort(address, "443")
-	if l, err := net.Listen("tcp", https); err != nil {
-		https = net.JoinHostPort(address, "0")
+	h := &hubProcess{address: address, https: "443", data: t.TempDir()}
+	if l, err := net.Listen("tcp", net.JoinHostPort(address, h.https)); err != nil {
+		h.https = "0"
 	} else {
 		l.Close()
 	}
-	h := &hubProcess{address: address, data: t.TempDir()}
 	cmd := exec.Command(iotdm(t), "hub", "run", "--data", h.data, "--host", address,
-		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", https)
+		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https))
 	h.program = start(t, cmd)
 	h.await(t, "ready")
 	return h

@@ -1,0 +1,132 @@
+// Drives a hub with azure-iot-device as devices do, and watches it with azure-iothub.
+//
+// Environment: IOTHUB_CONNECTION_STRING of a policy that may do everything; HUB_HOST, the host name
+// for devices; X509_CERT, X509_KEY and X509_THUMBPRINT of a self-signed certificate.
+'use strict';
+
+const fs = require('node:fs');
+const { Client, Message, ModuleClient } = require('azure-iot-device');
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
+const iothub = require('azure-iothub');
+const { Inbox, check, rejects, run, soon } = require('./checks');
+
+const owner = process.env.IOTHUB_CONNECTION_STRING;
+const host = process.env.HUB_HOST;
+const registry = iothub.Registry.fromConnectionString(owner);
+const service = iothub.Client.fromConnectionString(owner);
+const invoke = async (id, methodName, payload) => (await service.invokeDeviceMethod(id, { methodName, payload })).result;
+
+async function create(deviceId) {
+  const device = (await registry.create({ deviceId })).responseBody;
+  return { device, connectionString: `HostName=${host};DeviceId=${deviceId};SharedAccessKey=${device.authentication.symmetricKey.primaryKey}` };
+}
+
+async function twinOf(deviceId) {
+  return (await registry.getTwin(deviceId)).responseBody;
+}
+
+async function reported(deviceId) {
+  const { $metadata, $version, ...properties } = (await twinOf(deviceId)).properties.reported;
+  return properties;
+}
+
+function update(twin, patch) {
+  return new Promise((resolve, reject) => twin.properties.reported.update(patch, (err) => (err ? reject(err) : resolve())));
+}
+
+async function wholeLife(name, transport) {
+  const deviceId = `node-${name}`;
+  const { connectionString } = await create(deviceId);
+  const client = Client.fromConnectionString(connectionString, transport);
+  await client.open();
+  check(`${name}: connection state`, (await twinOf(deviceId)).connectionState, 'Connected');
+
+  const twin = await client.getTwin();
+  check(`${name}: new twin`, [twin.properties.desired.$version, twin.properties.reported.$version], [1, 1]);
+  await update(twin, { a: 1, gone: true, nested: { text: 'grüß', list: [1, 2] } });
+  await update(twin, { gone: null });
+  check(`${name}: reported with a deletion`, await reported(deviceId), { a: 1, nested: { text: 'grüß', list: [1, 2] } });
+  await rejects(`${name}: a reported patch that breaks the rules`, 'Error', update(twin, { 'a b': 1 }));
+
+  const patches = new Inbox();
+  twin.on('properties.desired', (delta) => patches.put(delta));
+  await patches.next('desired properties at the start');
+  await registry.updateTwin(deviceId, { properties: { desired: { interval: 5, nested: { x: 'y' } } } }, '*');
+  check(`${name}: desired patch`, await patches.next('desired patch'), { interval: 5, nested: { x: 'y' }, $version: 2 });
+
+  const seen = new Inbox();
+  for (const method of ['echo', 'teapot', 'silentPayload']) {
+    client.onDeviceMethod(method, (request, response) => {
+      seen.put(request.payload);
+      const args = { echo: [200, { got: request.payload }], teapot: [418, 'short and stout'], silentPayload: [200] }[method];
+      response.send(...args, () => {});
+    });
+  }
+  for (const [what, payload] of [['an object', { delay: 5 }], ['text', 'grüß'], ['a number', 7], ['null', null]]) {
+    check(`${name}: method with ${what}`, await invoke(deviceId, 'echo', payload), { status: 200, payload: { got: payload } });
+  }
+  check(`${name}: method without payload`, await invoke(deviceId, 'echo', undefined), { status: 200, payload: { got: null } });
+  check(`${name}: method status is the device's`, await invoke(deviceId, 'teapot', {}), { status: 418, payload: 'short and stout' });
+  check(`${name}: answer without payload`, await invoke(deviceId, 'silentPayload', {}), { status: 200, payload: null });
+
+  const message = new Message(JSON.stringify({ temperature: 21 }));
+  message.contentType = 'application/json';
+  message.contentEncoding = 'utf-8';
+  message.properties.add('level', 'a b/c&d=e');
+  await client.sendEvent(message);
+  await client.sendEvent(new Message(''));
+  console.log(`ok ${name}: telemetry acknowledged`);
+  await client.close();
+}
+
+async function refusals() {
+  const { device, connectionString } = await create('node-refused');
+  const wrong = connectionString.replace(/SharedAccessKey=.*/, `SharedAccessKey=${'A'.repeat(43)}=`);
+  await rejects('wrong key', 'UnauthorizedError', Client.fromConnectionString(wrong, Mqtt).open());
+  await rejects('unknown device', 'UnauthorizedError', Client.fromConnectionString(connectionString.replace('node-refused', 'node-unknown'), Mqtt).open());
+
+  const client = Client.fromConnectionString(connectionString, Mqtt);
+  const lost = new Inbox();
+  client.on('disconnect', () => lost.put('lost'));
+  await client.open();
+  await registry.update({ ...device, status: 'disabled' });
+  check('a disabled device is dropped', await lost.next('drop of a disabled device'), 'lost');
+  await rejects('a disabled device is refused', 'UnauthorizedError', Client.fromConnectionString(connectionString, Mqtt).open());
+}
+
+async function modules() {
+  await create('node-edge');
+  await registry.addModule({ deviceId: 'node-edge', moduleId: 'filter' });
+  const module = (await registry.getModule('node-edge', 'filter')).responseBody;
+  const key = module.authentication.symmetricKey.primaryKey;
+  const client = ModuleClient.fromConnectionString(`HostName=${host};DeviceId=node-edge;ModuleId=filter;SharedAccessKey=${key}`, Mqtt);
+  await client.open();
+  const twin = await client.getTwin();
+  await update(twin, { module: true });
+  const moduleTwin = (await registry.getModuleTwin('node-edge', 'filter')).responseBody;
+  check('module: reported', moduleTwin.properties.reported.module, true);
+  client.onMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
+  const { result } = await service.invokeDeviceMethod('node-edge', 'filter', { methodName: 'echo', payload: { x: 1 } });
+  check('module: method', result, { status: 200, payload: { x: 1 } });
+  await client.sendOutputEvent('alerts', new Message('counted'));
+  console.log('ok module: output acknowledged');
+  await client.close();
+}
+
+async function certificates() {
+  const thumbprint = process.env.X509_THUMBPRINT;
+  await registry.create({ deviceId: 'node-x509', authentication: { x509Thumbprint: { primaryThumbprint: thumbprint, secondaryThumbprint: thumbprint } } });
+  const client = Client.fromConnectionString(`HostName=${host};DeviceId=node-x509;x509=true`, Mqtt);
+  client.setOptions({ cert: fs.readFileSync(process.env.X509_CERT, 'utf8'), key: fs.readFileSync(process.env.X509_KEY, 'utf8') });
+  await soon('x509: connect', client.open());
+  check('x509: connection state', (await twinOf('node-x509')).connectionState, 'Connected');
+  await client.close();
+}
+
+run(async () => {
+  await wholeLife('tcp', Mqtt);
+  await wholeLife('websockets', MqttWs);
+  await refusals();
+  await modules();
+  await certificates();
+});

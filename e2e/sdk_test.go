@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// The programs under sdk/ drive the hub with the official SDKs, as devices and
+// back ends do. Each has a hub of its own, at an address of its own, because
+// the SDKs have the ports built in.
+
+func TestPythonDeviceSDK(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
+	runSDK(t, startHub(t, "127.0.0.3"), python, "-u", "sdk/python/device.py")
+}
+
+func TestPythonServiceSDK(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
+	runSDK(t, startHub(t, "127.0.0.4"), python, "-u", "sdk/python/service.py")
+}
+
+func TestNodeDeviceSDK(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.5"), node, "sdk/node/device.js")
+}
+
+func TestNodeServiceSDK(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.6"), node, "sdk/node/service.js")
+}
+
+// runSDK runs a program that ends by itself and says "all checks passed".
+func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = append(os.Environ(), h.env(t)...)
+	cmd.Env = append(cmd.Env, certificate(t)...)
+	cmd.Env = append(cmd.Env, "HUB_HOST="+h.address, "PYTHONDONTWRITEBYTECODE=1",
+		"IOTHUB_CONNECTION_STRING="+h.connectionString(t, "--policy", "iothubowner"))
+	if h.https == "443" {
+		cmd.Env = append(cmd.Env, "WEBSOCKETS=1")
+	}
+	start(t, cmd).await(t, "all checks passed")
+}
+
+// startHubOn443 is startHub for programs that cannot use another port for REST.
+func startHubOn443(t *testing.T, address string) *hubProcess {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(address, "443"))
+	if err != nil {
+		skip(t, "port 443 of "+address+" cannot be bound, and Node's service SDK knows no other: run as root, or setcap cap_net_bind_service")
+	}
+	l.Close()
+	return startHub(t, address)
+}
+
+// nodeWith returns the Node program if it finds the packages.
+func nodeWith(t *testing.T, packages ...string) string {
+	t.Helper()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		skip(t, "node is not installed")
+	}
+	for _, p := range packages {
+		if err := exec.Command(node, "-e", "require.resolve("+"'"+p+"')").Run(); err != nil {
+			skip(t, "node does not find "+p+": npm install --prefix DIR the packages of e2e/sdk/node/package.json, and set NODE_PATH=DIR/node_modules")
+		}
+	}
+	return node
+}
+
+// certificate makes a self-signed client certificate and returns the variables
+// that tell the programs where it is.
+func certificate(t *testing.T) []string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "self-signed"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: der},
+		keyFile:  {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := sha256.Sum256(der)
+	return []string{"X509_CERT=" + certFile, "X509_KEY=" + keyFile, "X509_THUMBPRINT=" + hex.EncodeToString(sum[:])}
+}
