@@ -228,7 +228,8 @@ func (c TwinChange) patch(t *twinRecord, now time.Time) (notice json.RawMessage,
 	if err != nil {
 		return nil, err
 	}
-	if t.Desired, err = t.Desired.Patch(twin.Desired, patch, now); err != nil {
+	before := t.Desired.Version
+	if t.Desired, err = t.Desired.Patch(twin.Desired, patch, now); err != nil || t.Desired.Version == before {
 		return nil, err
 	}
 	return twin.WithVersion(patch, t.Desired.Version), nil

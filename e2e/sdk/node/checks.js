@@ -6,7 +6,7 @@ const { isDeepStrictEqual, inspect } = require('node:util');
 const WAIT = 30_000; // milliseconds; nothing here takes one of them on a hub that works
 
 function failed(what, got, want) {
-  console.log(`FAILED ${what}: got ${inspect(got, { depth: 8 })}, want ${inspect(want, { depth: 8 })}`);
+  console.log(`FAILED ${what}: got ${inspect(got, { depth: 3 })}, want ${inspect(want, { depth: 3 })}`);
   process.exit(1);
 }
 
@@ -30,7 +30,7 @@ async function rejects(what, name, promise) {
       console.log(`ok ${what}: ${name}`);
       return err;
     }
-    failed(what, err, name);
+    failed(what, `${err.name}: ${err.message}`, name);
   }
   return failed(what, got, name);
 }

@@ -5,6 +5,7 @@
 'use strict';
 
 const fs = require('node:fs');
+const { NoRetry } = require('azure-iot-common');
 const { Client, Message, ModuleClient } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const iothub = require('azure-iothub');
@@ -14,7 +15,11 @@ const owner = process.env.IOTHUB_CONNECTION_STRING;
 const host = process.env.HUB_HOST;
 const registry = iothub.Registry.fromConnectionString(owner);
 const service = iothub.Client.fromConnectionString(owner);
-const invoke = async (id, methodName, payload) => (await service.invokeDeviceMethod(id, { methodName, payload })).result;
+
+// A handler is subscribed to in the background, hence the time to connect.
+async function invoke(id, methodName, payload) {
+  return (await service.invokeDeviceMethod(id, { methodName, payload, connectTimeoutInSeconds: 30 })).result;
+}
 
 async function create(deviceId) {
   const device = (await registry.create({ deviceId })).responseBody;
@@ -51,6 +56,8 @@ async function wholeLife(name, transport) {
   const patches = new Inbox();
   twin.on('properties.desired', (delta) => patches.put(delta));
   await patches.next('desired properties at the start');
+  // The subscription is under way; what is sent behind it is answered after it.
+  await update(twin, { subscribed: true });
   await registry.updateTwin(deviceId, { properties: { desired: { interval: 5, nested: { x: 'y' } } } }, '*');
   check(`${name}: desired patch`, await patches.next('desired patch'), { interval: 5, nested: { x: 'y' }, $version: 2 });
 
@@ -85,13 +92,29 @@ async function refusals() {
   await rejects('wrong key', 'UnauthorizedError', Client.fromConnectionString(wrong, Mqtt).open());
   await rejects('unknown device', 'UnauthorizedError', Client.fromConnectionString(connectionString.replace('node-refused', 'node-unknown'), Mqtt).open());
 
-  const client = Client.fromConnectionString(connectionString, Mqtt);
   const lost = new Inbox();
-  client.on('disconnect', () => lost.put('lost'));
-  await client.open();
+  await openWithoutRetry(connectionString, lost);
   await registry.update({ ...device, status: 'disabled' });
   check('a disabled device is dropped', await lost.next('drop of a disabled device'), 'lost');
   await rejects('a disabled device is refused', 'UnauthorizedError', Client.fromConnectionString(connectionString, Mqtt).open());
+}
+
+async function openWithoutRetry(connectionString, lost) {
+  const client = Client.fromConnectionString(connectionString, Mqtt);
+  client.setRetryPolicy(new NoRetry());
+  client.on('disconnect', () => lost.put('lost'));
+  await client.open();
+  return client;
+}
+
+async function takeover() {
+  const { connectionString } = await create('node-takeover');
+  const lost = new Inbox();
+  await openWithoutRetry(connectionString, lost);
+  const second = await openWithoutRetry(connectionString, new Inbox());
+  check('the second connection ends the first', await lost.next('takeover'), 'lost');
+  check('the second connection stays', (await twinOf('node-takeover')).connectionState, 'Connected');
+  await second.close();
 }
 
 async function modules() {
@@ -106,7 +129,7 @@ async function modules() {
   const moduleTwin = (await registry.getModuleTwin('node-edge', 'filter')).responseBody;
   check('module: reported', moduleTwin.properties.reported.module, true);
   client.onMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
-  const { result } = await service.invokeDeviceMethod('node-edge', 'filter', { methodName: 'echo', payload: { x: 1 } });
+  const { result } = await service.invokeDeviceMethod('node-edge', 'filter', { methodName: 'echo', payload: { x: 1 }, connectTimeoutInSeconds: 30 });
   check('module: method', result, { status: 200, payload: { x: 1 } });
   await client.sendOutputEvent('alerts', new Message('counted'));
   console.log('ok module: output acknowledged');
@@ -127,6 +150,7 @@ run(async () => {
   await wholeLife('tcp', Mqtt);
   await wholeLife('websockets', MqttWs);
   await refusals();
+  await takeover();
   await modules();
   await certificates();
 });
