@@ -54,7 +54,8 @@ var (
 
 	ErrUnauthorizedAccess = &Error{Status: 401, Code: 401002, Name: "IotHubUnauthorizedAccess", Text: "Unauthorized"}
 
-	ErrSystemModule = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
+	ErrPrincipalUnauthorized = &Error{Status: 401, Code: 401003, Name: "IotHubUnauthorized", Text: "Unauthorized"}
+	ErrSystemModule          = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
 
 	ErrNotAvailable       = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
 	ErrTwinTooLarge       = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}

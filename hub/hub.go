@@ -43,6 +43,10 @@ type Options struct {
 	// the same name, or add to them. They are stored with the hub.
 	Policies []Policy
 
+	// Entra lets service clients authenticate with Microsoft Entra ID, besides
+	// shared access signatures. Nil refuses their tokens.
+	Entra *Entra
+
 	// Logger receives what an operator wants to know at level Info, and every
 	// packet and request at level Debug. Nil discards.
 	Logger *slog.Logger
@@ -60,6 +64,7 @@ type Server struct {
 	names   hostNames
 	links   links
 	metrics *metrics
+	entra   *entra
 
 	policies map[string]Policy // by lower-cased name; read only
 
@@ -87,6 +92,10 @@ func New(opt Options) (*Server, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	principals, err := newEntra(opt.Entra, opt.Now)
+	if err != nil {
+		return nil, err
+	}
 	f, err := openFolder(opt.Data, opt.HostNames, opt.Policies, opt.Now)
 	if err != nil {
 		return nil, err
@@ -106,6 +115,7 @@ func New(opt Options) (*Server, error) {
 		listeners: make(map[net.Listener]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.entra = principals
 	s.links.init()
 	s.metrics = newMetrics(s)
 	s.http = s.newHTTPServer()

@@ -98,19 +98,12 @@ func (x *exchange) handle(segments []string) (reply, error) {
 		method = strings.ToUpper(override)
 	}
 	m := match(method, segments)
-	x.nested = m.route != nil && m.route.nested
+	x.nested = m.route != nil && m.route.is(nested)
 	if !validAPIVersion(apiVersion(x.r.URL.RawQuery)) {
 		return reply{}, ErrInvalidProtocolVersion
 	}
-	c, err := x.server.authenticateCaller(x.r, "/"+strings.Join(segments, "/"))
-	if err != nil {
+	if err := x.admit(m, segments); err != nil {
 		return reply{}, err
-	}
-	x.caller = c.name
-	for _, route := range m.allowed {
-		if err := c.may(route, x.r); err != nil {
-			return reply{}, err
-		}
 	}
 	switch {
 	case m.route != nil:
@@ -120,6 +113,21 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	default:
 		return reply{}, ErrRouteNotFound
 	}
+}
+
+// admit checks the caller's credential and right.
+func (x *exchange) admit(m routeMatch, segments []string) error {
+	if m.route != nil && m.route.is(byDevice) {
+		c, err := x.server.authenticateDevice(x.r, m.id)
+		x.caller = c.name
+		return err
+	}
+	c, err := x.server.authenticateCaller(x.r, "/"+strings.Join(segments, "/"))
+	if err != nil {
+		return err
+	}
+	x.caller = c.name
+	return c.may(x.r, m.allowed)
 }
 
 // An exchange is one request and its answer.

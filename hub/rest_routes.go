@@ -1,10 +1,6 @@
 package hub
 
-import (
-	"net/http"
-	"slices"
-	"strings"
-)
+import "strings"
 
 // A route is one operation of the service's REST API.
 type route struct {
@@ -13,8 +9,18 @@ type route struct {
 	rights anyOf  // what a shared access policy needs
 	action string // the Entra ID permissions, without Microsoft.Devices/IotHubs/, separated by blanks
 	handle func(*Server, *restRequest) (reply, error)
-	nested bool // errors are in the envelope of direct methods
+	traits traits
 }
+
+// traits are what is special about a route.
+type traits uint8
+
+const (
+	nested   traits = 1 << iota // errors are in the envelope of direct methods
+	byDevice                    // the caller is the device or module of the path, with its own credential
+)
+
+func (r *route) is(t traits) bool { return r.traits&t != 0 }
 
 // anyOf lists combinations of rights of which a policy needs one in full.
 type anyOf [][]Right
@@ -36,53 +42,57 @@ var (
 // signatures", the actions those of "Control access to IoT Hub by using
 // Microsoft Entra ID".
 var routes = []route{
-	{"GET", "devices", mayRead, "devices/read", (*Server).restListDevices, false},
-	{"POST", "devices", mayWrite, "devices/write devices/delete", (*Server).restBulk, false},
-	{"POST", "devices/query", mayReadOrServe, "twins/read", restUnavailable("queries are"), false},
-	{"POST", "devices/keys/regenerate", mayWrite, "devices/write", (*Server).restRegenerateKeys, false},
-	{"GET", "devices/{device}", mayRead, "devices/read", (*Server).restGetDevice, false},
-	{"PUT", "devices/{device}", mayWrite, "devices/write", (*Server).restPutDevice, false},
-	{"DELETE", "devices/{device}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, false},
-	{"POST", "devices/{device}/applyConfigurationContent", mayWriteOrServe, "configurations/applyToEdgeDevice/action", restUnavailable("configurations are"), false},
+	{"GET", "devices", mayRead, "devices/read", (*Server).restListDevices, 0},
+	{"POST", "devices", mayWrite, "devices/write devices/delete", (*Server).restBulk, 0},
+	{"POST", "devices/query", mayReadOrServe, "twins/read", restUnavailable("queries are"), 0},
+	{"POST", "devices/keys/regenerate", mayWrite, "devices/write", (*Server).restRegenerateKeys, 0},
+	{"GET", "devices/{device}", mayRead, "devices/read", (*Server).restGetDevice, 0},
+	{"PUT", "devices/{device}", mayWrite, "devices/write", (*Server).restPutDevice, 0},
+	{"DELETE", "devices/{device}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, 0},
+	{"POST", "devices/{device}/applyConfigurationContent", mayWriteOrServe, "configurations/applyToEdgeDevice/action", restUnavailable("configurations are"), 0},
 
-	{"GET", "devices/{device}/modules", mayRead, "devices/read", (*Server).restListModules, false},
-	{"GET", "devices/{device}/modules/{module}", mayRead, "devices/read", (*Server).restGetModule, false},
-	{"PUT", "devices/{device}/modules/{module}", mayWrite, "devices/write", (*Server).restPutModule, false},
-	{"DELETE", "devices/{device}/modules/{module}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, false},
+	{"GET", "devices/{device}/modules", mayRead, "devices/read", (*Server).restListModules, 0},
+	{"GET", "devices/{device}/modules/{module}", mayRead, "devices/read", (*Server).restGetModule, 0},
+	{"PUT", "devices/{device}/modules/{module}", mayWrite, "devices/write", (*Server).restPutModule, 0},
+	{"DELETE", "devices/{device}/modules/{module}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, 0},
 
-	{"GET", "statistics/devices", mayRead, "statistics/read", (*Server).restDeviceStatistics, false},
-	{"GET", "statistics/service", mayServe, "statistics/read", (*Server).restServiceStatistics, false},
+	{"POST", "devices/{device}/files", nil, "", restUnavailable("file uploads are"), byDevice},
+	{"POST", "devices/{device}/files/notifications", nil, "", restUnavailable("file uploads are"), byDevice},
+	{"POST", "devices/{device}/files/notifications/{name}", nil, "", restUnavailable("file uploads are"), byDevice},
 
-	{"GET", "twins/{device}", mayServe, "twins/read", (*Server).restGetTwin, false},
-	{"PATCH", "twins/{device}", mayServe, "twins/write", (*Server).restPatchTwin, false},
-	{"PUT", "twins/{device}", mayServe, "twins/write", (*Server).restReplaceTwin, false},
-	{"GET", "twins/{device}/modules/{module}", mayServe, "twins/read", (*Server).restGetTwin, false},
-	{"PATCH", "twins/{device}/modules/{module}", mayServe, "twins/write", (*Server).restPatchTwin, false},
-	{"PUT", "twins/{device}/modules/{module}", mayServe, "twins/write", (*Server).restReplaceTwin, false},
+	{"GET", "statistics/devices", mayRead, "statistics/read", (*Server).restDeviceStatistics, 0},
+	{"GET", "statistics/service", mayServe, "statistics/read", (*Server).restServiceStatistics, 0},
 
-	{"POST", "twins/{device}/methods", mayServe, "directMethods/invoke/action", (*Server).restInvokeMethod, true},
-	{"POST", "twins/{device}/modules/{module}/methods", mayServe, "directMethods/invoke/action", (*Server).restInvokeMethod, true},
+	{"GET", "twins/{device}", mayServe, "twins/read", (*Server).restGetTwin, 0},
+	{"PATCH", "twins/{device}", mayServe, "twins/write", (*Server).restPatchTwin, 0},
+	{"PUT", "twins/{device}", mayServe, "twins/write", (*Server).restReplaceTwin, 0},
+	{"GET", "twins/{device}/modules/{module}", mayServe, "twins/read", (*Server).restGetTwin, 0},
+	{"PATCH", "twins/{device}/modules/{module}", mayServe, "twins/write", (*Server).restPatchTwin, 0},
+	{"PUT", "twins/{device}/modules/{module}", mayServe, "twins/write", (*Server).restReplaceTwin, 0},
 
-	{"GET", "digitaltwins/{device}", mayServe, "twins/read", restUnavailable("digital twins are"), false},
-	{"PATCH", "digitaltwins/{device}", mayServe, "twins/write", restUnavailable("digital twins are"), false},
-	{"POST", "digitaltwins/{device}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), true},
-	{"POST", "digitaltwins/{device}/components/{name}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), true},
+	{"POST", "twins/{device}/methods", mayServe, "directMethods/invoke/action", (*Server).restInvokeMethod, nested},
+	{"POST", "twins/{device}/modules/{module}/methods", mayServe, "directMethods/invoke/action", (*Server).restInvokeMethod, nested},
 
-	{"POST", "jobs/create", mayReadWrite, "jobs/write", (*Server).restCreateImportJob, false},
-	{"GET", "jobs", mayReadWrite, "jobs/read", (*Server).restListImportJobs, false},
-	{"GET", "jobs/{name}", mayReadWrite, "jobs/read", (*Server).restGetImportJob, false},
-	{"DELETE", "jobs/{name}", mayReadWrite, "jobs/delete", (*Server).restGetImportJob, false},
+	{"GET", "digitaltwins/{device}", mayServe, "twins/read", restUnavailable("digital twins are"), 0},
+	{"PATCH", "digitaltwins/{device}", mayServe, "twins/write", restUnavailable("digital twins are"), 0},
+	{"POST", "digitaltwins/{device}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), nested},
+	{"POST", "digitaltwins/{device}/components/{component}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), nested},
 
-	{"GET", "jobs/v2/query", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), false},
-	{"GET", "jobs/v2/{name}", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), false},
-	{"PUT", "jobs/v2/{name}", mayServe, "jobs/write", restUnavailable("scheduled jobs are"), false},
-	{"POST", "jobs/v2/{name}/cancel", mayServe, "jobs/delete", restUnavailable("scheduled jobs are"), false},
+	{"POST", "jobs/create", mayReadWrite, "jobs/write", (*Server).restCreateImportJob, 0},
+	{"GET", "jobs", mayReadWrite, "jobs/read", (*Server).restListImportJobs, 0},
+	{"GET", "jobs/{name}", mayReadWrite, "jobs/read", (*Server).restGetImportJob, 0},
+	{"DELETE", "jobs/{name}", mayReadWrite, "jobs/delete", (*Server).restGetImportJob, 0},
 
-	{"POST", "configurations/testQueries", mayReadOrServe, "configurations/testQueries/action", restUnavailable("configurations are"), false},
-	{"GET", "configurations", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), false},
-	{"GET", "configurations/{name}", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), false},
-	{"PUT", "configurations/{name}", mayWriteOrServe, "configurations/write", restUnavailable("configurations are"), false},
-	{"DELETE", "configurations/{name}", mayWriteOrServe, "configurations/delete", restUnavailable("configurations are"), false},
+	{"GET", "jobs/v2/query", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), 0},
+	{"GET", "jobs/v2/{name}", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), 0},
+	{"PUT", "jobs/v2/{name}", mayServe, "jobs/write", restUnavailable("scheduled jobs are"), 0},
+	{"POST", "jobs/v2/{name}/cancel", mayServe, "jobs/delete", restUnavailable("scheduled jobs are"), 0},
+
+	{"POST", "configurations/testQueries", mayReadOrServe, "configurations/testQueries/action", restUnavailable("configurations are"), 0},
+	{"GET", "configurations", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), 0},
+	{"GET", "configurations/{name}", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), 0},
+	{"PUT", "configurations/{name}", mayWriteOrServe, "configurations/write", restUnavailable("configurations are"), 0},
+	{"DELETE", "configurations/{name}", mayWriteOrServe, "configurations/delete", restUnavailable("configurations are"), 0},
 }
 
 // A routeMatch is what the route table says of a method and a path.
@@ -92,9 +102,9 @@ type routeMatch struct {
 	id    ID
 	name  string
 
-	// allowed are the routes the caller must have the right to before it
-	// learns anything: the one route, or all of the path when the method is
-	// not among them, or all there are when the path is unknown.
+	// allowed are the service's routes that the caller must have the right to
+	// before it learns anything: the one route, or all of the path when the
+	// method is not among them, or all there are when the path is unknown.
 	allowed []*route
 }
 
@@ -110,11 +120,15 @@ func match(method string, segments []string) routeMatch {
 			return routeMatch{route: r, known: true, id: id, name: name, allowed: []*route{r}}
 		}
 		m.known = true
-		m.allowed = append(m.allowed, r)
+		if !r.is(byDevice) {
+			m.allowed = append(m.allowed, r)
+		}
 	}
-	if !m.known {
+	if len(m.allowed) == 0 {
 		for i := range routes {
-			m.allowed = append(m.allowed, &routes[i])
+			if !routes[i].is(byDevice) {
+				m.allowed = append(m.allowed, &routes[i])
+			}
 		}
 	}
 	return m
@@ -139,6 +153,7 @@ func (r *route) match(segments []string) (id ID, name string, ok bool) {
 			id.Module = segment
 		case "{name}":
 			name = segment
+		case "{component}": // no operation reads it yet
 		default:
 			if !strings.EqualFold(word, segment) {
 				return ID{}, "", false
@@ -146,42 +161,4 @@ func (r *route) match(segments []string) (id ID, name string, ok bool) {
 		}
 	}
 	return id, name, !more && len(segments) > 0
-}
-
-// A caller is who a request's credential proved to be.
-type caller struct {
-	name   string // for the hub's log
-	rights []Right
-}
-
-// authenticateCaller checks the credential of a request for the decoded path.
-func (s *Server) authenticateCaller(r *http.Request, path string) (caller, error) {
-	header := r.Header["Authorization"]
-	if len(header) != 1 {
-		return caller{}, ErrUnauthorizedAccess.with("there is no Authorization header, or more than one")
-	}
-	p, err := s.authorize(header[0], r.Host, path, RegistryRead, RegistryWrite, ServiceConnect)
-	if err != nil {
-		return caller{}, err
-	}
-	return caller{name: p.Name, rights: p.Rights}, nil
-}
-
-// may returns why the caller must not use the route, if so.
-func (c caller) may(to *route, _ *http.Request) error {
-	for _, all := range to.rights {
-		if c.hasAll(all) {
-			return nil
-		}
-	}
-	return ErrUnauthorizedAccess.with("policy %s does not allow %s /%s", c.name, to.method, to.path)
-}
-
-func (c caller) hasAll(rights []Right) bool {
-	for _, want := range rights {
-		if !slices.Contains(c.rights, want) {
-			return false
-		}
-	}
-	return true
 }

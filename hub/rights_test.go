@@ -1,0 +1,313 @@
+package hub_test
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// needs says who may use a route: shared access policies with one of these
+// combinations of rights, and principals with all of these actions. It is
+// written from "Control access to IoT Hub", not from the route table.
+type needs struct{ rights, actions string }
+
+// An operation is listed as METHOD and path, rights ("a+b" both, "a|b" either)
+// and actions.
+var rightsOfRoutes = map[string]needs{
+	"GET /devices":                                                       {"RegistryRead", "devices/read"},
+	"GET /devices/{device}":                                              {"RegistryRead", "devices/read"},
+	"GET /devices/{device}/modules":                                      {"RegistryRead", "devices/read"},
+	"GET /devices/{device}/modules/{module}":                             {"RegistryRead", "devices/read"},
+	"PUT /devices/{device}":                                              {"RegistryWrite", "devices/write"},
+	"PUT /devices/{device}/modules/{module}":                             {"RegistryWrite", "devices/write"},
+	"DELETE /devices/{device}":                                           {"RegistryWrite", "devices/delete"},
+	"DELETE /devices/{device}/modules/{module}":                          {"RegistryWrite", "devices/delete"},
+	"POST /devices":                                                      {"RegistryWrite", "devices/write devices/delete"},
+	"POST /devices/keys/regenerate":                                      {"RegistryWrite", "devices/write"},
+	"GET /statistics/devices":                                            {"RegistryRead", "statistics/read"},
+	"GET /statistics/service":                                            {"ServiceConnect", "statistics/read"},
+	"GET /twins/{device}":                                                {"ServiceConnect", "twins/read"},
+	"PATCH /twins/{device}":                                              {"ServiceConnect", "twins/write"},
+	"PUT /twins/{device}":                                                {"ServiceConnect", "twins/write"},
+	"GET /twins/{device}/modules/{module}":                               {"ServiceConnect", "twins/read"},
+	"PATCH /twins/{device}/modules/{module}":                             {"ServiceConnect", "twins/write"},
+	"PUT /twins/{device}/modules/{module}":                               {"ServiceConnect", "twins/write"},
+	"POST /twins/{device}/methods":                                       {"ServiceConnect", "directMethods/invoke/action"},
+	"POST /twins/{device}/modules/{module}/methods":                      {"ServiceConnect", "directMethods/invoke/action"},
+	"POST /devices/query":                                                {"ServiceConnect|RegistryRead", "twins/read"},
+	"GET /digitaltwins/{device}":                                         {"ServiceConnect", "twins/read"},
+	"PATCH /digitaltwins/{device}":                                       {"ServiceConnect", "twins/write"},
+	"POST /digitaltwins/{device}/commands/{name}":                        {"ServiceConnect", "directMethods/invoke/action"},
+	"POST /digitaltwins/{device}/components/{component}/commands/{name}": {"ServiceConnect", "directMethods/invoke/action"},
+	"PUT /jobs/v2/{name}":                                                {"ServiceConnect", "jobs/write"},
+	"POST /jobs/v2/{name}/cancel":                                        {"ServiceConnect", "jobs/delete"},
+	"GET /jobs/v2/{name}":                                                {"ServiceConnect", "jobs/read"},
+	"GET /jobs/v2/query":                                                 {"ServiceConnect", "jobs/read"},
+	"GET /jobs":                                                          {"RegistryRead+RegistryWrite", "jobs/read"},
+	"GET /jobs/{name}":                                                   {"RegistryRead+RegistryWrite", "jobs/read"},
+	"POST /jobs/create":                                                  {"RegistryRead+RegistryWrite", "jobs/write"},
+	"DELETE /jobs/{name}":                                                {"RegistryRead+RegistryWrite", "jobs/delete"},
+	"GET /configurations":                                                {"RegistryRead|ServiceConnect", "configurations/read"},
+	"GET /configurations/{name}":                                         {"RegistryRead|ServiceConnect", "configurations/read"},
+	"PUT /configurations/{name}":                                         {"RegistryWrite|ServiceConnect", "configurations/write"},
+	"DELETE /configurations/{name}":                                      {"RegistryWrite|ServiceConnect", "configurations/delete"},
+	"POST /configurations/testQueries":                                   {"RegistryRead|ServiceConnect", "configurations/testQueries/action"},
+	"POST /devices/{device}/applyConfigurationContent":                   {"RegistryWrite|ServiceConnect", "configurations/applyToEdgeDevice/action"},
+}
+
+// routesOfDevices are those that a device or module calls with its own
+// credential, or with a policy that has DeviceConnect.
+var routesOfDevices = []string{
+	"POST /devices/{device}/files",
+	"POST /devices/{device}/files/notifications",
+	"POST /devices/{device}/files/notifications/{name}",
+}
+
+func (n needs) allowPolicy(rights []hub.Right) bool {
+	for either := range strings.SplitSeq(n.rights, "|") {
+		all := true
+		for right := range strings.SplitSeq(either, "+") {
+			all = all && slices.Contains(rights, hub.Right(right))
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// rolesGrant are the actions of the roles, as "Control access to IoT Hub by
+// using Microsoft Entra ID" lists them.
+var rolesGrant = map[string]func(action string) bool{
+	contributor: func(string) bool { return true },
+	reader:      func(a string) bool { return strings.HasSuffix(a, "/read") || a == "fileUpload/notifications/action" },
+	registrar:   func(a string) bool { return strings.HasPrefix(a, "devices/") },
+	twinEditor:  func(a string) bool { return strings.HasPrefix(a, "twins/") },
+	purger: func(a string) bool {
+		return a == "cloudToDeviceMessages/queue/purge/action" || strings.HasPrefix(a, "statistics/")
+	},
+	nobody: func(string) bool { return false },
+}
+
+func (n needs) allowPrincipal(grants func(string) bool) bool {
+	for action := range strings.FieldsSeq(n.actions) {
+		if !grants(action) {
+			return false
+		}
+	}
+	return true
+}
+
+// fill puts a device, and names that exist nowhere, into the path of a route.
+func fill(route, device string) (method, path string) {
+	method, path, _ = strings.Cut(route, " ")
+	return method, strings.NewReplacer("{device}", device, "{module}", "mod1", "{name}", "name1", "{component}", "c1").Replace(path)
+}
+
+func TestEveryRouteHasItsRights(t *testing.T) {
+	want := append(slices.Collect(maps.Keys(rightsOfRoutes)), routesOfDevices...)
+	got := hub.Routes()
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+}
+
+// A rightsHub has a device and a module that exist, and all kinds of callers.
+type rightsHub struct {
+	*restHub
+	authority *authority
+	custom    hub.Policy // RegistryWrite only
+}
+
+func startRights(t *testing.T) rightsHub {
+	h := rightsHub{authority: newAuthority(t), custom: hub.Policy{
+		Name: "writeOnly", Rights: []hub.Right{hub.RegistryWrite}, PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey(),
+	}}
+	h.restHub = startREST(t, hub.Options{Entra: h.authority.options(), Policies: []hub.Policy{h.custom}})
+	for _, path := range []string{"/devices/dev1", "/devices/dev1/modules/mod1", "/devices/dev2"} {
+		h.do(call{method: "PUT", path: path, body: `{}`}).want(t, 200, "")
+	}
+	return h
+}
+
+func TestPoliciesAndPrincipalsMayDoWhatTheyMay(t *testing.T) {
+	h := startRights(t)
+	check := func(t *testing.T, route, token, refusal string, allowed bool) {
+		t.Helper()
+		var answers []string
+		for _, device := range []string{"dev1", "dev9"} { // one of them exists
+			method, path := fill(route, device)
+			if allowed && device == "dev1" && method == "DELETE" {
+				continue
+			}
+			a := h.do(call{method: method, path: path, token: token})
+			if (a.Status != 401) != allowed {
+				t.Errorf("%s: %d %s, allowed should be %t", route, a.Status, a.Body, allowed)
+			}
+			if !allowed && a.Header.Get("iothub-errorcode") != refusal {
+				t.Errorf("%s: %s, want %s", route, a.Header.Get("iothub-errorcode"), refusal)
+			}
+			answers = append(answers, withoutIDs(strings.ReplaceAll(a.Body, "dev1", "dev9")))
+		}
+		if !allowed {
+			if diff := cmp.Diff(answers[0], answers[1]); diff != "" {
+				t.Errorf("%s: the refusal shows whether the device exists:\n%s", route, diff)
+			}
+		}
+	}
+	for _, p := range append(h.Policies(), h.custom) {
+		t.Run(p.Name, func(t *testing.T) {
+			token := sign(t, "localhost", p.Name, p.PrimaryKey, restNow.Add(time.Hour))
+			for route, n := range rightsOfRoutes {
+				check(t, route, token, "IotHubUnauthorizedAccess", n.allowPolicy(p.Rights))
+			}
+			for _, route := range routesOfDevices {
+				method, path := fill(route, "dev1")
+				want := 401
+				if slices.Contains(p.Rights, hub.DeviceConnect) {
+					want = 403
+				}
+				h.do(call{method: method, path: path, token: token}).want(t, want, "")
+			}
+		})
+	}
+	for principal, grants := range rolesGrant {
+		t.Run(principal, func(t *testing.T) {
+			token := h.authority.bearer(claims(principal))
+			for route, n := range rightsOfRoutes {
+				check(t, route, token, "IotHubUnauthorized", n.allowPrincipal(grants))
+			}
+			for _, route := range routesOfDevices { // devices cannot use Entra ID
+				check(t, route, token, "IotHubUnauthorizedAccess", false)
+			}
+		})
+	}
+}
+
+// withoutIDs removes from an error body what differs from answer to answer.
+func withoutIDs(body string) string { return trackingID.ReplaceAllString(body, "") }
+
+var trackingID = regexp.MustCompile(`[0-9a-f]{32}`)
+
+func TestTokensThatAreNotGoodEnough(t *testing.T) {
+	h := startRights(t)
+	owner := h.Policies()[slices.IndexFunc(h.Policies(), func(p hub.Policy) bool { return p.Name == "iothubowner" })]
+	expiry := restNow.Add(time.Hour)
+	good := h.token("iothubowner")
+	keyOf := func(path string) sas.Key {
+		return sas.Key(h.do(call{method: "GET", path: path}).text(t, "authentication.symmetricKey.primaryKey"))
+	}
+	device, module := keyOf("/devices/dev1"), keyOf("/devices/dev1/modules/mod1")
+	fields := strings.Split(strings.TrimPrefix(good, "SharedAccessSignature "), "&")
+	reordered := "SharedAccessSignature " + strings.Join([]string{fields[3], fields[1], fields[2], fields[0]}, "&")
+	tests := map[string]struct {
+		token string
+		want  bool // for every route of the service
+	}{
+		"the owner's":                       {good, true},
+		"the secondary key":                 {sign(t, "localhost", owner.Name, owner.SecondaryKey, expiry), true},
+		"re-ordered":                        {reordered, true},
+		"the policy's name in another case": {sign(t, "localhost", "IotHubOwner", owner.PrimaryKey, expiry), true},
+		"the host in another case":          {sign(t, "LOCALHOST", owner.Name, owner.PrimaryKey, expiry), true},
+		"the host with its port":            {sign(t, "localhost:8443", owner.Name, owner.PrimaryKey, expiry), true},
+		"expired within the skew":           {sign(t, "localhost", owner.Name, owner.PrimaryKey, restNow.Add(-4*time.Minute)), true},
+		"expired":                           {sign(t, "localhost", owner.Name, owner.PrimaryKey, restNow.Add(-6*time.Minute)), false},
+		"none":                              {"-", false},
+		"cut":                               {good[:len(good)-20], false},
+		"cut to the scheme":                 {"SharedAccessSignature", false},
+		"without its scheme":                {strings.TrimPrefix(good, "SharedAccessSignature "), false},
+		"of a foreign key":                  {sign(t, "localhost", owner.Name, sas.NewKey(), expiry), false},
+		"of another policy's key":           {sign(t, "localhost", owner.Name, h.custom.PrimaryKey, expiry), false},
+		"of a policy that is not there":     {sign(t, "localhost", "nosuch", owner.PrimaryKey, expiry), false},
+		"for another hub":                   {sign(t, "other.azure-devices.net", owner.Name, owner.PrimaryKey, expiry), false},
+		"for another device":                {sign(t, "localhost/devices/dev2", owner.Name, owner.PrimaryKey, expiry), false},
+		"with a changed expiry":             {strings.Replace(good, fmt.Sprint(expiry.Unix()), fmt.Sprint(expiry.Unix()+1), 1), false},
+		"of a device key":                   {sign(t, "localhost/devices/dev1", "", device, expiry), false},
+		"of a device key, for the hub":      {sign(t, "localhost", "", device, expiry), false},
+		"of a device key, under a policy":   {sign(t, "localhost", owner.Name, device, expiry), false},
+		"of a module key":                   {sign(t, "localhost/devices/dev1/modules/mod1", "", module, expiry), false},
+		"of a module key, for the hub":      {sign(t, "localhost", "", module, expiry), false},
+		"basic authentication":              {"Basic aW90aHVib3duZXI6c2VjcmV0", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			for route := range rightsOfRoutes {
+				method, path := fill(route, "dev9")
+				a := h.do(call{method: method, path: path, token: tt.token})
+				if (a.Status != 401) != tt.want {
+					t.Errorf("%s: %d %s, accepted should be %t", route, a.Status, a.Body, tt.want)
+				}
+			}
+		})
+	}
+	// A token for a part of the hub is good for that part, by segments.
+	for path, want := range map[string]bool{
+		"/devices": true, "/devices/dev1": true, "/devices%2Fdev1": true, "/devices/dev1/modules/mod1": true, "/twins/dev1": false, "/statistics/devices": false,
+	} {
+		a := h.do(call{method: "GET", path: path, token: sign(t, "localhost/devices", owner.Name, owner.PrimaryKey, expiry)})
+		if (a.Status == 200) != want {
+			t.Errorf("a token for /devices on %s: %d", path, a.Status)
+		}
+	}
+	for path, want := range map[string]bool{"/devices/dev2": true, "/devices/dev2/modules": true, "/devices/dev22": false, "/devices/dev1": false, "/devices": false} {
+		a := h.do(call{method: "GET", path: path, token: sign(t, "localhost/devices/dev2", owner.Name, owner.PrimaryKey, expiry)})
+		if (a.Status == 200) != want {
+			t.Errorf("a token for /devices/dev2 on %s: %d", path, a.Status)
+		}
+	}
+}
+
+func TestDevicesCallTheirRoutesWithTheirOwnCredential(t *testing.T) {
+	h := startRights(t)
+	key := sas.Key(h.do(call{method: "GET", path: "/devices/dev1"}).text(t, "authentication.symmetricKey.primaryKey"))
+	own := sign(t, "localhost/devices/dev1", "", key, restNow.Add(time.Hour))
+	for _, route := range routesOfDevices {
+		for device, want := range map[string]int{"dev1": 403, "dev2": 401, "dev9": 401} {
+			method, path := fill(route, device)
+			h.do(call{method: method, path: path, token: own, body: `{"blobName":"x"}`}).want(t, want, "")
+		}
+	}
+	h.do(call{method: "POST", path: "/devices/dev1/files", token: own}).wantError(t, 403, "OperationNotAvailableInCurrentTier", "file uploads are not available on this hub")
+	h.do(call{method: "PUT", path: "/devices/dev1", body: `{"status":"disabled"}`, header: map[string]string{"If-Match": "*"}}).want(t, 200, "")
+	h.do(call{method: "POST", path: "/devices/dev1/files", token: own}).wantError(t, 401, "IotHubUnauthorizedAccess", "Unauthorized")
+}
+
+// A caller that may not do everything learns nothing of a path that is not
+// there, and nothing of the methods of one where it may not use them all.
+func TestUnknownRoutesAnswerOnlyThoseWhoMayEverything(t *testing.T) {
+	h := startRights(t)
+	for _, tt := range []struct {
+		policy, method, path string
+		want                 int
+	}{
+		{"iothubowner", "GET", "/nowhere", 404},
+		{"service", "GET", "/nowhere", 401},
+		{"registryReadWrite", "GET", "/nowhere", 401},
+		{"device", "GET", "/nowhere", 401},
+		{"iothubowner", "PATCH", "/devices/dev1", 405},
+		{"registryReadWrite", "PATCH", "/devices/dev1", 405},
+		{"registryRead", "PATCH", "/devices/dev1", 401},
+		{"service", "PATCH", "/devices/dev1", 401},
+		{"service", "POST", "/twins/dev1", 405},
+		{"registryReadWrite", "POST", "/twins/dev1", 401},
+		{"iothubowner", "GET", "/devices/dev1/files", 405},
+		{"service", "GET", "/devices/dev1/files", 401},
+		{"iothubowner", "HEAD", "/devices/dev1", 405},
+		{"iothubowner", "FROB", "/devices/dev1", 405},
+	} {
+		if a := h.do(call{method: tt.method, path: tt.path, token: h.token(tt.policy)}); a.Status != tt.want {
+			t.Errorf("%s: %s %s is %d, want %d", tt.policy, tt.method, tt.path, a.Status, tt.want)
+		}
+	}
+}
