@@ -122,7 +122,7 @@ func (b *packetBuffer) makeRoom() {
 	b.large, b.start, b.end = next, 0, kept
 }
 
-// decodePacket decodes a packet of a client. The codec alone would read past
+// decodePacket decodes a packet of a device. The codec alone would read past
 // the end of a field as zeros.
 func decodePacket(header byte, body []byte) (packets.ControlPacket, error) {
 	h := packets.FixedHeader{
@@ -132,7 +132,7 @@ func decodePacket(header byte, body []byte) (packets.ControlPacket, error) {
 		Retain:          header&1 != 0,
 		RemainingLength: len(body),
 	}
-	if err := checkFlags(h, header&15); err != nil {
+	if err := checkHeader(h, header&15); err != nil {
 		return nil, err
 	}
 	p, err := packets.NewControlPacketWithHeader(h)
@@ -149,18 +149,22 @@ func decodePacket(header byte, body []byte) (packets.ControlPacket, error) {
 	return p, checkTexts(p)
 }
 
-// checkFlags holds the low bits of the first byte against section 2.2.2 of MQTT
-// 3.1.1.
-func checkFlags(h packets.FixedHeader, flags byte) error {
+// checkHeader lets pass what a device may send: no packets of a server, and
+// none of QoS 2. The low bits of the first byte are those of section 2.2.2 of
+// MQTT 3.1.1.
+func checkHeader(h packets.FixedHeader, flags byte) error {
 	var want byte
 	switch h.MessageType {
 	case packets.Publish:
-		if h.Qos > 2 {
-			return errors.New("a PUBLISH with QoS 3")
+		if h.Qos > 1 {
+			return fmt.Errorf("a PUBLISH with QoS %d", h.Qos)
 		}
 		return nil
-	case packets.Pubrel, packets.Subscribe, packets.Unsubscribe:
+	case packets.Subscribe, packets.Unsubscribe:
 		want = 2
+	case packets.Connect, packets.Puback, packets.Pingreq, packets.Disconnect:
+	default:
+		return fmt.Errorf("a device may not send packet type %d", h.MessageType)
 	}
 	if flags != want {
 		return fmt.Errorf("packet type %d with flags %04b", h.MessageType, flags)

@@ -156,10 +156,10 @@ func (id ID) underDevice(filter string) string {
 // identity.
 func (id ID) matches(filter, topic string) bool {
 	if strings.HasPrefix(topic, serviceTopics) {
-		return matchLevels(filter, topic)
+		return strings.HasPrefix(filter, serviceTopics) && matchLevels(filter, topic)
 	}
-	own := id.underDevice(filter)
-	return own != "" && matchLevels(own, id.underDevice(topic))
+	own, rest := id.underDevice(filter), id.underDevice(topic)
+	return own != "" && rest != "" && matchLevels(own, rest)
 }
 
 // matchLevels is MQTT's matching of a filter with wildcards against a topic.
