@@ -34,6 +34,10 @@ type Options struct {
 	// It is created if missing. Empty keeps everything in memory.
 	Data string
 
+	// Ephemeral keeps the state in memory and uses Data for the rest: keys,
+	// certificates, and where the hub listens.
+	Ephemeral bool
+
 	// HostNames are names and addresses of the hub besides localhost,
 	// *.localhost, 127.0.0.1 and ::1. The certificate names them all, and
 	// connection strings may use any of them.
@@ -100,7 +104,7 @@ func New(opt Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openStore(f, opt.Logger)
+	db, err := openStore(f, opt)
 	if err != nil {
 		f.close()
 		return nil, err
@@ -123,11 +127,11 @@ func New(opt Options) (*Server, error) {
 	return s, nil
 }
 
-func openStore(f *folder, log *slog.Logger) (*store.DB, error) {
-	if f.dir == "" {
-		return store.OpenMemory(log)
+func openStore(f *folder, opt Options) (*store.DB, error) {
+	if f.dir == "" || opt.Ephemeral {
+		return store.OpenMemory(opt.Logger)
 	}
-	return store.Open(f.storeDir(), log)
+	return store.Open(f.storeDir(), opt.Logger)
 }
 
 // goroutine starts f as a goroutine that Close waits for. It reports false,
