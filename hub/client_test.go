@@ -55,8 +55,15 @@ func newClient(t testing.TB, nc net.Conn) *client {
 // dialWebSocket connects to the hub's port 443. Every write is a frame.
 func dialWebSocket(t testing.TB, h *hubtest.Hub) *client {
 	t.Helper()
+	return dialWebSocketTLS(t, h)
+}
+
+func dialWebSocketTLS(t testing.TB, h *hubtest.Hub, certificates ...tls.Certificate) *client {
+	t.Helper()
+	config := h.ClientTLS()
+	config.Certificates = certificates
 	ws, _, err := websocket.Dial(t.Context(), "wss://"+h.HTTPSAddr+"/$iothub/websocket?iothub-no-client-cert=true", &websocket.DialOptions{
-		HTTPClient:   &http.Client{Transport: &http.Transport{TLSClientConfig: h.ClientTLS()}},
+		HTTPClient:   &http.Client{Transport: &http.Transport{TLSClientConfig: config}},
 		Subprotocols: []string{"mqtt"},
 	})
 	if err != nil {

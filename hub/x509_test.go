@@ -5,12 +5,20 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"math/big"
+	"strings"
+	"testing"
 	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
 )
 
 // deviceCertificate is the self-signed certificate of a device.
@@ -49,4 +57,87 @@ func issue(commonName string, ca *tls.Certificate, notAfter time.Time) tls.Certi
 func thumbprint(c tls.Certificate) string {
 	sum := sha1.Sum(c.Certificate[0])
 	return hex.EncodeToString(sum[:])
+}
+
+// dialCertificate connects with a client certificate, or with none.
+func dialCertificate(t *testing.T, h *hubtest.Hub, certificate *tls.Certificate) *client {
+	t.Helper()
+	config := h.ClientTLS()
+	config.ServerName = "localhost"
+	if certificate != nil {
+		config.Certificates = []tls.Certificate{*certificate}
+	}
+	return dialTLSConfig(t, h, config)
+}
+
+func withoutPassword(p *packets.ConnectPacket) { p.Password, p.PasswordFlag = nil, false }
+
+// connack connects as id without a password and returns the hub's answer.
+func (c *client) connack(id hub.ID, change ...func(*packets.ConnectPacket)) byte {
+	c.t.Helper()
+	p := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
+	p.ProtocolName, p.ProtocolVersion, p.Keepalive = "MQTT", 4, 60
+	p.ClientIdentifier, p.Username, p.UsernameFlag = id.String(), "localhost/"+id.String()+"/?api-version=2021-04-12", true
+	for _, f := range change {
+		f(p)
+	}
+	c.send(p)
+	return receive[*packets.ConnackPacket](c).ReturnCode
+}
+
+func TestSelfSignedCertificates(t *testing.T) {
+	h := hubtest.New(t)
+	expired := issue("device", nil, time.Now().Add(-time.Hour))
+	other := issue("device", nil, time.Now().Add(time.Hour))
+	sum256 := sha256.Sum256(deviceCertificate.Certificate[0])
+	sha256Print := strings.ToUpper(hex.EncodeToString(sum256[:]))
+	sha1Print, expiredPrint, otherPrint := thumbprint(deviceCertificate), thumbprint(expired), thumbprint(other)
+	register(t, h, hub.ID{Device: "sha1"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha1Print}}})
+	register(t, h, hub.ID{Device: "sha256"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha256Print}}})
+	register(t, h, hub.ID{Device: "second"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &otherPrint, Secondary: &sha1Print}}})
+	register(t, h, hub.ID{Device: "expired"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &expiredPrint}}})
+	key := h.Device("key")
+	for _, tt := range []struct {
+		name        string
+		device      string
+		certificate *tls.Certificate
+		change      func(*packets.ConnectPacket)
+		want        byte
+	}{
+		{"SHA-1", "sha1", &deviceCertificate, withoutPassword, 0},
+		{"SHA-256 in capitals", "sha256", &deviceCertificate, withoutPassword, 0},
+		{"the secondary thumbprint", "second", &deviceCertificate, withoutPassword, 0},
+		{"an empty password", "sha1", &deviceCertificate, func(p *packets.ConnectPacket) { p.PasswordFlag = true }, 0},
+		{"another certificate", "sha1", &other, withoutPassword, 5},
+		{"an expired certificate", "expired", &expired, withoutPassword, 5},
+		{"no certificate", "sha1", nil, withoutPassword, 5},
+		{"a certificate for a device with keys", "key", &deviceCertificate, withoutPassword, 5},
+		{"a token for a device with a certificate", "sha1", &deviceCertificate, func(p *packets.ConnectPacket) {
+			p.PasswordFlag, p.Password = true, token(t, "localhost/devices/sha1", "", key.SharedAccessKey, time.Now().Add(time.Hour))
+		}, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := dialCertificate(t, h, tt.certificate)
+			if got := d.connack(hub.ID{Device: tt.device}, tt.change); got != tt.want {
+				t.Errorf("CONNACK %d, want %d", got, tt.want)
+			}
+		})
+	}
+	t.Run("a new thumbprint ends the connection", func(t *testing.T) {
+		d := dialCertificate(t, h, &deviceCertificate)
+		if got := d.connack(hub.ID{Device: "sha1"}); got != 0 {
+			t.Fatalf("CONNACK %d, want 0", got)
+		}
+		spec := hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &otherPrint}}}
+		if _, err := h.PutIdentity(hub.ID{Device: "sha1"}, spec, hub.Match{Any: true}); err != nil {
+			t.Fatal(err)
+		}
+		d.wantClosed()
+	})
+	t.Run("over WebSocket", func(t *testing.T) {
+		d := dialWebSocketTLS(t, h, deviceCertificate)
+		if got := d.connack(hub.ID{Device: "sha256"}); got != 0 {
+			t.Errorf("CONNACK %d, want 0", got)
+		}
+	})
 }

@@ -1,0 +1,312 @@
+package hub
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/sas"
+)
+
+// A peer is the other end of a connection to a hub whose clock the test owns:
+// time passes when everybody waits. Writes block until the hub reads.
+type peer struct {
+	t *testing.T
+	net.Conn
+	closed chan time.Time // when the hub closed the connection
+	read   chan packets.ControlPacket
+}
+
+// inBubble runs a test with a hub that has device "d1".
+func inBubble(t *testing.T, run func(t *testing.T, s *Server)) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if _, err := s.PutIdentity(testDevice, IdentitySpec{}, Match{}); err != nil {
+			t.Fatal(err)
+		}
+		run(t, s)
+	})
+}
+
+func connectTo(t *testing.T, s *Server) *peer {
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close() })
+	s.goroutine(func() { s.handshake(far) })
+	return &peer{t: t, Conn: near, closed: make(chan time.Time, 1), read: make(chan packets.ControlPacket, 100)}
+}
+
+// listen reads what the hub sends until it closes the connection.
+func (p *peer) listen() {
+	go func() {
+		for {
+			packet, err := packets.ReadPacket(p)
+			if err != nil {
+				p.closed <- time.Now()
+				return
+			}
+			p.read <- packet
+		}
+	}()
+}
+
+func (p *peer) connect(s *Server, life time.Duration, keepAlive uint16) {
+	p.t.Helper()
+	p.listen()
+	i, err := s.Identity(testDevice)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	token, err := sas.Sign("localhost/devices/d1", "", i.Auth.SymmetricKey.Primary, time.Now().Add(life))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	connect := &packets.ConnectPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Connect}, ProtocolName: "MQTT", ProtocolVersion: 4, Keepalive: keepAlive,
+		ClientIdentifier: "d1", UsernameFlag: true, Username: "localhost/d1/?api-version=2021-04-12", PasswordFlag: true, Password: []byte(token)}
+	if err := connect.Write(p); err != nil {
+		p.t.Fatal(err)
+	}
+	if ack, ok := (<-p.read).(*packets.ConnackPacket); !ok || ack.ReturnCode != 0 {
+		p.t.Fatalf("got %v, want CONNACK 0", ack)
+	}
+}
+
+// wantClosedAfter wants the hub to close the connection at that time from now.
+func (p *peer) wantClosedAfter(d time.Duration) {
+	p.t.Helper()
+	began := time.Now()
+	select {
+	case at := <-p.closed:
+		if got := at.Sub(began); got != d {
+			p.t.Errorf("closed after %v, want %v", got, d)
+		}
+	case <-time.After(d + time.Hour):
+		p.t.Errorf("not closed %v after the time", time.Hour)
+	}
+}
+
+func TestSilentPeers(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		keepAlive uint16
+		want      time.Duration
+	}{
+		{"one and a half times the keep-alive", 60, 90 * time.Second},
+		{"the service's cap", 1740, 1767 * time.Second},
+		{"no keep-alive is the cap", 0, 1767 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, s *Server) {
+				p := connectTo(t, s)
+				p.connect(s, time.Hour, tt.keepAlive)
+				p.wantClosedAfter(tt.want)
+			})
+		})
+	}
+	t.Run("any packet starts the time anew", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.connect(s, time.Hour, 60)
+			for range 3 {
+				time.Sleep(89 * time.Second) // of the bubble's clock
+				p.Write([]byte{packets.Pingreq << 4, 0})
+				<-p.read
+			}
+			p.wantClosedAfter(90 * time.Second)
+		})
+	})
+	t.Run("the token's expiry and five minutes", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.connect(s, 10*time.Minute, 0)
+			p.wantClosedAfter(15 * time.Minute)
+		})
+	})
+}
+
+func TestSlowPeers(t *testing.T) {
+	t.Run("nothing at all", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.listen()
+			p.wantClosedAfter(connectTimeout)
+		})
+	})
+	t.Run("a CONNECT of one byte a minute", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.listen()
+			p.Write([]byte{packets.Connect << 4})
+			time.Sleep(connectTimeout - time.Second)
+			p.Write([]byte{100})
+			p.wantClosedAfter(time.Second)
+		})
+	})
+	t.Run("a packet of one byte a minute", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.connect(s, 24*time.Hour, 240)
+			wrote := make(chan struct{})
+			go func() {
+				defer close(wrote)
+				big := pack(t, publishOf(200_000))
+				for i := range big {
+					if _, err := p.Write(big[i : i+1]); err != nil {
+						return
+					}
+					time.Sleep(time.Minute)
+				}
+			}()
+			p.wantClosedAfter(360 * time.Second)
+			<-wrote
+		})
+	})
+	t.Run("nothing is read", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.connect(s, time.Hour, 0)
+			p.Write(pack(t, &packets.SubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Subscribe, Qos: 1}, MessageID: 1, Topics: []string{"$iothub/#"}, Qoss: []byte{0}}))
+			<-p.read
+			c := s.connection(testDevice)
+			// The far end takes no more: what it is sent waits.
+			p.stop()
+			for range 3 {
+				c.sendDesired(2, bytes.Repeat([]byte("x"), 32<<10))
+			}
+			if queued := c.backlog(); queued == 0 {
+				t.Error("nothing waits")
+			}
+			began := time.Now()
+			<-c.gone
+			if got := time.Since(began); got != writeTimeout {
+				t.Errorf("gone after %v, want %v", got, writeTimeout)
+			}
+			if !errors.Is(c.reason, errSlowReader) {
+				t.Errorf("reason %v, want %v", c.reason, errSlowReader)
+			}
+		})
+	})
+	t.Run("too much waits", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.connect(s, time.Hour, 0)
+			p.Write(pack(t, &packets.SubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Subscribe, Qos: 1}, MessageID: 1, Topics: []string{"$iothub/#"}, Qoss: []byte{0}}))
+			<-p.read
+			c := s.connection(testDevice)
+			p.stop()
+			began := time.Now()
+			for range 2 * maxQueued / maxMethodPayload {
+				c.sendMethod("1", "m", make([]byte, maxMethodPayload))
+				if n := c.backlog(); n > maxQueued {
+					t.Errorf("%d bytes wait, want at most %d", n, maxQueued)
+				}
+			}
+			<-c.gone
+			if !errors.Is(c.reason, errSlowReader) || time.Since(began) != 0 {
+				t.Errorf("gone for %v after %v, want %v at once", c.reason, time.Since(began), errSlowReader)
+			}
+		})
+	})
+	t.Run("answers to many requests are not read", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, s *Server) {
+			p := connectTo(t, s)
+			p.connect(s, time.Hour, 0)
+			c := s.connection(testDevice)
+			p.stop()
+			get := pack(t, &packets.PublishPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Publish}, TopicName: "$iothub/twin/GET/?$rid=1"})
+			wrote := make(chan struct{})
+			go func() {
+				defer close(wrote)
+				p.Write(bytes.Repeat(get, 10_000))
+			}()
+			<-c.gone
+			<-wrote
+			if !errors.Is(c.reason, errSlowReader) {
+				t.Errorf("reason %v, want %v", c.reason, errSlowReader)
+			}
+		})
+	})
+}
+
+// TestCloseEndsEveryConnection closes a hub with connections in every state.
+func TestCloseEndsEveryConnection(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Server) {
+		idle, half, connected := connectTo(t, s), connectTo(t, s), connectTo(t, s)
+		idle.listen()
+		half.listen()
+		half.Write([]byte{packets.Connect << 4, 50})
+		connected.connect(s, time.Hour, 0)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, p := range []*peer{idle, half, connected} {
+			p.wantClosedAfter(0)
+		}
+	})
+}
+
+func TestMessagesToTheDevice(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Server) {
+		p := connectTo(t, s)
+		p.connect(s, time.Hour, 0)
+		c := s.connection(testDevice)
+		if _, ok := c.takesMessages(); ok {
+			t.Error("takes messages before it subscribed")
+		}
+		p.Write(pack(t, &packets.SubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Subscribe, Qos: 1}, MessageID: 1, Topics: []string{"devices/+/messages/devicebound/#"}, Qoss: []byte{2}}))
+		<-p.read
+		if qos, ok := c.takesMessages(); !ok || qos != 1 {
+			t.Errorf("takes messages: %v at QoS %d, want QoS 1", ok, qos)
+		}
+		acked := make(chan int, maxUnacked)
+		var first, second uint16
+		for i := range maxUnacked {
+			id, ok := c.sendMessage(1, "%24.to=x", []byte("hello"), func() { acked <- i })
+			if !ok {
+				t.Fatalf("message %d is not taken", i)
+			}
+			switch i {
+			case 0:
+				first = id
+			case 1:
+				second = id
+			}
+		}
+		if _, ok := c.sendMessage(1, "%24.to=x", nil, nil); ok {
+			t.Error("one message too many is taken")
+		}
+		got := (<-p.read).(*packets.PublishPacket)
+		if got.MessageID != first || got.Qos != 1 || got.TopicName != "devices/d1/messages/devicebound/%24.to=x" || string(got.Payload) != "hello" {
+			t.Errorf("got %v", got)
+		}
+		c.forgetMessage(first)
+		for _, id := range []uint16{999, first, second} { // of which one is waited for
+			p.Write(pack(t, &packets.PubackPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Puback}, MessageID: id}))
+		}
+		if got := <-acked; got != 1 {
+			t.Errorf("message %d is acknowledged, want 1", got)
+		}
+		if _, ok := c.sendMessage(1, "", nil, func() {}); !ok {
+			t.Error("no room after an acknowledgement")
+		}
+		p.Close()
+		<-c.gone
+		if _, ok := c.sendMessage(0, "", nil, nil); ok {
+			t.Error("a message is taken after the end")
+		}
+	})
+}
+
+// stop ends listen without closing the connection.
+func (p *peer) stop() {
+	p.SetReadDeadline(longAgo)
+	<-p.closed
+}
