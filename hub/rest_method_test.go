@@ -1,8 +1,12 @@
 package hub_test
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub"
 )
@@ -56,4 +60,89 @@ func TestMethodsThatReachNoDevice(t *testing.T) {
 	}
 	h.do(call{method: "POST", path: "/twins/dev1/methods", body: `{"methodName":"m"}`, token: "-"}).
 		wantNested(t, 401, "IotHubUnauthorizedAccess", "401002", "Unauthorized", "null")
+}
+
+func TestMethodCarriesJSONByteForByte(t *testing.T) {
+	h := startREST(t, hub.Options{Now: time.Now})
+	d := dialTLS(t, h.Hub)
+	d.connect(h.Module("dev1", "mod1"))
+	d.subscribe(0, "$iothub/methods/POST/#")
+	for _, tt := range []struct{ name, body, sent, status, payload, want string }{
+		{"an object", `{"methodName":"m","payload":{ "a" : 1.50, "b":"<&>" }}`, `{ "a" : 1.50, "b":"<&>" }`, "200", `{"x" : 1e2}`, `{"status":200,"payload":{"x" : 1e2}}`},
+		{"none", `{"methodName":"m"}`, `null`, "200", ``, `{"status":200,"payload":null}`},
+		{"null", `{"MethodName":"m","Payload":null,"connectTimeoutInSeconds":0}`, `null`, "200", `null`, `{"status":200,"payload":null}`},
+		{"Python's empty text", `{"methodName":"m","payload":"","responseTimeoutInSeconds":null}`, `""`, "200", `"done"`, `{"status":200,"payload":"done"}`},
+		{"a status of the device's own", `{"methodName":"m","payload":[1],"responseTimeoutInSeconds":300,"connectTimeoutInSeconds":300}`, `[1]`, "501", `{}`, `{"status":501,"payload":{}}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d.t = t
+			done := h.begin(t.Context(), call{method: "POST", path: "/twins/dev1/modules/mod1/methods", body: tt.body})
+			p := receive[*packets.PublishPacket](d)
+			if string(p.Payload) != tt.sent {
+				t.Errorf("the device got %s, want %s", p.Payload, tt.sent)
+			}
+			d.publish("$iothub/methods/res/"+tt.status+"/?$rid="+ridOf(p), tt.payload)
+			if got := (<-done).want(t, 200, ""); got.Body != tt.want {
+				t.Errorf("the caller got %s, want %s", got.Body, tt.want)
+			}
+		})
+	}
+	done := h.begin(t.Context(), call{method: "POST", path: "/twins/dev1/modules/mod1/methods", body: `{"methodName":"m"}`})
+	d.publish("$iothub/methods/res/200/?$rid="+ridOf(receive[*packets.PublishPacket](d)), `{not JSON`)
+	if got := (<-done).want(t, 502, "").Header.Get("iothub-errorcode"); got != "InvalidResponseWhileProxying" {
+		t.Errorf("iothub-errorcode is %s", got)
+	}
+	metrics := h.doRaw(call{method: "GET", path: "/metrics", token: "-"}).Body
+	for _, want := range []string{`iotdm_hub_method_calls_total{status="200"} 5`, `iotdm_hub_method_calls_total{status="502"} 1`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+}
+
+func TestACallerThatGoesEndsItsCall(t *testing.T) {
+	h := startREST(t, hub.Options{Now: time.Now})
+	d := dialTLS(t, h.Hub)
+	d.connect(h.Device("dev1"))
+	d.subscribe(0, "$iothub/methods/POST/#")
+	ctx, cancel := context.WithCancel(t.Context())
+	h.begin(ctx, call{method: "POST", path: "/twins/dev1/methods", body: `{"methodName":"m","responseTimeoutInSeconds":300}`})
+	receive[*packets.PublishPacket](d)
+	ended := h.log.expect("status=499")
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the hub still waits for the device")
+	}
+}
+
+func TestConnectedDevicesShow(t *testing.T) {
+	h := startREST(t, hub.Options{Now: time.Now})
+	d := dialTLS(t, h.Hub)
+	d.connect(h.Device("dev1"))
+	for _, path := range []string{"/devices/dev1", "/twins/dev1"} {
+		if got := h.do(call{method: "GET", path: path}).text(t, "connectionState"); got != "Connected" {
+			t.Errorf("%s: connectionState is %s", path, got)
+		}
+	}
+	h.do(call{method: "GET", path: "/statistics/service"}).want(t, 200, `{"connectedDeviceCount":1}`)
+	if got := h.doRaw(call{method: "GET", path: "/metrics", token: "-"}).Body; !strings.Contains(got, "iotdm_hub_connected_devices 1") {
+		t.Error("/metrics does not count the device")
+	}
+	h.do(call{method: "PUT", path: "/devices/dev1", body: `{"status":"disabled"}`, header: map[string]string{"If-Match": "*"}}).want(t, 200, "")
+	d.wantClosed()
+}
+
+func TestDesiredPropertiesReachTheDeviceFromEveryRoute(t *testing.T) {
+	h := startREST(t, hub.Options{Now: time.Now})
+	d := dialTLS(t, h.Hub)
+	d.connect(h.Device("dev1"))
+	d.subscribe(0, "$iothub/twin/PATCH/properties/desired/#")
+	h.do(call{method: "PATCH", path: "/twins/dev1", body: `{"properties":{"desired":{"a":1,"b":null}}}`}).want(t, 200, "")
+	d.wantPublish("$iothub/twin/PATCH/properties/desired/?$version=2", `{"a":1,"b":null,"$version":2}`)
+	h.do(call{method: "PUT", path: "/twins/dev1", body: `{"properties":{"desired":{"c":"<"}}}`}).want(t, 200, "")
+	d.wantPublish("$iothub/twin/PATCH/properties/desired/?$version=3", `{"c":"<","$version":3}`)
+	h.do(call{method: "POST", path: "/devices", body: `[{"id":"dev1","importMode":"updateTwin","properties":{"desired":{"c":2}}}]`}).want(t, 200, "")
+	d.wantPublish("$iothub/twin/PATCH/properties/desired/?$version=4", `{"c":2,"$version":4}`)
 }

@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -27,6 +28,7 @@ type restHub struct {
 	t      testing.TB
 	client *http.Client
 	log    *logBuffer
+	now    func() time.Time
 }
 
 func startREST(t testing.TB, opt hub.Options) *restHub {
@@ -38,6 +40,7 @@ func startREST(t testing.TB, opt hub.Options) *restHub {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	h.now = opt.Now
 	h.Hub = hubtest.New(t, hubtest.WithOptions(opt))
 	transport := &http.Transport{TLSClientConfig: h.ClientTLS(), MaxIdleConnsPerHost: 64}
 	transport.TLSClientConfig.ServerName = h.HostName
@@ -55,7 +58,7 @@ func (h *restHub) token(policy string) string {
 	h.t.Helper()
 	for _, p := range h.Policies() {
 		if p.Name == policy {
-			return sign(h.t, "localhost", p.Name, p.PrimaryKey, restNow.Add(time.Hour))
+			return sign(h.t, "localhost", p.Name, p.PrimaryKey, h.now().Add(time.Hour))
 		}
 	}
 	h.t.Fatalf("there is no policy %s", policy)
@@ -95,13 +98,35 @@ func (h *restHub) do(c call) answer {
 // doRaw does not add an api-version.
 func (h *restHub) doRaw(c call) answer {
 	h.t.Helper()
+	a, err := h.try(context.Background(), c)
+	if err != nil {
+		h.t.Fatalf("%s %s: %v", c.method, c.path, err)
+	}
+	return a
+}
+
+// begin makes a call in the background. Its channel is closed without an
+// answer when there is none.
+func (h *restHub) begin(ctx context.Context, c call) <-chan answer {
+	done := make(chan answer, 1)
+	c.path += "?api-version=2021-04-12"
+	go func() {
+		defer close(done)
+		if a, err := h.try(ctx, c); err == nil {
+			done <- a
+		}
+	}()
+	return done
+}
+
+func (h *restHub) try(ctx context.Context, c call) (answer, error) {
 	var body io.Reader
 	if c.body != "" {
 		body = strings.NewReader(c.body)
 	}
-	req, err := http.NewRequest(c.method, "https://"+h.HTTPSAddr, body)
+	req, err := http.NewRequestWithContext(ctx, c.method, "https://"+h.HTTPSAddr, body)
 	if err != nil {
-		h.t.Fatal(err)
+		return answer{}, err
 	}
 	path, query, _ := strings.Cut(c.path, "?")
 	req.URL.Opaque = path // as it is, without Go's idea of encoding
@@ -119,14 +144,11 @@ func (h *restHub) doRaw(c call) answer {
 	}
 	resp, err := h.client.Do(req)
 	if err != nil {
-		h.t.Fatalf("%s %s: %v", c.method, c.path, err)
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		h.t.Fatalf("%s %s: %v", c.method, c.path, err)
-	}
-	return answer{resp.StatusCode, resp.Header, string(text)}
+	return answer{resp.StatusCode, resp.Header, string(text)}, err
 }
 
 // want checks the status and the body of an answer. In the wanted body "*"
@@ -174,22 +196,42 @@ func (a answer) text(t testing.TB, path string) string {
 	return s
 }
 
-// A logBuffer is a log that tests read while the hub writes it.
+// A logBuffer is a log that tests read, and wait for, while the hub writes it.
 type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	waits map[string]chan struct{} // closed when the log has the text
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.b.Write(p)
+	n, err := l.b.Write(p)
+	for text, written := range l.waits {
+		if strings.Contains(l.b.String(), text) {
+			close(written)
+			delete(l.waits, text)
+		}
+	}
+	return n, err
 }
 
 func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// expect returns a channel that is closed when text is logged from now on.
+func (l *logBuffer) expect(text string) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waits == nil {
+		l.waits = make(map[string]chan struct{})
+	}
+	l.b.Reset()
+	l.waits[text] = make(chan struct{})
+	return l.waits[text]
 }
 
 func TestPathsAreTakenAsClientsWriteThem(t *testing.T) {
