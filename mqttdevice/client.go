@@ -202,7 +202,7 @@ func (c *Client) Connect(ctx context.Context) error {
 // Close sends the answers of methods that are still running, disconnects, and returns when every
 // goroutine of the client has ended. New methods are not accepted any more. Handlers and calls have
 // five seconds to finish; then the context of the handlers is cancelled, and Close waits for them to
-// return. Close may be called more than once, and never fails.
+// return. So a handler must not call it. Close may be called more than once, and never fails.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true

@@ -65,13 +65,13 @@ type observed struct {
 
 // receiveDesired queues a notification.
 func (c *Client) receiveDesired(version int64, body []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	q := &c.desired
 	patch, err := twin.StripReadOnly(body)
 	if err != nil {
 		c.log.Warn("desired properties that are no JSON object", logVersion, version, logError, err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q := &c.desired
 	switch {
 	case err != nil, q.handler == nil, len(q.changes) >= maxDesired:
 		q.outdate()

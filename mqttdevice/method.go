@@ -51,15 +51,20 @@ func (c *Client) HandleMethod(name string, h MethodHandler) {
 	c.methods[name] = h
 }
 
-// receiveMethod starts the handler of a call.
 func (s *session) receiveMethod(name, rid string, payload []byte) {
+	if !s.startMethod(name, rid, payload) {
+		s.c.log.Warn("method dropped", logMethod, name, logRID, rid)
+	}
+}
+
+// startMethod starts the handler of a call. It reports false for a call that gets no answer.
+func (s *session) startMethod(name, rid string, payload []byte) bool {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A hub that has lost count must not make this program grow; it gets refusals, then silence.
+	// A hub that has lost count must not make this program grow: it gets refusals, then silence.
 	if c.closed || s.left || c.running >= 2*maxMethods {
-		c.log.Warn("method dropped", logMethod, name, logRID, rid)
-		return
+		return false
 	}
 	h := c.methods[name]
 	if h == nil {
@@ -75,10 +80,11 @@ func (s *session) receiveMethod(name, rid string, payload []byte) {
 		payload = []byte("null")
 	}
 	if !c.start(func() { s.runMethod(h, rid, Method{Name: name, Payload: payload}) }) {
-		return
+		return false
 	}
 	c.busy++
 	c.running++
+	return true
 }
 
 func (s *session) runMethod(h MethodHandler, rid string, m Method) {

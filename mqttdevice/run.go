@@ -57,7 +57,7 @@ func (c *Client) open(ctx context.Context, wait time.Duration, fatal func(error)
 		}
 		// What ends because ctx does tells less than the failure before it.
 		if ctx.Err() == nil || last == nil {
-			last = fmt.Errorf("connect to %s: %w", c.addr, err)
+			last = fmt.Errorf("connect %s to %s: %w", c.id, c.addr, err)
 		}
 		if ctx.Err() != nil {
 			break
@@ -65,10 +65,10 @@ func (c *Client) open(ctx context.Context, wait time.Duration, fatal func(error)
 		if fatal(err) {
 			return nil, last
 		}
-		wait = c.lost(last)
+		wait = c.failed(last)
 	}
 	if last == nil {
-		last = fmt.Errorf("connect to %s: not tried", c.addr)
+		last = fmt.Errorf("connect %s to %s: not tried", c.id, c.addr)
 	}
 	if errors.Is(last, ctx.Err()) {
 		return nil, last
@@ -76,8 +76,8 @@ func (c *Client) open(ctx context.Context, wait time.Duration, fatal func(error)
 	return nil, fmt.Errorf("%w: %w", last, ctx.Err())
 }
 
-// lost tells of a connection that broke or was not made, and returns how long to wait.
-func (c *Client) lost(reason error) time.Duration {
+// failed tells of a connection that broke or was not made, and returns how long to wait.
+func (c *Client) failed(reason error) time.Duration {
 	wait := backoff(c.attempt, reason)
 	c.attempt++
 	c.log.Warn("not connected", logError, reason, logRetry, wait)
@@ -107,7 +107,7 @@ func (c *Client) run(s *session) {
 		}
 		var wait time.Duration
 		if reason != nil {
-			wait = c.lost(reason)
+			wait = c.failed(reason)
 		}
 		var err error
 		if s, err = c.open(c.closing, wait, func(error) bool { return false }); err != nil {

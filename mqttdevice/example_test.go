@@ -1,0 +1,111 @@
+package mqttdevice_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/mqttdevice"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// A device that can be rebooted from afar, and reports the time of it. The hub here is one in this
+// process; with Azure IoT Hub, ConnectionString is all a device needs.
+func Example() {
+	h, conn, addr := exampleHub()
+	defer h.Close()
+	ctx := context.Background()
+
+	c, err := mqttdevice.New(mqttdevice.Options{
+		ConnectionString: conn,
+		Addr:             addr,
+		TLS:              &tls.Config{RootCAs: h.RootCAs()},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	c.HandleMethod("rebootDevice", func(ctx context.Context, m mqttdevice.Method) mqttdevice.Response {
+		reported := map[string]any{"rebootTime": time.Unix(1767225600, 0).UTC()}
+		if _, err := c.PatchReported(ctx, reported); err != nil {
+			return mqttdevice.Response{Status: 500, Payload: err.Error()}
+		}
+		return mqttdevice.Response{Status: 200, Payload: map[string]string{"Response": "rebooted"}}
+	})
+	if err := c.Connect(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	// What the service does.
+	answer, err := h.InvokeMethod(ctx, hub.ID{Device: "dev-1"}, hub.MethodCall{Name: "rebootDevice", ResponseTimeout: 30 * time.Second})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(answer.Status, string(answer.Payload))
+	twin, err := c.Twin(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(string(twin.Reported))
+	// Output:
+	// 200 {"Response":"rebooted"}
+	// {"rebootTime":"2026-01-01T00:00:00Z"}
+}
+
+// A program that follows its desired properties.
+func ExampleClient_HandleDesired() {
+	h, conn, addr := exampleHub()
+	defer h.Close()
+	c, err := mqttdevice.New(mqttdevice.Options{
+		ConnectionString: conn,
+		Addr:             addr,
+		TLS:              &tls.Config{RootCAs: h.RootCAs()},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	changes := make(chan mqttdevice.Desired)
+	c.HandleDesired(func(_ context.Context, d mqttdevice.Desired) { changes <- d })
+
+	change := hub.TwinChange{Desired: json.RawMessage(`{"interval":"5m"}`)}
+	if _, err := h.PatchTwin(hub.ID{Device: "dev-1"}, change, hub.Match{Any: true}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.Connect(context.Background()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	d := <-changes
+	fmt.Println("version", d.Version, string(d.Patch))
+	// Output: version 2 {"interval":"5m"}
+}
+
+// exampleHub starts a hub that knows the device dev-1.
+func exampleHub() (h *hub.Server, conn sas.ConnectionString, addr string) {
+	h, err := hub.New(hub.Options{})
+	if err != nil {
+		panic(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go h.ServeMQTTS(listener)
+	device, err := h.PutIdentity(hub.ID{Device: "dev-1"}, hub.IdentitySpec{}, hub.Match{})
+	if err != nil {
+		panic(err)
+	}
+	conn = sas.ConnectionString{HostName: "localhost", DeviceID: "dev-1", SharedAccessKey: device.Auth.SymmetricKey.Primary}
+	return h, conn, listener.Addr().String()
+}
