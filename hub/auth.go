@@ -55,7 +55,9 @@ func policiesByName(list []Policy) map[string]Policy {
 type grant struct {
 	expires time.Time // when the connection must end; zero never
 	scope   string    // "device", "module" or "hub": whose key it was
-	kind    string    // "sas", "x509Certificate"... as the auth method of an event names it
+	kind    string    // "sas" or "x509", as an event's auth method names it
+
+	generation string // of the identity
 
 	password string // the shared access signature, to check again when the identity changes
 	chain    []*x509.Certificate
@@ -111,7 +113,7 @@ func (s *Server) checkToken(host string, rec Identity, password string) (grant, 
 	if !t.Covers(host + rec.ID.path()) {
 		return grant{}, ErrUnauthorizedAccess.with("the token is for another resource")
 	}
-	g := grant{expires: t.Expiry.Add(sas.Skew), scope: "device", kind: "sas", password: password}
+	g := grant{expires: t.Expiry.Add(sas.Skew), scope: "device", kind: "sas", generation: rec.GenerationID, password: password}
 	if rec.Module != "" {
 		g.scope = "module"
 	}
@@ -151,7 +153,7 @@ func (s *Server) checkCertificate(rec Identity, chain []*x509.Certificate) (gran
 	if !rec.Auth.X509.matches(leaf) {
 		return grant{}, ErrUnauthorizedAccess.with("the client certificate has another thumbprint")
 	}
-	return grant{expires: leaf.NotAfter, scope: "device", kind: "x509", chain: chain}, nil
+	return grant{expires: leaf.NotAfter, scope: "device", kind: "x509", generation: rec.GenerationID, chain: chain}, nil
 }
 
 // matches reports whether cert has one of the thumbprints: SHA-1 or SHA-256 of

@@ -7,29 +7,29 @@ import (
 	"unicode/utf8"
 )
 
-// A property is one name and value of a message.
-type property struct {
+// A Property is one name and value of a message.
+type Property struct {
 	Name  string
 	Value string
-	Null  bool // the name stood alone, without "="
+	Null  bool // without a value, which is not the same as an empty one
 }
 
 // parseBag reads the property bag of a topic: name=value pairs with "&"
 // between them, percent-encoded. "+" is no space. A "?" in front and a "/"
 // behind are what some SDKs add. Of a repeated name the last value counts.
-func parseBag(bag string) ([]property, error) {
+func parseBag(bag string) ([]Property, error) {
 	bag = strings.TrimSuffix(strings.TrimPrefix(bag, "?"), "/")
 	if bag == "" {
 		return nil, nil
 	}
-	list := make([]property, 0, 1+strings.Count(bag, "&"))
+	list := make([]Property, 0, 1+strings.Count(bag, "&"))
 	at := make(map[string]int, cap(list))
 	for pair := range strings.SplitSeq(bag, "&") {
 		if pair == "" {
 			continue
 		}
 		name, value, found := strings.Cut(pair, "=")
-		p := property{Null: !found}
+		p := Property{Null: !found}
 		var err error
 		if p.Name, err = unescape(name); err != nil {
 			return nil, err
@@ -50,7 +50,7 @@ func parseBag(bag string) ([]property, error) {
 // appendBag appends properties as a topic carries them. Everything but letters,
 // digits and "-._~" is percent-encoded: SDKs split the topic at "/" and look
 // for "%24." at the beginning of a system property.
-func appendBag(b []byte, properties []property) []byte {
+func appendBag(b []byte, properties []Property) []byte {
 	for i, p := range properties {
 		if i > 0 {
 			b = append(b, '&')
@@ -119,8 +119,8 @@ func decodePercent(s string) (text string, ok bool) {
 // telemetry is a message from a device or module.
 type telemetry struct {
 	Body       []byte
-	System     []property // what the sender set, under the names that events carry
-	Properties []property // the application's
+	System     []Property // what the sender set, under the names that events carry
+	Properties []Property // the application's
 }
 
 // systemProperties gives the wire's names of system properties the names that
@@ -158,14 +158,14 @@ func newTelemetry(bag string, body []byte, retain, dup bool) (telemetry, error) 
 		case !system:
 			m.Properties = append(m.Properties, p)
 		case name != "":
-			m.System = append(m.System, property{Name: name, Value: p.Value})
+			m.System = append(m.System, Property{Name: name, Value: p.Value})
 		}
 	}
 	if retain {
-		m.Properties = append(m.Properties, property{Name: "mqtt-retain", Value: "true"})
+		m.Properties = append(m.Properties, Property{Name: "mqtt-retain", Value: "true"})
 	}
 	if dup {
-		m.Properties = append(m.Properties, property{Name: "mqtt-dup", Value: "true"})
+		m.Properties = append(m.Properties, Property{Name: "mqtt-dup", Value: "true"})
 	}
 	return m, nil
 }

@@ -10,18 +10,18 @@ import (
 func TestParseBag(t *testing.T) {
 	for _, tt := range []struct {
 		name, bag string
-		want      []property
+		want      []Property
 	}{
 		{"nothing", "", nil},
-		{"Python", "%24.mid=mid%201&%24.ct=application%2Fjson&a%20b=c%2Fd%26e%3Df", []property{{Name: "$.mid", Value: "mid 1"}, {Name: "$.ct", Value: "application/json"}, {Name: "a b", Value: "c/d&e=f"}}},
-		{"Java's literal dollar", "$.mid=1&a=b", []property{{Name: "$.mid", Value: "1"}, {Name: "a", Value: "b"}}},
-		{".NET's slash at the end", "%24.mid=1&a=b/", []property{{Name: "$.mid", Value: "1"}, {Name: "a", Value: "b"}}},
-		{"a question mark in front", "?a=b", []property{{Name: "a", Value: "b"}}},
-		{"null, empty and text", "p1&p2=&p3=a%20string", []property{{Name: "p1", Null: true}, {Name: "p2"}, {Name: "p3", Value: "a string"}}},
-		{"plus is no blank", "a=b+c", []property{{Name: "a", Value: "b+c"}}},
-		{"the last of two counts", "a=1&b=2&a=3", []property{{Name: "a", Value: "3"}, {Name: "b", Value: "2"}}},
-		{"a value with an equals sign", "a=b=c", []property{{Name: "a", Value: "b=c"}}},
-		{"doubled separators", "&&a=1&&", []property{{Name: "a", Value: "1"}}},
+		{"Python", "%24.mid=mid%201&%24.ct=application%2Fjson&a%20b=c%2Fd%26e%3Df", []Property{{Name: "$.mid", Value: "mid 1"}, {Name: "$.ct", Value: "application/json"}, {Name: "a b", Value: "c/d&e=f"}}},
+		{"Java's literal dollar", "$.mid=1&a=b", []Property{{Name: "$.mid", Value: "1"}, {Name: "a", Value: "b"}}},
+		{".NET's slash at the end", "%24.mid=1&a=b/", []Property{{Name: "$.mid", Value: "1"}, {Name: "a", Value: "b"}}},
+		{"a question mark in front", "?a=b", []Property{{Name: "a", Value: "b"}}},
+		{"null, empty and text", "p1&p2=&p3=a%20string", []Property{{Name: "p1", Null: true}, {Name: "p2"}, {Name: "p3", Value: "a string"}}},
+		{"plus is no blank", "a=b+c", []Property{{Name: "a", Value: "b+c"}}},
+		{"the last of two counts", "a=1&b=2&a=3", []Property{{Name: "a", Value: "3"}, {Name: "b", Value: "2"}}},
+		{"a value with an equals sign", "a=b=c", []Property{{Name: "a", Value: "b=c"}}},
+		{"doubled separators", "&&a=1&&", []Property{{Name: "a", Value: "1"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := parseBag(tt.bag)
@@ -47,8 +47,8 @@ func TestNewTelemetry(t *testing.T) {
 	}
 	want := telemetry{
 		Body:   []byte("body"),
-		System: []property{{Name: "message-id", Value: "1"}, {Name: "content-type", Value: "text"}, {Name: "iothub-operation", Value: "op"}},
-		Properties: []property{{Name: "$.diagid", Value: "7"}, {Name: "color", Value: "blue"}, {Name: "none", Null: true},
+		System: []Property{{Name: "message-id", Value: "1"}, {Name: "content-type", Value: "text"}, {Name: "iothub-operation", Value: "op"}},
+		Properties: []Property{{Name: "$.diagid", Value: "7"}, {Name: "color", Value: "blue"}, {Name: "none", Null: true},
 			{Name: "mqtt-retain", Value: "true"}, {Name: "mqtt-dup", Value: "true"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

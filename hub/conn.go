@@ -35,16 +35,18 @@ type conn struct {
 	heard atomic.Int64  // Unix nanoseconds of the last packet
 	gone  chan struct{} // closed when the connection has ended
 
-	mu       sync.Mutex // guards what follows; never held over I/O
-	reason   error      // why it ended or has to end; set once
-	open     bool       // CONNACK is queued, and others may send
-	filters  []subscription
-	calls    []pendingCall // direct methods in flight
-	messages []pendingMessage
-	lastID   uint16 // packet identifier of the last message
-	out      []byte // packets that wait to be written
-	writing  bool   // somebody is writing out
-	writers  sync.WaitGroup
+	mu        sync.Mutex // guards what follows; never held over I/O
+	reason    error      // why it ended or has to end; set once
+	open      bool       // CONNACK is queued, and others may send
+	filters   []subscription
+	calls     []pendingCall // direct methods in flight
+	messages  []pendingMessage
+	unstored  int           // telemetry that is not durable yet
+	allStored chan struct{} // closed when it is; nil if nobody waits
+	lastID    uint16        // packet identifier of the last message
+	out       []byte        // packets that wait to be written
+	writing   bool          // somebody is writing out
+	writers   sync.WaitGroup
 }
 
 // A pendingCall is a direct method that waits for the device's answer.
@@ -254,7 +256,12 @@ func (c *conn) sendLocked(qos byte, id uint16, topic string, payload []byte) {
 		return
 	}
 	c.out = appendPublish(c.outLocked(), qos, id, topic, payload)
-	if !c.writing {
+	c.writeLocked()
+}
+
+// writeLocked has somebody else than the caller write what is queued.
+func (c *conn) writeLocked() {
+	if !c.writing && len(c.out) > 0 {
 		c.writing = true
 		c.writers.Go(c.write)
 	}

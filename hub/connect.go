@@ -134,7 +134,7 @@ func newWill(id ID, p *packets.ConnectPacket) (*telemetry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("will: %w", err)
 	}
-	m.Properties = append(m.Properties, property{Name: "iothub-MessageType", Value: "Will"})
+	m.Properties = append(m.Properties, Property{Name: "iothub-MessageType", Value: "Will"})
 	return &m, nil
 }
 

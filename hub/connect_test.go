@@ -227,7 +227,7 @@ func TestConnectionEndsWhenItsTokenExpires(t *testing.T) {
 	cs := h.Device("d1")
 	d := dialTLS(t, h)
 	d.connect(cs, func(p *packets.ConnectPacket) {
-		p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(time.Second-sas.Skew))
+		p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(2*time.Second-sas.Skew))
 	})
 	d.wantClosed()
 }

@@ -31,6 +31,7 @@ const (
 	leafFile      = "server.pem" // the same of the server, ECDSA
 	rsaLeafFile   = "server-rsa.pem"
 	storeFolder   = "store"
+	eventFolder   = "events"
 	caFile        = "ca.pem"     // certificate of the CA
 	bundleFile    = "bundle.pem" // and those that the system trusts
 	folderMode    = 0o700
@@ -178,6 +179,7 @@ func systemRoots() []byte {
 }
 
 func (f *folder) storeDir() string        { return filepath.Join(f.dir, storeFolder) }
+func (f *folder) eventDir() string        { return filepath.Join(f.dir, eventFolder) }
 func (f *folder) policies() []Policy      { return f.list }
 func (f *folder) tlsConfig() *tls.Config  { return f.certs.config }
 func (f *folder) rootCAs() *x509.CertPool { return f.certs.pool() }

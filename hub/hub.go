@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -51,6 +52,16 @@ type Options struct {
 	// shared access signatures. Nil refuses their tokens.
 	Entra *Entra
 
+	// EventAge is how long events are kept, unless EventBytes, their size on
+	// disk, is reached before. 0 is one day, as on IoT Hub, and 1 GiB (64 MiB
+	// if there is no Data).
+	EventAge   time.Duration
+	EventBytes int64
+
+	// EventSources are the sources of the events that are kept, besides
+	// SourceTelemetry. Nil is all.
+	EventSources []EventSource
+
 	// Logger receives what an operator wants to know at level Info, and every
 	// packet and request at level Debug. Nil discards.
 	Logger *slog.Logger
@@ -70,12 +81,19 @@ type Server struct {
 	metrics *metrics
 	entra   *entra
 
+	events  *eventlog.Log
+	sources []EventSource
+	name    string // the hub's name in the events it makes
+	started uint64 // when, in 100 ns since the year 1601
+
 	policies map[string]Policy // by lower-cased name; read only
 
 	ctx    context.Context // ends when the server closes
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine the server starts
 	http   *http.Server
+
+	following context.Context // ends before requests are waited for
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
@@ -109,11 +127,19 @@ func New(opt Options) (*Server, error) {
 		f.close()
 		return nil, err
 	}
+	events, err := openEvents(f, opt)
+	if err != nil {
+		return nil, errors.Join(err, db.Close(), f.close())
+	}
 	s := &Server{
 		log:       opt.Logger,
 		now:       opt.Now,
 		folder:    f,
 		store:     db,
+		events:    events,
+		sources:   opt.EventSources,
+		name:      hubName(opt.HostNames),
+		started:   uint64(fileTime(opt.Now())),
 		names:     newHostNames(opt.HostNames),
 		policies:  policiesByName(f.policies()),
 		listeners: make(map[net.Listener]struct{}),
@@ -123,7 +149,11 @@ func New(opt Options) (*Server, error) {
 	s.links.init()
 	s.metrics = newMetrics(s)
 	s.http = s.newHTTPServer()
+	var stopFollowing context.CancelFunc
+	s.following, stopFollowing = context.WithCancel(s.ctx)
+	s.http.RegisterOnShutdown(stopFollowing)
 	s.goroutine(s.keepActivity)
+	s.goroutine(s.trimEvents)
 	return s, nil
 }
 
@@ -242,7 +272,7 @@ func (s *Server) Close() error {
 		s.links.closeAll(errHubClosed)
 		s.wg.Wait()
 		s.flushActivity()
-		s.closeErr = errors.Join(s.store.Close(), s.folder.close())
+		s.closeErr = errors.Join(s.events.Close(), s.store.Close(), s.folder.close())
 	})
 	return s.closeErr
 }

@@ -19,6 +19,7 @@ type links struct {
 	modules  map[string]map[ID]*conn // connected modules by device
 	watchers map[ID]map[chan struct{}]struct{}
 	activity map[ID]activity // of identities that disconnected since the last flush
+	changes  uint64          // counts connections made and ended
 }
 
 func (l *links) init() {
@@ -58,7 +59,10 @@ func (s *Server) attach(c *conn) error {
 		}
 		s.links.modules[c.id.Device][c.id] = c
 	}
+	s.links.changes++
+	change := s.links.changes
 	s.links.mu.Unlock()
+	s.linkChanged(c.id, true, change)
 	if before != nil {
 		before.end(errTakenOver)
 	}
@@ -78,10 +82,17 @@ func (s *Server) attach(c *conn) error {
 
 // detach forgets c. Another connection of the same identity is left alone.
 func (s *Server) detach(c *conn) {
+	if change := s.unlink(c); change != 0 {
+		s.linkChanged(c.id, false, change)
+	}
+}
+
+// unlink returns the number of the change, 0 if it is none.
+func (s *Server) unlink(c *conn) uint64 {
 	s.links.mu.Lock()
 	defer s.links.mu.Unlock()
 	if s.links.byID[c.id] != c {
-		return
+		return 0
 	}
 	delete(s.links.byID, c.id)
 	if c.id.Module != "" {
@@ -91,6 +102,8 @@ func (s *Server) detach(c *conn) {
 		}
 	}
 	s.links.activity[c.id] = activity{Changed: s.now(), Last: c.lastActivity()}
+	s.links.changes++
+	return s.links.changes
 }
 
 // recheckLinks ends the connections of id, and of its modules if it is a

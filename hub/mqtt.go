@@ -214,7 +214,7 @@ func (s *Server) finish(c *conn, err error) {
 	c.in.release()
 	reason := c.reason // set once, and by now it is
 	if c.will != nil && reason != errDisconnect && reason != errHubClosed {
-		if err := s.receiveTelemetry(c, *c.will); err != nil {
+		if err := s.receiveTelemetry(c.id, c.grant, c.model, *c.will, s.eventLost); err != nil {
 			s.log.Warn("a will was lost", logID, c.id.String(), logReason, err)
 		}
 	}

@@ -229,7 +229,9 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 	if err := writeIdentity(tx, i); err != nil {
 		return Identity{}, err
 	}
-	tx.Set(id.twinKey(), newTwin(id, now).encode())
+	t := newTwin(id, now)
+	tx.Set(id.twinKey(), t.encode())
+	tx.OnCommit(func() { s.identityChanged(id, "createDeviceIdentity", t) })
 	return i, nil
 }
 
@@ -397,6 +399,8 @@ func (s *Server) DeleteIdentity(id ID, m Match) error {
 }
 
 func (s *Server) deleteIdentity(tx *store.Tx, id ID) {
+	data, err := tx.Get(id.twinKey())
+	t, err := twinOf(id, data, err)
 	tx.Delete(id.identityKey())
 	tx.Delete(id.twinKey())
 	tx.Delete(id.activityKey())
@@ -406,7 +410,12 @@ func (s *Server) deleteIdentity(tx *store.Tx, id ID) {
 			tx.DeletePrefix([]byte(prefix + id.Device + "/"))
 		}
 	}
-	tx.OnCommit(func() { s.recheckLinks(id) })
+	tx.OnCommit(func() {
+		s.recheckLinks(id)
+		if err == nil {
+			s.identityChanged(id, "deleteDeviceIdentity", t)
+		}
+	})
 }
 
 // Devices calls fn with up to limit device identities in the order of their

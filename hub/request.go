@@ -18,10 +18,12 @@ func (s *Server) handle(c *conn, header byte, body []byte) error {
 	if err != nil {
 		return err
 	}
-	switch p := packet.(type) {
-	case *packets.PublishPacket:
+	if p, ok := packet.(*packets.PublishPacket); ok {
 		c.trace("PUBLISH", p.TopicName, len(p.Payload))
 		return s.handlePublish(c, p)
+	}
+	c.awaitStored()
+	switch p := packet.(type) {
 	case *packets.PubackPacket:
 		c.acknowledged(p.MessageID)
 		return nil
@@ -73,9 +75,7 @@ func (s *Server) handlePublish(c *conn, p *packets.PublishPacket) error {
 		if err != nil {
 			return err
 		}
-		if err := s.receiveTelemetry(c, m); err != nil {
-			return err
-		}
+		return s.handleTelemetry(c, m, p.Qos, p.MessageID)
 	case getTwin:
 		doc, err := s.DeviceTwin(c.id)
 		answer = s.twinAnswer(c, "200", r.rid, "", doc, err)
@@ -86,6 +86,7 @@ func (s *Server) handlePublish(c *conn, p *packets.PublishPacket) error {
 		c.answer(r.rid, newMethodAnswer(r.status, p.Payload))
 	}
 	if p.Qos == 1 {
+		c.awaitStored()
 		c.reply(appendAck(nil, packets.Puback, p.MessageID))
 	}
 	if answer != nil {
@@ -129,11 +130,54 @@ func twinErrorBody(e *Error, id requestID, now time.Time) []byte {
 	}{e.Code, id.trackingID(now), e.Text, twin.FormatTime(now)})
 }
 
-const maxMessageSize = 256 << 10
-
-func (s *Server) receiveTelemetry(_ *conn, m telemetry) error {
-	if m.size() > maxMessageSize {
-		return ErrMessageTooLarge
+// handleTelemetry takes a message and reads on before it is durable, so that a
+// device that sends many in a row waits for few fsyncs. Each is acknowledged
+// once it is, in the order in which they came.
+func (s *Server) handleTelemetry(c *conn, m telemetry, qos byte, id uint16) error {
+	c.storing(1)
+	err := s.receiveTelemetry(c.id, c.grant, c.model, m, func(err error) { c.stored(qos, id, err) })
+	if err != nil {
+		c.storing(-1)
 	}
-	return nil
+	return err
+}
+
+// storing counts telemetry that is not durable yet.
+func (c *conn) storing(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unstored += n
+}
+
+// stored acknowledges telemetry that has become durable. If it has not, the
+// connection ends, and the device sends the message again.
+func (c *conn) stored(qos byte, id uint16, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unstored--
+	if c.unstored == 0 && c.allStored != nil {
+		close(c.allStored)
+		c.allStored = nil
+	}
+	switch {
+	case err != nil:
+		c.endLocked(err)
+	case qos > 0 && c.reason == nil:
+		c.replyLocked(appendAck(nil, packets.Puback, id))
+		c.writeLocked()
+	}
+}
+
+// awaitStored returns when all telemetry is acknowledged: answers go out in the
+// order of what they answer.
+func (c *conn) awaitStored() {
+	c.mu.Lock()
+	if c.unstored == 0 {
+		c.mu.Unlock()
+		return
+	}
+	all := make(chan struct{})
+	c.allStored = all
+	c.mu.Unlock()
+	<-all
 }

@@ -51,6 +51,9 @@ type reply struct {
 	body   any         // []byte and json.RawMessage as they are, everything else as JSON
 	etag   string      // unquoted; empty for none
 	header http.Header // more headers
+
+	// stream writes the whole answer, instead of all others.
+	stream func(http.ResponseWriter)
 }
 
 // serveHTTP answers one request. The order of the checks is part of the
@@ -143,6 +146,13 @@ type exchange struct {
 }
 
 func (x *exchange) answer(rep reply) {
+	if rep.stream != nil {
+		x.sent = true
+		x.server.metrics.restRequest(http.StatusOK)
+		rep.stream(x.w)
+		x.log(slog.LevelDebug, http.StatusOK, nil)
+		return
+	}
 	var body []byte
 	switch b := rep.body.(type) {
 	case nil:

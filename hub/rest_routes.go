@@ -40,7 +40,7 @@ var (
 //
 // The rights are those of "Control access to IoT Hub with shared access
 // signatures", the actions those of "Control access to IoT Hub by using
-// Microsoft Entra ID".
+// Microsoft Entra ID". What begins with "iotdm" is this hub's own.
 var routes = []route{
 	{"GET", "devices", mayRead, "devices/read", (*Server).restListDevices, 0},
 	{"POST", "devices", mayWrite, "devices/write devices/delete", (*Server).restBulk, 0},
@@ -77,6 +77,8 @@ var routes = []route{
 	{"PATCH", "digitaltwins/{device}", mayServe, "twins/write", restUnavailable("digital twins are"), 0},
 	{"POST", "digitaltwins/{device}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), nested},
 	{"POST", "digitaltwins/{device}/components/{component}/commands/{name}", mayServe, "directMethods/invoke/action", restUnavailable("digital twins are"), nested},
+
+	{"GET", "iotdm/events", mayServe, "events/read", (*Server).restEvents, 0},
 
 	{"POST", "jobs/create", mayReadWrite, "jobs/write", (*Server).restCreateImportJob, 0},
 	{"GET", "jobs", mayReadWrite, "jobs/read", (*Server).restListImportJobs, 0},

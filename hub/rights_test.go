@@ -48,6 +48,7 @@ var rightsOfRoutes = map[string]needs{
 	"PATCH /digitaltwins/{device}":                                       {"ServiceConnect", "twins/write"},
 	"POST /digitaltwins/{device}/commands/{name}":                        {"ServiceConnect", "directMethods/invoke/action"},
 	"POST /digitaltwins/{device}/components/{component}/commands/{name}": {"ServiceConnect", "directMethods/invoke/action"},
+	"GET /iotdm/events":                                                  {"ServiceConnect", "events/read"},
 	"PUT /jobs/v2/{name}":                                                {"ServiceConnect", "jobs/write"},
 	"POST /jobs/v2/{name}/cancel":                                        {"ServiceConnect", "jobs/delete"},
 	"GET /jobs/v2/{name}":                                                {"ServiceConnect", "jobs/read"},

@@ -211,31 +211,40 @@ func (s *Server) ReplaceTwin(id ID, c TwinChange, m Match) (TwinView, error) {
 	return s.changeTwin(id, m, c.replace)
 }
 
-// A twinWrite changes a twin. The notice it returns is what the device is
-// told, if anything.
-type twinWrite func(t *twinRecord, now time.Time) (notice json.RawMessage, err error)
+// A twinWrite changes a twin and returns who is told what.
+type twinWrite func(t *twinRecord, now time.Time) (twinNotice, error)
 
-func (c TwinChange) patch(t *twinRecord, now time.Time) (notice json.RawMessage, err error) {
+// A twinNotice is what is told of a write of the service.
+type twinNotice struct {
+	device        json.RawMessage // to the device; nil is nothing
+	replaced      bool            // or patched, with these:
+	tags, desired json.RawMessage // nil is a section left alone
+}
+
+func (c TwinChange) patch(t *twinRecord, now time.Time) (notice twinNotice, err error) {
 	if len(c.Tags) > 0 {
 		if t.Tags, err = twin.MergeTags(t.Tags, c.Tags); err != nil {
-			return nil, err
+			return twinNotice{}, err
 		}
+		notice.tags = c.Tags
 	}
 	if len(c.Desired) == 0 {
-		return nil, nil
+		return notice, nil
 	}
 	patch, err := twin.StripReadOnly(c.Desired)
 	if err != nil {
-		return nil, err
+		return twinNotice{}, err
 	}
 	before := t.Desired.Version
 	if t.Desired, err = t.Desired.Patch(twin.Desired, patch, now); err != nil || t.Desired.Version == before {
-		return nil, err
+		return notice, err
 	}
-	return twin.WithVersion(patch, t.Desired.Version), nil
+	notice.desired = patch
+	notice.device = twin.WithVersion(patch, t.Desired.Version)
+	return notice, nil
 }
 
-func (c TwinChange) replace(t *twinRecord, now time.Time) (notice json.RawMessage, err error) {
+func (c TwinChange) replace(t *twinRecord, now time.Time) (notice twinNotice, err error) {
 	if len(c.Tags) == 0 {
 		c.Tags = json.RawMessage("{}")
 	}
@@ -243,16 +252,16 @@ func (c TwinChange) replace(t *twinRecord, now time.Time) (notice json.RawMessag
 		c.Desired = json.RawMessage("{}")
 	}
 	if t.Tags, err = twin.ReplaceTags(c.Tags); err != nil {
-		return nil, err
+		return twinNotice{}, err
 	}
 	doc, err := twin.StripReadOnly(c.Desired)
 	if err != nil {
-		return nil, err
+		return twinNotice{}, err
 	}
 	if t.Desired, err = t.Desired.Replace(twin.Desired, doc, now); err != nil {
-		return nil, err
+		return twinNotice{}, err
 	}
-	return t.Desired.Device(), nil
+	return twinNotice{device: t.Desired.Device(), replaced: true}, nil
 }
 
 func (s *Server) changeTwin(id ID, m Match, change twinWrite) (TwinView, error) {
@@ -285,7 +294,8 @@ func (s *Server) writeTwin(tx *store.Tx, id ID, m Match, change twinWrite) (Twin
 	if m.ETag != "" && m.ETag != t.etag() {
 		return TwinView{}, ErrPreconditionFailed.with("ETag mismatch for device ID '%s'", id.Device)
 	}
-	notice, err := change(&t, s.now())
+	now := s.now()
+	notice, err := change(&t, now)
 	if err != nil {
 		return TwinView{}, twinError(err)
 	}
@@ -294,11 +304,12 @@ func (s *Server) writeTwin(tx *store.Tx, id ID, m Match, change twinWrite) (Twin
 	tx.Set(id.twinKey(), t.encode())
 	tx.OnCommit(func() {
 		s.metrics.twinWrite("service")
-		if notice == nil {
+		s.twinWritten(id, t, notice, now)
+		if notice.device == nil {
 			return
 		}
 		if c := s.connection(id); c != nil {
-			c.sendDesired(t.Desired.Version, notice)
+			c.sendDesired(t.Desired.Version, notice.device)
 		}
 	})
 	return s.view(i, t), nil
@@ -342,12 +353,14 @@ func (s *Server) PatchReported(id ID, patch []byte, condition int64) (version in
 		if condition != AnyVersion && condition != t.Reported.Version {
 			return ErrPreconditionFailed.with("the version of the reported properties is %d, not %d", t.Reported.Version, condition)
 		}
-		if t.Reported, err = t.Reported.Patch(twin.Reported, patch, s.now()); err != nil {
+		now := s.now()
+		if t.Reported, err = t.Reported.Patch(twin.Reported, patch, now); err != nil {
 			return twinError(err)
 		}
 		t.Version++
 		version = t.Reported.Version
 		tx.Set(id.twinKey(), t.encode())
+		tx.OnCommit(func() { s.twinReported(id, t, patch, now) })
 		return nil
 	})
 	if err == nil {

@@ -1,0 +1,160 @@
+package hub
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/twin"
+)
+
+// The events that the hub itself makes are described in "Azure IoT Hub
+// non-telemetry event schemas". They are appended in the order of what they
+// report and are durable a moment later: a hub that is killed in that moment
+// loses the event of a change that it has acknowledged, but not the change.
+
+// hubName is the name of the hub among the names of its host, as in
+// "contoso" of "contoso.azure-devices.net".
+func hubName(hostNames []string) string {
+	for _, host := range hostNames {
+		if _, err := netip.ParseAddr(host); err != nil && host != "" {
+			name, _, _ := strings.Cut(host, ".")
+			return name
+		}
+	}
+	return "localhost"
+}
+
+// fileTime is the time in 100 ns since the year 1601.
+func fileTime(t time.Time) int64 {
+	const epoch = 116_444_736_000_000_000 // 1970
+	return epoch + t.UnixNano()/100
+}
+
+// notifies reports whether events of the source are wanted.
+func (s *Server) notifies(source EventSource) bool {
+	return s.sources == nil || slices.Contains(s.sources, source)
+}
+
+// notify appends an event about id.
+func (s *Server) notify(source EventSource, id ID, schema, operation string, at time.Time, body []byte) {
+	properties := []Property{
+		{Name: "hubName", Value: s.name},
+		{Name: "deviceId", Value: id.Device},
+		{Name: "operationTimestamp", Value: twin.FormatTime(at)},
+		{Name: "opType", Value: operation},
+		{Name: "iothub-message-schema", Value: schema},
+	}
+	if id.Module != "" {
+		properties = append(properties, Property{Name: "moduleId", Value: id.Module})
+	}
+	err := s.appendEvent(Event{
+		Source: source, From: id, Properties: properties, Body: body,
+		System: []Property{
+			{Name: "content-type", Value: "application/json"},
+			{Name: "content-encoding", Value: "utf-8"},
+			{Name: "correlation-id", Value: newRequestID().compact()},
+			{Name: "user-id", Value: s.name},
+		},
+	}, s.eventLost)
+	if err != nil {
+		s.eventLost(err)
+	}
+}
+
+// eventLost tells the operator of an event that could not be stored.
+func (s *Server) eventLost(err error) {
+	if err != nil {
+		s.log.Warn("an event was lost", logReason, err)
+	}
+}
+
+// linkChanged appends an event about a connection that was made or has ended.
+// The number orders such events even where their appends overtake each other;
+// it is 256 bits wide because the service's is.
+func (s *Server) linkChanged(id ID, connected bool, number uint64) {
+	if !s.notifies(SourceConnectionState) {
+		return
+	}
+	operation := "deviceDisconnected"
+	if connected {
+		operation = "deviceConnected"
+	}
+	body := fmt.Appendf(nil, `{"sequenceNumber":"%032X%032X"}`, s.started, number)
+	s.notify(SourceConnectionState, id, "deviceConnectionStateNotification", operation, s.now(), body)
+}
+
+// identityChanged appends an event about an identity that was created or
+// deleted with its twin t.
+func (s *Server) identityChanged(id ID, operation string, t twinRecord) {
+	if s.notifies(SourceDeviceLifecycle) {
+		s.notify(SourceDeviceLifecycle, id, "deviceLifecycleNotification", operation, s.now(), t.eventBody(id))
+	}
+}
+
+// eventBody prints the twin as events show it.
+func (t twinRecord) eventBody(id ID) []byte {
+	type properties struct {
+		Desired  json.RawMessage `json:"desired"`
+		Reported json.RawMessage `json:"reported"`
+	}
+	doc := struct {
+		DeviceID   string          `json:"deviceId"`
+		ModuleID   string          `json:"moduleId,omitempty"`
+		ETag       string          `json:"etag"`
+		Version    int64           `json:"version"`
+		Tags       json.RawMessage `json:"tags,omitempty"`
+		Properties properties      `json:"properties"`
+	}{
+		DeviceID: id.Device, ModuleID: id.Module, ETag: t.etag(), Version: t.Version,
+		Properties: properties{t.Desired.Service(), t.Reported.Service()},
+	}
+	if string(t.Tags) != "{}" {
+		doc.Tags = t.Tags
+	}
+	return mustMarshal(doc)
+}
+
+// twinWritten appends an event about a write of the service that left t.
+func (s *Server) twinWritten(id ID, t twinRecord, n twinNotice, at time.Time) {
+	if !s.notifies(SourceTwinChange) {
+		return
+	}
+	if n.replaced {
+		s.notify(SourceTwinChange, id, "twinChangeNotification", "replaceTwin", at, t.eventBody(id))
+		return
+	}
+	body := fmt.Appendf(nil, `{"version":%d`, t.Version)
+	if n.tags != nil {
+		body = fmt.Appendf(body, `,"tags":%s`, n.tags)
+	}
+	if n.desired != nil {
+		body = fmt.Appendf(body, `,"properties":{"desired":%s}`, patchWithMetadata(twin.Desired, n.desired, t.Desired.Version, at))
+	}
+	s.notify(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, append(body, '}'))
+}
+
+// twinReported appends an event about a patch of the device that left t.
+func (s *Server) twinReported(id ID, t twinRecord, patch []byte, at time.Time) {
+	if !s.notifies(SourceTwinChange) {
+		return
+	}
+	body := fmt.Appendf(nil, `{"version":%d,"properties":{"reported":%s}}`,
+		t.Version, patchWithMetadata(twin.Reported, patch, t.Reported.Version, at))
+	s.notify(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, body)
+}
+
+// patchWithMetadata returns a patch that was merged with the metadata of what
+// it names. Unlike the section, it shows what was removed.
+func patchWithMetadata(kind twin.Kind, patch []byte, version int64, at time.Time) json.RawMessage {
+	// Merged into nothing, it has just that metadata.
+	changed, err := twin.Section{Version: version - 1}.Patch(kind, patch, at)
+	if err != nil {
+		panic(fmt.Sprintf("a patch that was merged is refused: %v", err))
+	}
+	changed.Properties = patch
+	return changed.Service()
+}
