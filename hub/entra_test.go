@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,9 +37,16 @@ type authority struct {
 	keys map[string]*rsa.PrivateKey
 }
 
+// firstKey is shared by the tests, since making it takes a while.
+var firstKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 func newAuthority(t testing.TB) *authority {
 	a := &authority{t: t, file: filepath.Join(t.TempDir(), "keys.json"), keys: make(map[string]*rsa.PrivateKey)}
-	a.addKey("key-1")
+	key, err := firstKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.publish("key-1", key)
 	return a
 }
 
@@ -49,6 +57,11 @@ func (a *authority) addKey(id string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	a.publish(id, key)
+}
+
+func (a *authority) publish(id string, key *rsa.PrivateKey) {
+	a.t.Helper()
 	a.keys[id] = key
 	type jwk struct {
 		Type string `json:"kty"`
