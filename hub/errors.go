@@ -41,6 +41,7 @@ func (e *Error) with(format string, args ...any) *Error {
 
 // The hub's refusals: HTTP status, number and name.
 var (
+	ErrGenericBadRequest      = &Error{Status: 400, Code: 400000, Name: "GenericBadRequest", Text: "BadRequest"}
 	ErrInvalidProtocolVersion = &Error{Status: 400, Code: 400001, Name: "InvalidProtocolVersion", Text: "BadRequest"}
 	ErrInvalidOperation       = &Error{Status: 400, Code: 400003, Name: "InvalidOperation", Text: "BadRequest"}
 	ErrArgumentInvalid        = &Error{Status: 400, Code: 400004, Name: "ArgumentInvalid", Text: "BadRequest"}
@@ -70,12 +71,15 @@ var (
 	ErrMethodNotAllowed = &Error{Status: 405, Code: 405000, Name: "GenericMethodNotAllowed", Text: "Method not allowed"}
 
 	ErrDeviceAlreadyExists = &Error{Status: 409, Code: 409001, Name: "DeviceAlreadyExists", Text: "Conflict"}
+	ErrJobAlreadyExists    = &Error{Status: 409, Code: 409104, Name: "JobAlreadyExists", Text: "Conflict"}
 	ErrModuleAlreadyExists = &Error{Status: 409, Code: 409301, Name: "ModuleAlreadyExistsOnDevice", Text: "Conflict"}
 
 	ErrPreconditionFailed = &Error{Status: 412, Code: 412001, Name: "PreconditionFailed", Text: "PreconditionFailed"}
 
 	ErrMessageTooLarge = &Error{Status: 413, Code: 413001, Name: "MessageTooLarge", Text: "the message is too large"}
 	ErrTooManyModules  = &Error{Status: 413, Code: 413003, Name: "TooManyModulesOnDevice", Text: "a device may have at most 50 modules"}
+
+	ErrTooManyJobs = &Error{Status: 429, Code: 429004, Name: "ThrottlingMaxActiveJobCountExceeded", Text: "as many jobs are running as this hub allows. Wait until one has ended, or schedule the job for later"}
 
 	ErrServer = &Error{Status: 500, Code: 500001, Name: "ServerError", Text: "InternalServerError"}
 

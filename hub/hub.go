@@ -62,6 +62,9 @@ type Options struct {
 	// SourceTelemetry. Nil is all.
 	EventSources []EventSource
 
+	// MaxJobs is how many scheduled jobs run at a time. 0 is 10.
+	MaxJobs int
+
 	// Logger receives what an operator wants to know at level Info, and every
 	// packet and request at level Debug. Nil discards.
 	Logger *slog.Logger
@@ -78,6 +81,7 @@ type Server struct {
 	store   *store.DB
 	names   hostNames
 	links   links
+	jobs    jobs
 	metrics *metrics
 	entra   *entra
 
@@ -147,6 +151,10 @@ func New(opt Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.entra = principals
 	s.links.init()
+	s.jobs.init(s.ctx, opt.MaxJobs)
+	if err := s.loadJobs(); err != nil {
+		return nil, errors.Join(fmt.Errorf("load jobs: %w", err), events.Close(), db.Close(), f.close())
+	}
 	s.metrics = newMetrics(s)
 	s.http = s.newHTTPServer()
 	var stopFollowing context.CancelFunc
@@ -154,6 +162,7 @@ func New(opt Options) (*Server, error) {
 	s.http.RegisterOnShutdown(stopFollowing)
 	s.goroutine(s.keepActivity)
 	s.goroutine(s.trimEvents)
+	s.goroutine(s.scheduleJobs)
 	return s, nil
 }
 
@@ -250,6 +259,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.Close()
 	}
 	s.mu.Unlock()
+	s.drainJobs(ctx)
 	err := s.http.Shutdown(ctx)
 	if cerr := s.Close(); err == nil {
 		err = cerr

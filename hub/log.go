@@ -3,6 +3,7 @@ package hub
 // Keys of the hub's log lines.
 const (
 	logID       = "id"       // "device" or "device/module"
+	logJob      = "job"      // id of a scheduled job
 	logMethod   = "method"   // direct method name
 	logRID      = "rid"      // request id of a twin operation or direct method
 	logStatus   = "status"   // HTTP status, or the device's status of a direct method

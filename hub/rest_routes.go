@@ -85,10 +85,10 @@ var routes = []route{
 	{"GET", "jobs/{name}", mayReadWrite, "jobs/read", (*Server).restGetImportJob, 0},
 	{"DELETE", "jobs/{name}", mayReadWrite, "jobs/delete", (*Server).restGetImportJob, 0},
 
-	{"GET", "jobs/v2/query", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), 0},
-	{"GET", "jobs/v2/{name}", mayServe, "jobs/read", restUnavailable("scheduled jobs are"), 0},
-	{"PUT", "jobs/v2/{name}", mayServe, "jobs/write", restUnavailable("scheduled jobs are"), 0},
-	{"POST", "jobs/v2/{name}/cancel", mayServe, "jobs/delete", restUnavailable("scheduled jobs are"), 0},
+	{"GET", "jobs/v2/query", mayServe, "jobs/read", (*Server).restListJobs, 0},
+	{"GET", "jobs/v2/{name}", mayServe, "jobs/read", (*Server).restGetJob, 0},
+	{"PUT", "jobs/v2/{name}", mayServe, "jobs/write", (*Server).restPutJob, 0},
+	{"POST", "jobs/v2/{name}/cancel", mayServe, "jobs/delete", (*Server).restCancelJob, 0},
 
 	{"POST", "configurations/testQueries", mayReadOrServe, "configurations/testQueries/action", restUnavailable("configurations are"), 0},
 	{"GET", "configurations", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), 0},

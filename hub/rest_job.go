@@ -1,0 +1,221 @@
+package hub
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/twin"
+)
+
+// maxJobBody leaves room around a payload, or a twin patch, of the largest
+// size.
+const maxJobBody = maxMethodPayload + 32<<10
+
+// A jobMethodDoc is the direct method of a job in JSON.
+type jobMethodDoc struct {
+	Name            string          `json:"methodName"`
+	Payload         json.RawMessage `json:"payload,omitempty"`
+	ResponseTimeout *int64          `json:"responseTimeoutInSeconds,omitempty"`
+	ConnectTimeout  *int64          `json:"connectTimeoutInSeconds,omitempty"`
+}
+
+// A jobTwinDoc is the twin patch of a job in JSON.
+type jobTwinDoc struct {
+	ETag       string             `json:"etag"`
+	Tags       json.RawMessage    `json:"tags,omitempty"`
+	Properties *jobTwinProperties `json:"properties,omitempty"`
+}
+
+type jobTwinProperties struct {
+	Desired json.RawMessage `json:"desired,omitempty"`
+}
+
+// A jobDoc is the document of a job. The Java SDK wants jobId, type and status
+// always.
+type jobDoc struct {
+	ID         string         `json:"jobId"`
+	Created    string         `json:"createdTime"`
+	Start      string         `json:"startTime"`
+	End        string         `json:"endTime,omitempty"`
+	MaxTime    int64          `json:"maxExecutionTimeInSeconds"`
+	Type       JobType        `json:"type"`
+	Method     *jobMethodDoc  `json:"cloudToDeviceMethod,omitempty"`
+	Twin       *jobTwinDoc    `json:"updateTwin,omitempty"`
+	Condition  string         `json:"queryCondition"`
+	Status     JobStatus      `json:"status"`
+	Failure    string         `json:"failureReason,omitempty"`
+	Statistics *JobStatistics `json:"deviceJobStatistics,omitempty"`
+}
+
+func newJobDoc(job Job) jobDoc {
+	doc := jobDoc{
+		ID: job.ID, Created: twin.FormatTime(job.Created), Start: twin.FormatTime(job.Start), MaxTime: int64(job.MaxTime / time.Second),
+		Type: job.Type, Condition: job.Condition, Status: job.Status, Failure: job.FailureReason, Statistics: job.Statistics,
+	}
+	if !job.Ended.IsZero() {
+		doc.End = twin.FormatTime(job.Ended)
+	}
+	if m := job.Method; m != nil {
+		response, connect := int64(m.ResponseTimeout/time.Second), int64(m.ConnectTimeout/time.Second)
+		doc.Method = &jobMethodDoc{Name: m.Name, Payload: m.Payload, ResponseTimeout: &response, ConnectTimeout: &connect}
+	}
+	if t := job.Twin; t != nil {
+		doc.Twin = &jobTwinDoc{ETag: "*", Tags: present(t.Tags)}
+		if desired := present(t.Desired); desired != nil {
+			doc.Twin.Properties = &jobTwinProperties{Desired: desired}
+		}
+	}
+	return doc
+}
+
+func (s *Server) restPutJob(r *restRequest) (reply, error) {
+	var in struct {
+		ID     string `json:"jobId"`
+		Type   string `json:"type"`
+		Method *struct {
+			jobMethodDoc
+			// Timeout is what the preview of the service called the response
+			// timeout, and the Node SDK's tests still do.
+			Timeout *int64 `json:"timeoutInSeconds"`
+		} `json:"cloudToDeviceMethod"`
+		Twin *struct {
+			ETag string `json:"etag"`
+			twinInput
+		} `json:"updateTwin"`
+		Condition string          `json:"queryCondition"`
+		Start     json.RawMessage `json:"startTime"`
+		MaxTime   *int64          `json:"maxExecutionTimeInSeconds"`
+	}
+	if err := r.decodeUpTo(maxJobBody, &in); err != nil {
+		return reply{}, err
+	}
+	if in.ID != "" && in.ID != r.name {
+		return reply{}, ErrArgumentInvalid.with("jobId in the body is not the one of the path")
+	}
+	start, err := jobStart(in.Start)
+	if err != nil {
+		return reply{}, err
+	}
+	spec := JobSpec{ID: r.name, Type: JobType(in.Type), Condition: in.Condition, Start: start, MaxTime: seconds(in.MaxTime, 0)}
+	if m := in.Method; m != nil {
+		if m.ResponseTimeout == nil {
+			m.ResponseTimeout = m.Timeout
+		}
+		spec.Method = &MethodCall{
+			Name: m.Name, Payload: m.Payload,
+			ResponseTimeout: seconds(m.ResponseTimeout, DefaultResponseTimeout),
+			ConnectTimeout:  seconds(m.ConnectTimeout, 0),
+		}
+	}
+	if t := in.Twin; t != nil {
+		if spec.Type == JobTwin && t.ETag != "*" {
+			return reply{}, ErrArgumentInvalid.with("Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job type is a force update, which only accepts '*' as the Etag.")
+		}
+		change := t.change()
+		spec.Twin = &change
+	}
+	job, err := s.CreateJob(spec)
+	return reply{body: newJobDoc(job)}, err
+}
+
+// jobStart reads a start time. SDKs send null, "" and a time without a zone,
+// which is in UTC.
+func jobStart(member json.RawMessage) (time.Time, error) {
+	var text *string
+	if len(member) > 0 && json.Unmarshal(member, &text) != nil {
+		return time.Time{}, ErrArgumentInvalid.with("startTime must be a time such as 2026-01-04T15:53:00Z")
+	}
+	if text == nil || *text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04:05.999999999-0700"} {
+		if t, err := time.Parse(layout, *text); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, ErrArgumentInvalid.with("startTime '%s' must be a time such as 2026-01-04T15:53:00Z", clip(*text))
+}
+
+func (s *Server) restGetJob(r *restRequest) (reply, error) {
+	job, err := s.Job(r.name)
+	return reply{body: newJobDoc(job)}, err
+}
+
+func (s *Server) restCancelJob(r *restRequest) (reply, error) {
+	job, err := s.CancelJob(r.name)
+	return reply{body: newJobDoc(job)}, err
+}
+
+// maxJobPage is how many jobs a page has at most, which is also the default.
+const maxJobPage = 100
+
+// restListJobs answers GET /jobs/v2/query. The page size and the continuation
+// are in headers, or in the query string as the first documentation had it.
+func (s *Server) restListJobs(r *restRequest) (reply, error) {
+	query := r.URL.Query()
+	either := func(header, parameter string) string {
+		if v := r.Header.Get(header); v != "" {
+			return v
+		}
+		return query.Get(parameter)
+	}
+	filter, err := jobFilter(query.Get("jobType"), query.Get("jobStatus"))
+	if err != nil {
+		return reply{}, err
+	}
+	size := maxJobPage
+	if text := either("x-ms-max-item-count", "pageSize"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return reply{}, ErrArgumentInvalid.with("the page size must be a number from 1")
+		}
+		size = min(n, size)
+	}
+	after, err := base64.URLEncoding.DecodeString(either("x-ms-continuation", "continuationToken"))
+	if err != nil {
+		return reply{}, ErrArgumentInvalid.with("the continuation token is not one of this hub")
+	}
+	list := make([]jobDoc, 0, size)
+	header := http.Header{"X-Ms-Item-Type": {"JobResponse"}}
+	err = s.Jobs(filter, string(after), func(job Job) error {
+		if len(list) == size {
+			header.Set("x-ms-continuation", base64.URLEncoding.EncodeToString([]byte(list[size-1].ID)))
+			return store.ErrStop
+		}
+		list = append(list, newJobDoc(job))
+		return nil
+	})
+	return reply{body: list, header: header}, err
+}
+
+// jobFilter reads the filter of a list of jobs. SDKs differ in the case: the C#
+// one sends the names of its enumerations.
+func jobFilter(kind, status string) (f JobFilter, err error) {
+	if kind != "" {
+		if f.Type, err = oneOf("jobType", kind, JobMethod, JobTwin); err != nil {
+			return f, err
+		}
+	}
+	if strings.EqualFold(status, "enqueued") {
+		status = string(JobQueued) // the service has two words for it
+	}
+	if status != "" {
+		f.Status, err = oneOf("jobStatus", status, JobQueued, JobScheduled, JobRunning, JobCompleted, JobFailed, JobCancelled)
+	}
+	return f, err
+}
+
+// oneOf returns the value that text is, whatever its case.
+func oneOf[T ~string](name, text string, values ...T) (T, error) {
+	for _, v := range values {
+		if strings.EqualFold(string(v), text) {
+			return v, nil
+		}
+	}
+	return "", ErrArgumentInvalid.with("%s '%s' is unknown", name, clip(text))
+}

@@ -1,0 +1,142 @@
+package hub_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/iotdm/iotdm/hub"
+)
+
+const twinJobBody = `{"jobId":"job-1","type":"scheduleUpdateTwin","updateTwin":{"deviceId":null,"etag":"*","tags":{"ring":"2"},"properties":{"desired":{"rate":10,"old":null},"reported":{}},"version":null},` +
+	`"queryCondition":"*","startTime":"2026-03-14T09:26:53.000Z","maxExecutionTimeInSeconds":120}`
+
+func TestJobsOverREST(t *testing.T) {
+	h := startREST(t, hub.Options{})
+	h.do(call{method: "PUT", path: "/devices/dev1", body: `{}`}).want(t, 200, "")
+	doc := func(end, status, statistics string) string {
+		return `{"jobId":"job-1","createdTime":"2026-03-14T09:26:53.5897932Z","startTime":"2026-03-14T09:26:53Z",` + end + `"maxExecutionTimeInSeconds":120,"type":"scheduleUpdateTwin",` +
+			`"updateTwin":{"etag":"*","tags":{"ring":"2"},"properties":{"desired":{"rate":10,"old":null}}},"queryCondition":"[*]","status":"` + status + `"` + statistics + `}`
+	}
+	same := func(a answer, body string) {
+		t.Helper()
+		if diff := cmp.Diff(strings.Replace(body, "[*]", "*", 1), a.want(t, 200, "").Body); diff != "" {
+			t.Errorf("body (-want +got):\n%s", diff)
+		}
+	}
+	same(h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: twinJobBody}), doc("", "queued", ""))
+	waitJob(t, h.Server, "job-1")
+	done := doc(`"endTime":"2026-03-14T09:26:53.5897932Z",`, "completed", `,"deviceJobStatistics":{"deviceCount":1,"failedCount":0,"succeededCount":1,"runningCount":0,"pendingCount":0}`)
+	same(h.do(call{method: "GET", path: "/jobs/v2/job-1"}), done)
+	h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: twinJobBody}).wantError(t, 409, "JobAlreadyExists", "A job with ID 'job-1' already exists.")
+	h.do(call{method: "POST", path: "/jobs/v2/job-1/cancel"}).wantError(t, 400, "InvalidOperation", "job 'job-1' is completed already")
+	h.do(call{method: "GET", path: "/jobs/v2/job-2"}).wantError(t, 404, "JobNotFound", "job-2")
+	h.do(call{method: "POST", path: "/jobs/v2/job-2/cancel", body: "{}"}).wantError(t, 404, "JobNotFound", "job-2")
+
+	later := strings.NewReplacer("job-1", "job-2", "2026-03-14", "2026-03-15").Replace(twinJobBody)
+	if got := h.do(call{method: "PUT", path: "/jobs/v2/job-2", body: later}).text(t, "status"); got != "queued" {
+		t.Errorf("a new job for later is %s, want queued", got)
+	}
+	if got := h.do(call{method: "GET", path: "/jobs/v2/job-2"}).text(t, "status"); got != "scheduled" {
+		t.Errorf("a job for later is %s, want scheduled", got)
+	}
+	if got := h.do(call{method: "POST", path: "/jobs/v2/job-2/cancel", body: `""`}).want(t, 200, "").text(t, "status"); got != "cancelled" {
+		t.Errorf("a cancelled job is %s", got)
+	}
+	a := h.do(call{method: "GET", path: "/jobs/v2/query?jobType=ScheduleUpdateTwin&jobStatus=Completed&api-version=2021-04-12"})
+	same(a, "["+done+"]")
+	if got := a.Header.Get("x-ms-item-type"); got != "JobResponse" {
+		t.Errorf("x-ms-item-type is %q", got)
+	}
+	h.do(call{method: "GET", path: "/jobs/v2/query?jobStatus=running&api-version=2021-04-12"}).want(t, 200, "[]")
+	h.do(call{method: "GET", path: "/jobs/v2/query", token: h.token("registryReadWrite")}).wantError(t, 401, "IotHubUnauthorizedAccess", "Unauthorized")
+}
+
+func TestJobListHasPages(t *testing.T) {
+	h := startREST(t, hub.Options{})
+	for n := range 5 {
+		spec := twinJob(fmt.Sprint("job-", n), "*", `{"a":1}`)
+		spec.Start = restNow.Add(time.Hour)
+		createJob(t, h.Server, spec)
+	}
+	for name, next := range map[string]func(token string) call{
+		"in headers": func(token string) call {
+			return call{method: "GET", path: "/jobs/v2/query", header: map[string]string{"x-ms-max-item-count": "2", "x-ms-continuation": token}}
+		},
+		"in the query string": func(token string) call {
+			return call{method: "GET", path: "/jobs/v2/query?pageSize=2&continuationToken=" + token + "&api-version=2021-04-12"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var pages []int
+			for token := ""; len(pages) == 0 || token != ""; {
+				a := h.do(next(token)).want(t, 200, "")
+				pages = append(pages, strings.Count(a.Body, `"jobId"`))
+				token = a.Header.Get("x-ms-continuation")
+			}
+			if diff := cmp.Diff([]int{2, 2, 1}, pages); diff != "" {
+				t.Errorf("jobs per page (-want +got):\n%s", diff)
+			}
+		})
+	}
+	for query, text := range map[string]string{
+		"pageSize=0": "the page size must be a number from 1", "pageSize=x": "the page size must be a number from 1",
+		"continuationToken=*": "the continuation token is not one of this hub",
+		"jobType=import":      "jobType 'import' is unknown", "jobStatus=tired": "jobStatus 'tired' is unknown",
+	} {
+		h.do(call{method: "GET", path: "/jobs/v2/query?" + query + "&api-version=2021-04-12"}).wantError(t, 400, "ArgumentInvalid", text)
+	}
+}
+
+func TestBadJobsOverREST(t *testing.T) {
+	h := startREST(t, hub.Options{})
+	for name, tt := range map[string]struct{ body, code, text string }{
+		"an etag that is not *":       {strings.Replace(twinJobBody, `"etag":"*"`, `"etag":"AAAAAAAAAAE="`, 1), "ArgumentInvalid", "Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job type is a force update, which only accepts '*' as the Etag."},
+		"no etag":                     {strings.Replace(twinJobBody, `"etag":"*",`, ``, 1), "ArgumentInvalid", "Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job type is a force update, which only accepts '*' as the Etag."},
+		"another id":                  {strings.Replace(twinJobBody, `job-1`, `job-2`, 1), "ArgumentInvalid", "jobId in the body is not the one of the path"},
+		"a type of the preview":       {strings.Replace(twinJobBody, `scheduleUpdateTwin`, `scheduleTwinUpdate`, 1), "GenericBadRequest", "job type 'scheduleTwinUpdate' must be scheduleDeviceMethod or scheduleUpdateTwin"},
+		"a start that is no time":     {strings.Replace(twinJobBody, `2026-03-14T09:26:53.000Z`, `tomorrow`, 1), "ArgumentInvalid", "startTime 'tomorrow' must be a time such as 2026-01-04T15:53:00Z"},
+		"a start that is a number":    {strings.Replace(twinJobBody, `"2026-03-14T09:26:53.000Z"`, `5`, 1), "ArgumentInvalid", "startTime must be a time such as 2026-01-04T15:53:00Z"},
+		"a negative time to run":      {strings.Replace(twinJobBody, `:120`, `:-1`, 1), "ArgumentInvalid", "maxExecutionTimeInSeconds must be within [0; 2592000]."},
+		"no condition":                {strings.Replace(twinJobBody, `"queryCondition":"*",`, ``, 1), "ArgumentInvalid", "queryCondition is required. '*' is all devices"},
+		"no body":                     {"", "ArgumentNull", "BadRequest"},
+		"a condition of another type": {strings.Replace(twinJobBody, `"queryCondition":"*"`, `"queryCondition":{}`, 1), "ArgumentInvalid", "queryCondition must not be of type object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: tt.body}).want(t, 400, "")
+			if want := "ErrorCode:" + tt.code + ";" + tt.text; a.text(t, "Message") != want {
+				t.Errorf("Message is %s, want %s", a.text(t, "Message"), want)
+			}
+		})
+	}
+	long := strings.Replace(twinJobBody, `"queryCondition":"*"`, `"queryCondition":"`+strings.Repeat("x", 8193)+`"`, 1)
+	if got := h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: long}).want(t, 412, "").Header.Get("iothub-errorcode"); got != "PreconditionFailed" {
+		t.Errorf("a condition that is too long: %s", got)
+	}
+}
+
+func TestMethodJobOverREST(t *testing.T) {
+	h := startREST(t, hub.Options{Now: time.Now})
+	respond(t, h.Hub, "dev1", 200, `{"ok":true}`, nil)
+	var token string // h.token's is of another time
+	for _, p := range h.Policies() {
+		if p.Name == "service" {
+			token = sign(t, "localhost", "service", p.PrimaryKey, time.Now().Add(time.Hour))
+		}
+	}
+	body := `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot","payload":"now","timeoutInSeconds":7},"queryCondition":"*","startTime":"","maxExecutionTimeInSeconds":0}`
+	a := h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: body, token: token}).want(t, 200, "")
+	for path, want := range map[string]string{
+		"cloudToDeviceMethod.methodName": "reboot", "cloudToDeviceMethod.payload": "now", "cloudToDeviceMethod.responseTimeoutInSeconds": "7",
+		"cloudToDeviceMethod.connectTimeoutInSeconds": "0", "maxExecutionTimeInSeconds": "3600", "status": "queued",
+	} {
+		if got := fmt.Sprint(a.field(t, path)); got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+	waitJob(t, h.Server, "job-1")
+	wantOutcomes(t, h.Server, "job-1", map[string]string{"dev1": `completed 200 {"ok":true}`})
+}
