@@ -2,9 +2,17 @@ package mqttdevice_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"runtime"
 	"strings"
@@ -279,6 +287,49 @@ func TestRealHubRestarts(t *testing.T) {
 	await(t, events, mqttdevice.Connected)
 	if got, err := invoke(t, h, hub.ID{Device: "dev-1"}, "echo", "1"); err != nil || got != "201 1" {
 		t.Errorf("method after the restart: %q, error %v, want 201 1", got, err)
+	}
+}
+
+func TestCertificateInsteadOfAKey(t *testing.T) {
+	h := hubtest.New(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "dev-1"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thumbprint := fmt.Sprintf("%x", sha256.Sum256(der))
+	auth := hub.Authentication{Type: hub.AuthSelfSigned, X509: hub.X509Thumbprint{Primary: &thumbprint}}
+	if _, err := h.PutIdentity(hub.ID{Device: "dev-1"}, hub.IdentitySpec{Auth: auth}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	config := h.ClientTLS()
+	config.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+	for _, tls12 := range []bool{false, true} {
+		if tls12 {
+			config.MaxVersion = tls.VersionTLS12
+		}
+		c, err := mqttdevice.New(mqttdevice.Options{
+			ConnectionString: sas.ConnectionString{HostName: h.HostName, DeviceID: "dev-1", X509: true},
+			Addr:             h.MQTTSAddr,
+			TLS:              config,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		connect(t, c)
+		if _, err := c.Twin(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
