@@ -77,6 +77,8 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Ms-Request-Id"] = []string{x.id.String()}
 	w.Header()["Server"] = []string{"iotdm"}
 	w.Header()["Vary"] = []string{"Origin"}
+	// By the hub's clock, not the machine's: clients find out by it that theirs is off.
+	w.Header()["Date"] = []string{s.now().UTC().Format(http.TimeFormat)}
 	defer x.rescue()
 	if r.Header.Get("Origin") != "" {
 		allowBrowser(w.Header())
