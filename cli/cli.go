@@ -1,9 +1,67 @@
-// Package cli is the command line of iotdm.
+// Package cli is the command line of iotdm: a device, a service client and a
+// hub behind one program.
+//
+// Every command is three parts in one file: its flags, which fill a struct of
+// options; one check of that struct; and one function that does the work and
+// knows nothing of flags. What all commands share has a file of its own:
+// arguments.go (how a command line is read), target.go (which hub), output.go
+// (how results are printed) and failure.go (how a command fails).
 package cli
 
-import "io"
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
 
-// Main runs the command line args and returns the exit status.
+	urfave "github.com/urfave/cli/v2"
+)
+
+// Main runs the command line args, of which the first is the program's own
+// name, and returns the exit status: 0 done, 1 failed, 2 wrong usage, 3 not
+// found or not online, 4 not authorized, 5 timed out. Results go to out and
+// everything else to errOut. An interrupt or SIGTERM ends the command cleanly;
+// a second one ends the process.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
-	return 2
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	s := streams{in: in, out: out, errOut: errOut}
+	app := newApp(s)
+	err := app.RunContext(ctx, arrange(app.Commands, args))
+	if _, explained := errors.AsType[*failure](err); err != nil && ctx.Err() != nil && !explained {
+		err = failf(statusFailed, "interrupted")
+	}
+	return report(s, err)
+}
+
+func newApp(s streams) *urfave.App {
+	commands := []*urfave.Command{
+		demoCommand(s),
+		hubCommands(s),
+		deviceCommands(s),
+		serviceCommands(s),
+		sasCommands(s),
+		completionCommand(s),
+		versionCommand(s),
+	}
+	return &urfave.App{
+		Name:                 "iotdm",
+		HelpName:             "iotdm",
+		Usage:                "manage devices through IoT Hub: a device, a service client and a hub",
+		UsageText:            "iotdm COMMAND [flags]",
+		Description:          "Start with \"iotdm demo\": it shows a device, a service and a hub at work.",
+		HideVersion:          true,
+		EnableBashCompletion: true,
+		Reader:               s.in,
+		Writer:               s.out,
+		ErrWriter:            s.errOut,
+		Commands:             commands,
+		Action:               helpOrUnknown(commands),
+		OnUsageError:         usageError,
+		ExitErrHandler:       func(*urfave.Context, error) {}, // Main alone decides the exit status
+	}
 }

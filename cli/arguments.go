@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// azSpellings are flags as "az iot hub" and its users write them, beside ours.
+// A spelling only counts for a command that has our flag and not theirs.
+var azSpellings = map[string]string{
+	"login":                  "connection-string",
+	"l":                      "connection-string",
+	"device-id":              "device",
+	"module-id":              "module",
+	"method-name":            "method",
+	"mn":                     "method",
+	"method-payload":         "payload",
+	"mp":                     "payload",
+	"to":                     "timeout",
+	"method-timeout":         "timeout",
+	"tc":                     "connect-timeout",
+	"method-connect-timeout": "connect-timeout",
+	"policy-name":            "policy",
+	"pn":                     "policy",
+	"query-command":          "query",
+	"du":                     "duration",
+}
+
+// arrange puts a command line into the order urfave/cli understands, flags
+// before arguments, and turns the spellings of "az iot hub" into ours.
+func arrange(commands []*urfave.Command, args []string) []string {
+	command, rest := findLeaf(commands, args)
+	if command == nil || args[len(args)-1] == "--generate-bash-completion" {
+		return args
+	}
+	arranged := append([]string{}, args[:len(args)-len(rest)]...)
+	var positional []string
+	for len(rest) > 0 {
+		arg := rest[0]
+		rest = rest[1:]
+		if arg == "--" {
+			positional = append(positional, rest...)
+			break
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			positional = append(positional, arg)
+			continue
+		}
+		name, value, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		ours, known := azSpellings[name]
+		f := flagNamed(command, name)
+		if f == nil && known && hasFlag(command, ours) {
+			name, f = ours, flagNamed(command, ours)
+			arg = "--" + name
+			if hasValue {
+				arg += "=" + value
+			}
+		}
+		arranged = append(arranged, arg)
+		if d, ok := f.(urfave.DocGenerationFlag); ok && d.TakesValue() && !hasValue && len(rest) > 0 {
+			arranged = append(arranged, rest[0])
+			rest = rest[1:]
+		}
+	}
+	if len(positional) > 0 {
+		arranged = append(append(arranged, "--"), positional...)
+	}
+	return arranged
+}
+
+// findLeaf follows the command names at the start of args and returns the
+// command they end at and what follows. It returns nil when that is no command
+// or one that only has subcommands.
+func findLeaf(commands []*urfave.Command, args []string) (*urfave.Command, []string) {
+	var found *urfave.Command
+	rest := args[min(1, len(args)):]
+	for len(rest) > 0 {
+		next := commandNamed(commands, rest[0])
+		if next == nil {
+			break
+		}
+		found, commands, rest = next, next.Subcommands, rest[1:]
+	}
+	if found == nil || len(found.Subcommands) > 0 {
+		return nil, nil
+	}
+	return found, rest
+}
+
+func commandNamed(commands []*urfave.Command, name string) *urfave.Command {
+	for _, c := range commands {
+		if c.HasName(name) {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/tidwall/gjson"
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/sas"
+)
+
+type demoOptions struct {
+	rebootDuration seconds
+}
+
+func demoCommand(s streams) *urfave.Command {
+	o := demoOptions{rebootDuration: seconds(2 * time.Second)}
+	return leaf(&urfave.Command{
+		Name:  "demo",
+		Usage: "show a hub, a device and a service that reboots it, in one process",
+		Description: "Runs a throw-away hub on free ports, a device that connects to it over MQTT, and a service that\n" +
+			"calls the direct method rebootDevice over HTTPS and reads the new rebootTime from the twin.\n" +
+			"Nothing is left behind. For example:\n" +
+			"   iotdm demo --reboot-duration 5s",
+		Flags: []urfave.Flag{
+			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` the reboot takes, up to 4m"},
+		},
+		Action: func(ctx *urfave.Context) error {
+			if time.Duration(o.rebootDuration) > 4*time.Minute {
+				return usagef("--reboot-duration %v is longer than 4m; a direct method has to answer within 5m", &o.rebootDuration)
+			}
+			return runDemo(ctx.Context, s, time.Duration(o.rebootDuration))
+		},
+	})
+}
+
+// A stage shows what the roles of the demo say, line by line, each with the
+// time since the start and the name of who says it.
+type stage struct {
+	s      streams
+	colour bool
+	start  time.Time
+	mu     sync.Mutex // one line at a time
+}
+
+// roleColours are terminal colours that are legible on light and dark.
+var roleColours = map[string]string{"hub": "\x1b[35m", "device": "\x1b[32m", "service": "\x1b[36m"}
+
+func (g *stage) say(role, format string, args ...any) {
+	label := fmt.Sprintf("%-8s", role)
+	if g.colour {
+		label = roleColours[role] + label + "\x1b[0m"
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	fmt.Fprintf(g.s.out, "%7.3fs  %s %s\n", time.Since(g.start).Seconds(), label, fmt.Sprintf(format, args...))
+}
+
+func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err error) {
+	g := &stage{s: s, colour: colours(s.out), start: time.Now()}
+	server, local, err := startDemoHub(g)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+
+	service := local(sas.ConnectionString{SharedAccessKeyName: ownerPolicy, SharedAccessKey: ownerKey(server.Policies())})
+	client, err := service.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	registered, err := client.CreateDevice(ctx, hubrest.Device{DeviceID: localDevice})
+	if err != nil {
+		return service.explain(ctx, err, hubrest.Target{DeviceID: localDevice})
+	}
+	g.say("service", "registered the device %s", registered.DeviceID)
+
+	device := local(sas.ConnectionString{DeviceID: localDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
+	a := &agent{
+		stop:     ctx,
+		say:      func(text string) { g.say("device", "%s", text) },
+		note:     func(format string, args ...any) { g.say("device", format, args...) },
+		duration: rebootDuration,
+	}
+	agentClient, err := device.deviceClient(a.onState)
+	if err != nil {
+		return err
+	}
+	defer agentClient.Close()
+	a.serve(agentClient)
+	if err := agentClient.Connect(ctx); err != nil {
+		return device.explainDevice(ctx, err)
+	}
+	g.say("device", "connected to the hub as %s, waiting for commands", localDevice)
+	return demoReboot(ctx, g, service, &rebooter{
+		client: client,
+		device: device.identity(),
+		call:   hubrest.Method{Name: rebootMethods[0], ResponseTimeout: 30*time.Second + rebootDuration},
+	})
+}
+
+// demoReboot is the part of the tutorial's service program.
+func demoReboot(ctx context.Context, g *stage, service target, r *rebooter) error {
+	g.say("service", "Invoking device to reboot...")
+	answer, err := r.invoke(ctx)
+	if err != nil {
+		return service.explain(ctx, err, r.device)
+	}
+	g.say("service", "the device answered %d %s", answer.Status, answer.Payload)
+	if err := checkAnswer(r.device, r.call.Name, answer); err != nil {
+		return err
+	}
+	rebootTime, err := r.await(ctx)
+	if err != nil {
+		return service.explain(ctx, err, r.device)
+	}
+	g.say("service", "Last reboot time: %s", gjson.Parse(rebootTime))
+	return nil
+}
+
+// startDemoHub starts a hub in memory on free ports. What it returns makes
+// targets of connection strings that lack the host.
+func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target, error) {
+	var on hubListeners
+	var err error
+	for _, l := range []*net.Listener{&on.mqtts, &on.https} {
+		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			on.close()
+			return nil, nil, fmt.Errorf("start the hub: %w", err)
+		}
+	}
+	server, err := hub.New(hub.Options{})
+	if err != nil {
+		on.close()
+		return nil, nil, fmt.Errorf("start the hub: %w", err)
+	}
+	serveHub(server, on)
+	g.say("hub", "listening for MQTT over TLS on %s, for REST on %s", on.mqtts.Addr(), on.https.Addr())
+	pool := &roots{pool: server.RootCAs()}
+	return server, func(c sas.ConnectionString) target {
+		c.HostName = "localhost"
+		return target{connection: c, mqttsAddr: on.mqtts.Addr().String(), httpsAddr: on.https.Addr().String(), tls: pool.config(), local: true}
+	}, nil
+}
+
+func ownerKey(policies []hub.Policy) sas.Key {
+	for _, p := range policies {
+		if p.Name == ownerPolicy {
+			return p.PrimaryKey
+		}
+	}
+	return ""
+}

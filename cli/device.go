@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/mqttdevice"
+)
+
+func deviceCommands(s streams) *urfave.Command {
+	return group("device", "be a device: answer methods, report properties, send telemetry",
+		deviceRunCommand(s),
+		group("twin", "the device's own view of its twin", deviceTwinGetCommand(s), deviceTwinReportCommand(s), deviceTwinWatchCommand(s)),
+		deviceSendCommand(s),
+	)
+}
+
+// actAsOptions are what every device command has: which hub, and which device
+// of it to be.
+type actAsOptions struct {
+	hub    hubOptions
+	device string
+	module string
+}
+
+func (o *actAsOptions) flags() []urfave.Flag {
+	return concat([]urfave.Flag{
+		deviceFlag(&o.device, "be the device `ID` (default: that of the connection string)"),
+		moduleFlag(&o.module, "be the module `ID` of the device"),
+	}, o.hub.flags())
+}
+
+func (o *actAsOptions) find(ctx context.Context, s streams, create bool) (target, error) {
+	t, err := o.hub.device(ctx, s, deviceChoice{device: o.device, module: o.module, create: create})
+	if err == nil && t.disabled {
+		err = failf(statusUnauthorized, "device %q is disabled on %s; enable it with \"iotdm service device enable --device %s\"",
+			t.connection.DeviceID, t.host(), t.connection.DeviceID)
+	}
+	return t, err
+}
+
+// identity is the device or module that t acts as.
+func (t target) identity() hubrest.Target {
+	return hubrest.Target{DeviceID: t.connection.DeviceID, ModuleID: t.connection.ModuleID}
+}
+
+// deviceClient returns a device client of the hub that is not connected yet.
+func (t target) deviceClient(onState func(mqttdevice.State)) (*mqttdevice.Client, error) {
+	return mqttdevice.New(mqttdevice.Options{
+		ConnectionString: t.connection,
+		Addr:             t.mqttsAddr,
+		TLS:              t.tls,
+		OnState:          onState,
+	})
+}
+
+// onceTimeout bounds what a command that connects, does one thing and ends
+// waits for.
+const onceTimeout = 30 * time.Second
+
+// connectOnce connects for a command that does one thing. Unlike the agent it
+// does not try again: the user is waiting.
+func (t target) connectOnce(ctx context.Context) (*mqttdevice.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var reason error
+	client, err := t.deviceClient(func(state mqttdevice.State) {
+		mu.Lock()
+		defer mu.Unlock()
+		if state.Status == mqttdevice.Disconnected && reason == nil {
+			reason = state.Reason
+			cancel()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = client.Connect(ctx); err == nil {
+		return client, nil
+	}
+	client.Close()
+	mu.Lock()
+	defer mu.Unlock()
+	if reason != nil {
+		err = reason
+	}
+	return nil, t.explainDevice(ctx, err)
+}
+
+// explainDevice is explain for the errors of a device client.
+func (t target) explainDevice(ctx context.Context, err error) error {
+	if refused, ok := errors.AsType[*mqttdevice.Error](err); ok {
+		return failf(statusFailed, "%s: %v", noun(t.identity()), refused)
+	}
+	if errors.Is(err, mqttdevice.ErrUnauthorized) {
+		// The reason may be a clock that is off; looking at that needs time again.
+		return t.explainUnauthorized(context.WithoutCancel(ctx), "")
+	}
+	if _, ok := errors.AsType[*failure](err); ok || errors.Is(err, context.Canceled) {
+		return err
+	}
+	addr := t.mqttsAddr
+	if addr == "" {
+		addr = t.host() + " port 8883"
+	}
+	return t.explainNetwork(err, addr, t.host())
+}

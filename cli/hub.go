@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"errors"
+	"net"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
+)
+
+func hubCommands(s streams) *urfave.Command {
+	return group("hub", "run and use a hub of your own",
+		hubRunCommand(s), hubStatusCommand(s), hubEnvCommand(s), hubConnectionStringCommand(s), hubResetCommand(s),
+		group("trust", "make this machine trust the local hub's certificates", hubTrustInstallCommand(s), hubTrustUninstallCommand(s)),
+	)
+}
+
+// The ports that the official SDKs have built in.
+const (
+	mqttsPort = "8883"
+	httpsPort = "443"
+)
+
+// hostWithPort is a HostName for a hub that listens on addr: the port is left
+// out where the SDKs know it.
+func hostWithPort(host, addr, known string) string {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil || port == known {
+		return host
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// dataFolder is the folder of the local hub.
+func dataFolder(data string) string {
+	if data != "" {
+		return data
+	}
+	dir, err := hub.DefaultFolder()
+	if err != nil {
+		return "iotdm-hub" // no home directory: in the current one
+	}
+	return dir
+}
+
+// readRunningHub reads where the local hub listens, and its keys.
+func readRunningHub(data string) (hub.Info, error) {
+	info, err := hub.ReadInfo(dataFolder(data))
+	return info, explainLocalHub(err)
+}
+
+// readLocalHub does the same for a hub that may have stopped.
+func readLocalHub(data string) (hub.Info, error) {
+	info, err := readRunningHub(data)
+	if errors.Is(err, hub.ErrNotRunning) {
+		err = nil
+	}
+	return info, err
+}
+
+// explainLocalHub says how to come by a hub.
+func explainLocalHub(err error) error {
+	if errors.Is(err, hub.ErrNeverRun) || errors.Is(err, hub.ErrNotRunning) {
+		return &failure{statusNotFound, err.Error() + "; start it with \"iotdm hub run\", or name another hub with --connection-string", err}
+	}
+	if err != nil {
+		return failf(statusFailed, "%v", err)
+	}
+	return nil
+}
+
+// policyConnection is the connection string of a policy of the local hub. An
+// empty policy is iothubowner, an empty host the hub's usual name.
+func policyConnection(info hub.Info, policy, host string) (sas.ConnectionString, error) {
+	if policy == "" {
+		policy = ownerPolicy
+	}
+	var names []string
+	for _, p := range info.Policies {
+		if strings.EqualFold(p.Name, policy) {
+			return sas.ConnectionString{
+				HostName:            hostWithPort(hostOr(host, info), info.HTTPSAddr, httpsPort),
+				SharedAccessKeyName: p.Name,
+				SharedAccessKey:     p.PrimaryKey,
+			}, nil
+		}
+		names = append(names, p.Name)
+	}
+	return sas.ConnectionString{}, failf(statusNotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
+}
+
+func hostOr(host string, info hub.Info) string {
+	if host != "" {
+		return host
+	}
+	return info.HostName
+}

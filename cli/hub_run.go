@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hub"
+)
+
+const (
+	defaultMQTTSAddr  = "127.0.0.1:" + mqttsPort
+	defaultHTTPSAddr  = "127.0.0.1:" + httpsPort
+	fallbackHTTPSAddr = "127.0.0.1:8443" // for users who may not listen on ports below 1024
+)
+
+type hubRunOptions struct {
+	mqttsAddr, httpsAddr, mqttAddr string
+	httpsExplicit                  bool
+	hosts                          urfave.StringSlice
+	data                           string
+	ephemeral                      bool
+	seed                           string
+	verbose                        bool
+}
+
+func hubRunCommand(s streams) *urfave.Command {
+	var o hubRunOptions
+	return leaf(&urfave.Command{
+		Name:  "run",
+		Usage: "run a hub until Ctrl-C",
+		Description: "Listens for MQTT over TLS, and for REST and MQTT over WebSocket. Who may not listen on port 443\n" +
+			"gets 8443; on Linux this allows 443, which SDKs have built in:\n" +
+			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n\n" +
+			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
+			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\".",
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
+				Usage: "listen for MQTT over TLS on `HOST:PORT`; port 0 is any free one"},
+			&urfave.StringFlag{Name: "https-addr", Destination: &o.httpsAddr, Value: defaultHTTPSAddr, EnvVars: []string{"IOTDM_HUB_HTTPS_ADDR"},
+				Usage: "listen for REST and MQTT over WebSocket on `HOST:PORT`"},
+			&urfave.StringFlag{Name: "mqtt-addr", Destination: &o.mqttAddr, EnvVars: []string{"IOTDM_HUB_MQTT_ADDR"},
+				Usage: "listen also for MQTT without TLS on `HOST:PORT`"},
+			&urfave.StringSliceFlag{Name: "host", Destination: &o.hosts, EnvVars: []string{"IOTDM_HUB_HOST"},
+				Usage: "one more `NAME` or address of this hub, for the certificate; repeatable"},
+			&urfave.StringFlag{Name: "data", Destination: &o.data, EnvVars: []string{"IOTDM_HUB_DATA", "IOTDM_DATA"},
+				Usage: "keep everything in `FOLDER`"},
+			&urfave.BoolFlag{Name: "ephemeral", Destination: &o.ephemeral, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_EPHEMERAL"},
+				Usage: "keep devices and twins in memory only"},
+			&urfave.StringFlag{Name: "seed", Destination: &o.seed, EnvVars: []string{"IOTDM_HUB_SEED"},
+				Usage: "create the devices, modules, twins and policies in `FILE` (YAML or JSON) that are missing"},
+			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
+				Usage: "log every packet and request"},
+		},
+		Action: func(ctx *urfave.Context) error {
+			o.httpsExplicit = ctx.IsSet("https-addr")
+			return runHub(ctx.Context, s, o)
+		},
+	})
+}
+
+// hubListeners are where a hub listens. plain is nil without --mqtt-addr.
+type hubListeners struct {
+	mqtts, https, plain net.Listener
+	fellBack            bool // https is not on the port that was wanted
+}
+
+func (l *hubListeners) close() {
+	for _, l := range []net.Listener{l.mqtts, l.https, l.plain} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+func runHub(ctx context.Context, s streams, o hubRunOptions) error {
+	seed, err := readSeed(o.seed)
+	if err != nil {
+		return err
+	}
+	// Listening comes first: a port that is taken must leave no trace on disk.
+	var on hubListeners
+	if err := o.listen(&on); err != nil {
+		on.close()
+		return err
+	}
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	dir := dataFolder(o.data)
+	server, err := hub.New(hub.Options{
+		Data:      dir,
+		Ephemeral: o.ephemeral,
+		HostNames: o.hosts.Value(),
+		Policies:  seed.policies(),
+		Logger:    slog.New(slog.NewTextHandler(s.errOut, &slog.HandlerOptions{Level: level})),
+	})
+	if err != nil {
+		on.close()
+		return failf(statusFailed, "%v", err)
+	}
+	if err := seed.apply(server); err != nil {
+		on.close()
+		return errors.Join(failf(statusFailed, "--seed %s: %v", o.seed, err), server.Close())
+	}
+	info := hub.Info{HostName: "localhost", MQTTSAddr: on.mqtts.Addr().String(), HTTPSAddr: on.https.Addr().String()}
+	if on.plain != nil {
+		info.MQTTAddr = on.plain.Addr().String()
+	}
+	stopped := serveHub(server, on)
+	if err := server.Publish(info); err != nil {
+		return errors.Join(failf(statusFailed, "%v", err), server.Close())
+	}
+	o.greet(s, info, dir, on.fellBack)
+	select {
+	case <-ctx.Done():
+		s.note("Stopping ...")
+	case err = <-stopped:
+	}
+	patience, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(err, server.Shutdown(patience))
+}
+
+// serveHub starts the hub's listeners. The channel delivers if one of them fails.
+func serveHub(server *hub.Server, on hubListeners) <-chan error {
+	failed := make(chan error, 3)
+	serve := func(serve func(net.Listener) error, l net.Listener) {
+		if err := serve(l); !errors.Is(err, hub.ErrClosed) {
+			failed <- err
+		}
+	}
+	go serve(server.ServeMQTTS, on.mqtts)
+	go serve(server.ServeHTTPS, on.https)
+	if on.plain != nil {
+		go serve(server.ServeMQTT, on.plain)
+	}
+	return failed
+}
+
+func (o *hubRunOptions) listen(on *hubListeners) (err error) {
+	if on.mqtts, err = o.listenOn("--mqtts-addr", o.mqttsAddr); err != nil {
+		return err
+	}
+	if o.mqttAddr != "" {
+		if on.plain, err = o.listenOn("--mqtt-addr", o.mqttAddr); err != nil {
+			return err
+		}
+	}
+	on.https, err = net.Listen("tcp", o.httpsAddr)
+	if errors.Is(err, os.ErrPermission) && !o.httpsExplicit {
+		on.fellBack = true
+		on.https, err = o.listenOn("--https-addr", fallbackHTTPSAddr)
+		return err
+	}
+	if err != nil {
+		return o.explainListen("--https-addr", o.httpsAddr, err)
+	}
+	return nil
+}
+
+func (o *hubRunOptions) listenOn(flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, o.explainListen(flag, addr, err)
+	}
+	return l, nil
+}
+
+func (o *hubRunOptions) explainListen(flag, addr string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		if info, err := readRunningHub(o.data); err == nil {
+			return failf(statusFailed, "%s is in use; the hub with the data folder %s runs already, as process %d, see \"iotdm hub status\"", addr, dataFolder(o.data), info.PID)
+		}
+		return failf(statusFailed, "%s is in use by another program; end it, or choose another address with %s", addr, flag)
+	case errors.Is(err, os.ErrPermission):
+		return failf(statusFailed, "this user may not listen on %s; choose a port above 1023 with %s, or see \"iotdm hub run --help\"", addr, flag)
+	}
+	if operation, ok := errors.AsType[*net.OpError](err); ok {
+		err = operation.Err
+	}
+	return usagef("%s %s: %v", flag, addr, err)
+}
+
+// greet says where the hub listens and what to do next, and then that it is ready.
+func (o *hubRunOptions) greet(s streams, info hub.Info, dir string, fellBack bool) {
+	s.print("The hub listens for")
+	s.print("  MQTT over TLS                     %s", info.MQTTSAddr)
+	s.print("  REST and MQTT over WebSocket      %s", info.HTTPSAddr)
+	if info.MQTTAddr != "" {
+		s.print("  MQTT without TLS                  %s", info.MQTTAddr)
+	}
+	s.print("and keeps its keys%s in %s", choose(o.ephemeral, "", " and state"), dir)
+	if fellBack {
+		s.print("This user may not listen on port 443, which SDKs have built in; \"iotdm hub run --help\" says how to allow it.")
+	}
+	s.print("")
+	s.print("Next, in another terminal:")
+	if dir != dataFolder("") {
+		s.print("  export IOTDM_DATA=%s", shellQuote(dir))
+	}
+	s.print("  iotdm device run                          be the device device-1")
+	s.print("  iotdm service reboot --device device-1    reboot it")
+	s.print("  eval \"$(iotdm hub env)\"                   let programs with an official SDK use this hub")
+	s.print("C, Java and .NET SDKs want a host name with a dot: iotdm hub connection-string --host iotdm.localhost")
+	fmt.Fprintln(s.out, "ready")
+}

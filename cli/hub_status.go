@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+type hubStatusOptions struct {
+	hub    hubOptions
+	output outputOptions
+	wait   seconds
+}
+
+func hubStatusCommand(s streams) *urfave.Command {
+	var o hubStatusOptions
+	return leaf(&urfave.Command{
+		Name:  "status",
+		Usage: "check that the local hub answers",
+		Description: "Exits with 3 when it does not. For example, in a script:\n" +
+			"   iotdm hub run --ephemeral & iotdm hub status --wait 10s",
+		Flags: concat([]urfave.Flag{
+			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "wait up to `DURATION` for the hub to answer"},
+			dataFlag(&o.hub.data),
+		}, o.output.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.output.check(); err != nil {
+				return err
+			}
+			return hubStatus(ctx.Context, s, o)
+		},
+	})
+}
+
+// A hubState is where a hub that answers is found.
+type hubState struct {
+	HostName string `json:"hostName"`
+	MQTTS    string `json:"mqttsAddr"`
+	HTTPS    string `json:"httpsAddr"`
+	MQTT     string `json:"mqttAddr,omitempty"`
+	PID      int    `json:"pid"`
+	Data     string `json:"data"`
+}
+
+func hubStatus(ctx context.Context, s streams, o hubStatusOptions) error {
+	patience, cancel := context.WithTimeout(ctx, time.Duration(o.wait))
+	defer cancel()
+	const pause = 50 * time.Millisecond
+	state, err := askHub(ctx, o)
+	for err != nil && patience.Err() == nil {
+		select {
+		case <-patience.Done():
+		case <-time.After(pause):
+			state, err = askHub(ctx, o)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	return o.output.print(s, result{value: state, text: func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT) and %s (REST), as process %d with the data folder %s\n",
+			state.MQTTS, state.HTTPS, state.PID, state.Data)
+		return err
+	}})
+}
+
+// askHub finds the hub and asks it how it is.
+func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
+	t, err := o.hub.localHub("")
+	if err != nil {
+		return hubState{}, err
+	}
+	info, err := readRunningHub(o.hub.data)
+	if err != nil {
+		return hubState{}, err
+	}
+	dir := dataFolder(o.hub.data)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.MQTTAddr, info.PID, dir}
+	if err := t.checkHealth(ctx); err != nil {
+		return state, failf(statusNotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
+	}
+	return state, nil
+}
+
+// checkHealth asks for /health, which a hub answers without a key on loopback.
+func (t target) checkHealth(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+t.host()+"/health", nil)
+	if err != nil {
+		return err
+	}
+	response, err := t.transport().RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET /health: %s", response.Status)
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/itchyny/gojq"
+	"github.com/tidwall/gjson"
+	urfave "github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// outputOptions are the flags that say how a result is printed.
+type outputOptions struct {
+	format string // "json", "table", "tsv", "yaml", or "" for text made for people
+	jq     string
+
+	code *gojq.Code // of jq, once checked
+}
+
+func (o *outputOptions) flags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Category: "Output", Destination: &o.format,
+			Usage: "print as `FORMAT`: json, table, tsv or yaml"},
+		&urfave.StringFlag{Name: "jq", Category: "Output", Destination: &o.jq,
+			Usage: "print what the jq `FILTER` makes of the JSON; strings without quotes"},
+	}
+}
+
+func (o *outputOptions) check() error {
+	switch o.format {
+	case "", "json", "table", "tsv", "yaml":
+	default:
+		return usagef("--output %q is none of json, table, tsv, yaml", o.format)
+	}
+	if o.jq == "" {
+		return nil
+	}
+	if o.format != "" && o.format != "json" {
+		return usagef("--jq works on JSON; leave out --output %s", o.format)
+	}
+	query, err := gojq.Parse(o.jq)
+	if err != nil {
+		return usagef("--jq %q: %v", o.jq, err)
+	}
+	if o.code, err = gojq.Compile(query); err != nil {
+		return usagef("--jq %q: %v", o.jq, err)
+	}
+	return nil
+}
+
+// forPeople reports whether no machine form was asked for.
+func (o *outputOptions) forPeople() bool { return o.format == "" && o.jq == "" }
+
+// A column of a table is a heading and the gjson path of its values.
+type column struct{ heading, path string }
+
+// A result is what a command prints.
+type result struct {
+	value any // marshalled to JSON; a json.RawMessage keeps order and numbers as they are
+	text  func(w io.Writer) error
+	// columns of the table, in order. Without columns a table lists the members of value.
+	columns []column
+}
+
+// print writes r in the chosen format. Without one it writes text if the
+// command has one, else a table if it has columns, else JSON.
+func (o *outputOptions) print(s streams, r result) error {
+	format := o.format
+	switch {
+	case !o.forPeople():
+	case r.text != nil:
+		return r.text(s.out)
+	case r.columns != nil:
+		format = "table"
+	}
+	doc, err := marshal(r.value)
+	if err != nil {
+		return err
+	}
+	switch format {
+	case "table", "tsv":
+		return printTable(s.out, doc, r.columns, format == "tsv")
+	case "yaml":
+		return printYAML(s.out, doc)
+	}
+	if o.jq != "" {
+		return o.printFiltered(s.out, doc)
+	}
+	return printJSON(s.out, doc)
+}
+
+// printEvent writes r as one of many: JSON on one line, so that a reader can
+// take a stream line by line.
+func (o *outputOptions) printEvent(s streams, r result) error {
+	if o.format != "json" || o.jq != "" {
+		return o.print(s, r)
+	}
+	doc, err := marshal(r.value)
+	if err != nil {
+		return err
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, doc); err != nil {
+		return err
+	}
+	line.WriteByte('\n')
+	_, err = s.out.Write(line.Bytes())
+	return err
+}
+
+// marshal is json.Marshal that leaves <, > and & as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSpace(b.Bytes()), err
+}
+
+func printJSON(w io.Writer, doc []byte) error {
+	var b bytes.Buffer
+	if err := json.Indent(&b, doc, "", "  "); err != nil {
+		return fmt.Errorf("print as JSON: %w", err)
+	}
+	b.WriteByte('\n')
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func (o *outputOptions) printFiltered(w io.Writer, doc []byte) error {
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return fmt.Errorf("read for --jq: %w", err)
+	}
+	results := o.code.Run(v)
+	for {
+		v, ok := results.Next()
+		if !ok {
+			return nil
+		}
+		if err, ok := v.(error); ok {
+			if halt, ok := errors.AsType[*gojq.HaltError](err); ok && halt.Value() == nil {
+				return nil
+			}
+			return failf(statusFailed, "--jq %q: %v", o.jq, err)
+		}
+		if text, ok := v.(string); ok {
+			if _, err := fmt.Fprintln(w, text); err != nil {
+				return err
+			}
+			continue
+		}
+		doc, err := gojq.Marshal(v)
+		if err != nil {
+			return err
+		}
+		if err := printJSON(w, doc); err != nil {
+			return err
+		}
+	}
+}
+
+// printYAML writes doc as YAML with its members in the order they have.
+func printYAML(w io.Writer, doc []byte) error {
+	var node yaml.Node
+	if err := yaml.Unmarshal(doc, &node); err != nil { // YAML 1.2 contains JSON
+		return fmt.Errorf("print as YAML: %w", err)
+	}
+	blockStyle(&node)
+	e := yaml.NewEncoder(w)
+	e.SetIndent(2)
+	if err := e.Encode(&node); err != nil {
+		return fmt.Errorf("print as YAML: %w", err)
+	}
+	return e.Close()
+}
+
+func blockStyle(n *yaml.Node) {
+	n.Style = 0
+	for _, child := range n.Content {
+		blockStyle(child)
+	}
+}
+
+// printTable writes doc as rows: one for each element of an array, else one
+// for each member of an object. As TSV it has no headings and no padding.
+func printTable(w io.Writer, doc []byte, columns []column, tsv bool) error {
+	value := gjson.ParseBytes(doc)
+	var headings []string
+	var rows [][]string
+	switch {
+	case value.IsArray() || columns != nil:
+		if columns == nil {
+			columns = memberColumns(value)
+		}
+		for _, c := range columns {
+			headings = append(headings, c.heading)
+		}
+		for _, element := range elements(value) {
+			var row []string
+			for _, c := range columns {
+				row = append(row, cell(element.Get(c.path)))
+			}
+			rows = append(rows, row)
+		}
+	default:
+		value.ForEach(func(name, member gjson.Result) bool {
+			rows = append(rows, []string{name.String(), cell(member)})
+			return true
+		})
+	}
+	if tsv {
+		for _, row := range rows {
+			if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	if headings != nil {
+		fmt.Fprintln(t, strings.Join(headings, "\t"))
+	}
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	return t.Flush()
+}
+
+func elements(value gjson.Result) []gjson.Result {
+	if value.IsArray() {
+		return value.Array()
+	}
+	return []gjson.Result{value}
+}
+
+// memberColumns are the member names of all elements, in the order in which
+// they first appear.
+func memberColumns(array gjson.Result) []column {
+	var columns []column
+	seen := map[string]bool{}
+	for _, element := range array.Array() {
+		if !element.IsObject() {
+			return []column{{"VALUE", "@this"}}
+		}
+		element.ForEach(func(name, _ gjson.Result) bool {
+			if !seen[name.String()] {
+				seen[name.String()] = true
+				columns = append(columns, column{name.String(), gjson.Escape(name.String())})
+			}
+			return true
+		})
+	}
+	return columns
+}
+
+// cell is a value in a table: text that stays on its line and in its column.
+func cell(v gjson.Result) string {
+	if v.Type == gjson.JSON {
+		return v.Get("@ugly").Raw
+	}
+	return strings.NewReplacer("\t", " ", "\n", " ", "\r", " ").Replace(v.String())
+}

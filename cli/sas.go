@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/sas"
+)
+
+func sasCommands(s streams) *urfave.Command {
+	return group("sas", "make and check shared access signatures",
+		sasTokenCommand(s), sasVerifyCommand(s), sasInspectCommand(s))
+}
+
+// signerOptions say whose key signs or checks a token.
+type signerOptions struct {
+	hub            hubOptions
+	device, module string
+	policy         string
+}
+
+func (o *signerOptions) flags() []urfave.Flag {
+	return concat([]urfave.Flag{
+		deviceFlag(&o.device, "use the key of the device `ID`"),
+		moduleFlag(&o.module, "use the key of the module `ID` of the device"),
+		policyFlag(&o.policy, "use the key of the policy `NAME` of the local hub (default: iothubowner)"),
+	}, o.hub.flags())
+}
+
+func (o *signerOptions) check() error {
+	switch {
+	case o.module != "" && o.device == "":
+		return missingDevice
+	case o.device != "" && o.policy != "":
+		return usagef("--policy and --device name two different keys; give one")
+	}
+	return nil
+}
+
+// connection finds the signer and its key.
+func (o *signerOptions) connection(ctx context.Context, s streams) (sas.ConnectionString, error) {
+	c, err := o.find(ctx, s)
+	if err == nil && c.SharedAccessKey == "" {
+		err = usagef("the connection string has no SharedAccessKey")
+	}
+	return c, err
+}
+
+func (o *signerOptions) find(ctx context.Context, s streams) (sas.ConnectionString, error) {
+	if o.device != "" {
+		t, err := o.hub.device(ctx, s, deviceChoice{device: o.device, module: o.module})
+		return t.connection, err
+	}
+	if c, found, err := o.hub.given(s, serviceVariables); found || err != nil {
+		return c, err // a device's connection string is as good here
+	}
+	t, err := o.hub.localHub(o.policy)
+	return t.connection, err
+}
+
+// tokenArgument returns the token given as argument, which may be "-" or "@FILE".
+func tokenArgument(s streams, arg string) (sas.Token, error) {
+	text, err := readValue(s, "TOKEN", arg)
+	if err != nil {
+		return sas.Token{}, err
+	}
+	token, err := sas.ParseToken(strings.TrimPrefix(text, "Authorization: "))
+	if err != nil {
+		return sas.Token{}, usagef("%v", err)
+	}
+	return token, nil
+}
+
+// describeExpiry says when t ends, seen from now.
+func describeExpiry(t sas.Token, now time.Time) string {
+	left := t.Expiry.Sub(now).Round(time.Second)
+	at := t.Expiry.UTC().Format(time.RFC3339)
+	switch {
+	case t.Expired(now):
+		return fmt.Sprintf("%s, %v ago", at, -left)
+	case left < 0:
+		return fmt.Sprintf("%s, %v ago; hubs allow clocks to be %v off", at, -left, sas.Skew)
+	case left > 365*24*time.Hour:
+		return fmt.Sprintf("%s, in %d days", at, left/(24*time.Hour))
+	}
+	return fmt.Sprintf("%s, in %v", at, left)
+}
+
+// describeSigner says whose key t claims to be signed with.
+func describeSigner(t sas.Token) string {
+	if t.Policy == "" {
+		return "the key of a device or module"
+	}
+	return fmt.Sprintf("the key of policy %q", t.Policy)
+}
+
+// writeFields writes names and values, in turn, in two columns.
+func writeFields(w io.Writer, fields ...string) error {
+	for i := 0; i < len(fields); i += 2 {
+		if _, err := fmt.Fprintf(w, "%-12s %s\n", fields[i], fields[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// A deviceFields holds the flags for what a device identity consists of. A flag
+// that is not given leaves a field as it is.
+type deviceFields struct {
+	status, statusReason string
+	edge                 bool
+	edgeSet, reasonSet   bool // the flag was given, be it to say no
+	auth                 authFields
+}
+
+func (f *deviceFields) flags() []urfave.Flag {
+	return concat([]urfave.Flag{
+		&urfave.StringFlag{Name: "status", Destination: &f.status, Usage: "enabled or disabled"},
+		statusReasonFlag(&f.statusReason),
+		&urfave.BoolFlag{Name: "edge-enabled", Aliases: []string{"ee"}, Destination: &f.edge, DisableDefaultText: true, Usage: "make it an IoT Edge device"},
+	}, f.auth.flags())
+}
+
+func (f *deviceFields) check(ctx *urfave.Context) error {
+	f.edgeSet, f.reasonSet = ctx.IsSet("edge-enabled"), ctx.IsSet("status-reason")
+	switch f.status {
+	case "", string(hubrest.Enabled), string(hubrest.Disabled):
+	default:
+		return usagef("--status %q is neither enabled nor disabled", f.status)
+	}
+	return f.auth.check()
+}
+
+// apply puts the fields that were given into d.
+func (f *deviceFields) apply(s streams, d *hubrest.Device) error {
+	if f.status != "" {
+		d.Status = hubrest.Status(f.status)
+	}
+	if f.reasonSet {
+		d.StatusReason = f.statusReason
+	}
+	if f.edgeSet {
+		d.Capabilities.IoTEdge = f.edge
+	}
+	return f.auth.apply(s, &d.Authentication)
+}
+
+type deviceWriteOptions struct {
+	deviceOptions
+	fields deviceFields
+	etag   string
+}
+
+func deviceCreateCommand(s streams) *urfave.Command {
+	var o deviceWriteOptions
+	return leaf(&urfave.Command{
+		Name:  "create",
+		Usage: "register a device and print its identity, with its keys",
+		Description: "For example:\n" +
+			"   iotdm service device create --device device-1\n" +
+			"   iotdm service device create --device device-2 --primary-thumbprint 9F86D08...",
+		Flags: concat(o.flags(), o.fields.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := firstError(o.check(), o.fields.check(ctx)); err != nil {
+				return err
+			}
+			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
+				d := hubrest.Device{DeviceID: o.device}
+				if err := o.fields.apply(s, &d); err != nil {
+					return nil, err
+				}
+				return client.CreateDevice(ctx, d)
+			})
+		},
+	})
+}
+
+func deviceUpdateCommand(s streams) *urfave.Command {
+	var o deviceWriteOptions
+	return leaf(&urfave.Command{
+		Name:  "update",
+		Usage: "change a device identity; what no flag names stays",
+		Description: "For example:\n" +
+			"   iotdm service device update --device device-1 --status disabled --status-reason \"in repair\"",
+		Flags: concat(o.flags(), o.fields.flags(), []urfave.Flag{etagFlag(&o.etag)}),
+		Action: func(ctx *urfave.Context) error {
+			if err := firstError(o.check(), o.fields.check(ctx)); err != nil {
+				return err
+			}
+			if o.fields == (deviceFields{}) {
+				return usagef("nothing to change; give --status, --primary-key or another flag, see \"iotdm service device update --help\"")
+			}
+			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
+				d, err := client.Device(ctx, o.device)
+				if err != nil {
+					return nil, err
+				}
+				if err := o.fields.apply(s, &d); err != nil {
+					return nil, err
+				}
+				if o.etag != "" {
+					d.ETag = o.etag
+				}
+				return client.UpdateDevice(ctx, d)
+			})
+		},
+	})
+}

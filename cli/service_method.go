@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// methodOptions say which direct method to call, and how long to wait.
+type methodOptions struct {
+	method         string
+	payload        string
+	timeout        seconds
+	connectTimeout seconds
+}
+
+// Bounds of the service, from "Understand and invoke direct methods from IoT Hub".
+const (
+	minMethodTimeout = 5 * time.Second
+	maxMethodTimeout = 300 * time.Second
+)
+
+func (o *methodOptions) flags() []urfave.Flag {
+	o.timeout = seconds(30 * time.Second)
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "method", Destination: &o.method, Value: o.method, Usage: "the `NAME` of the direct method"},
+		&urfave.StringFlag{Name: "payload", Destination: &o.payload, Usage: "`JSON` for the device, @FILE or -"},
+		&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "how long the device may take to answer, 5s to 300s"},
+		&urfave.GenericFlag{Name: "connect-timeout", Value: &o.connectTimeout, Usage: "how long to wait for the device to connect, 0s to 300s"},
+	}
+}
+
+func (o *methodOptions) check() error {
+	if o.method == "" {
+		return usagef("--method is missing; name the direct method")
+	}
+	if d := time.Duration(o.timeout); d < minMethodTimeout || d > maxMethodTimeout {
+		return usagef("--timeout %v is not within 5s to 300s", &o.timeout)
+	}
+	if time.Duration(o.connectTimeout) > maxMethodTimeout {
+		return usagef("--connect-timeout %v is not within 0s to 300s", &o.connectTimeout)
+	}
+	return nil
+}
+
+// call builds the method call, which reads the payload.
+func (o *methodOptions) call(s streams) (hubrest.Method, error) {
+	m := hubrest.Method{Name: o.method, ResponseTimeout: time.Duration(o.timeout), ConnectTimeout: time.Duration(o.connectTimeout)}
+	if o.payload == "" {
+		return m, nil
+	}
+	payload, err := readJSON(s, "--payload", o.payload)
+	m.Payload = payload
+	return m, err
+}
+
+// checkAnswer turns the answer of a device that could not do what it was asked
+// to into a failure.
+func checkAnswer(on hubrest.Target, method string, a hubrest.MethodAnswer) error {
+	if a.Status/100 == 2 {
+		return nil
+	}
+	return failf(statusFailed, "%s answered %s with status %d", noun(on), method, a.Status)
+}
+
+type methodInvokeOptions struct {
+	serviceOptions
+	on   identityOptions
+	call methodOptions
+}
+
+func methodInvokeCommand(s streams) *urfave.Command {
+	var o methodInvokeOptions
+	return leaf(&urfave.Command{
+		Name:  "invoke",
+		Usage: "call a direct method and print the device's answer",
+		Description: "For example:\n" +
+			"   iotdm service method invoke --device device-1 --method reboot --payload '{\"delay\": 5}'\n\n" +
+			"Exits with 1 when the device answers with a status other than 2xx.",
+		Flags: concat(o.on.flags(), o.call.flags(), o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return invokeMethod(ctx.Context, s, o)
+		},
+	})
+}
+
+func (o *methodInvokeOptions) check() error {
+	return firstError(o.on.check(), o.call.check(), o.output.check())
+}
+
+func invokeMethod(ctx context.Context, s streams, o methodInvokeOptions) error {
+	call, err := o.call.call(s)
+	if err != nil {
+		return err
+	}
+	t, client, err := o.open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	answer, err := client.InvokeMethod(ctx, o.on.target(), call)
+	if err != nil {
+		return t.explainMethod(ctx, err, o.on.target())
+	}
+	if err := o.output.print(s, result{value: answerDocument(answer)}); err != nil {
+		return err
+	}
+	return checkAnswer(o.on.target(), call.Name, answer)
+}
+
+// answerDocument is an answer as "az iot hub invoke-device-method" prints it.
+type answerDocument struct {
+	Status  int             `json:"status"`
+	Payload json.RawMessage `json:"payload"`
+}

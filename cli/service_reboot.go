@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tidwall/gjson"
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+type serviceRebootOptions struct {
+	serviceOptions
+	device string
+	call   methodOptions
+	noWait bool
+	watch  bool
+	wait   seconds
+}
+
+func serviceRebootCommand(s streams) *urfave.Command {
+	o := serviceRebootOptions{call: methodOptions{method: "rebootDevice"}, wait: seconds(10 * time.Minute)}
+	return leaf(&urfave.Command{
+		Name:  "reboot",
+		Usage: "reboot a device and wait until it reports when it did",
+		Description: "Calls a direct method, prints the device's answer, and waits until the reported property\n" +
+			"rebootTime is newer than before the call. For example:\n" +
+			"   iotdm service reboot --device device-1\n" +
+			"   iotdm service reboot --device device-1 --connect-timeout 60 --timeout 60",
+		Flags: concat([]urfave.Flag{
+			deviceFlag(&o.device, "the device `ID`"),
+			&urfave.BoolFlag{Name: "no-wait", Destination: &o.noWait, DisableDefaultText: true, Usage: "return after the device's answer"},
+			&urfave.BoolFlag{Name: "watch", Destination: &o.watch, DisableDefaultText: true, Usage: "go on printing rebootTime every 5 s, until Ctrl-C"},
+			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how long to wait for a new rebootTime"},
+		}, o.call.flags(), o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return rebootFromService(ctx.Context, s, o)
+		},
+	})
+}
+
+func (o *serviceRebootOptions) check() error {
+	if o.noWait && o.watch {
+		return usagef("--no-wait and --watch contradict each other; give one")
+	}
+	return firstError(requireDevice(o.device), o.call.check(), o.output.check())
+}
+
+// A rebootReport is what "service reboot" has learnt about a reboot.
+type rebootReport struct {
+	Device     string          `json:"device"`
+	Status     int             `json:"status"`
+	Payload    json.RawMessage `json:"payload"`
+	RebootTime json.RawMessage `json:"rebootTime,omitempty"`
+}
+
+func rebootFromService(ctx context.Context, s streams, o serviceRebootOptions) error {
+	call, err := o.call.call(s)
+	if err != nil {
+		return err
+	}
+	t, client, err := o.open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	r := &rebooter{client: client, device: hubrest.Target{DeviceID: o.device}, call: call}
+	s.note("Calling %s on %s, which has %v to answer ...", call.Name, o.device, &o.call.timeout)
+	answer, err := r.invoke(ctx)
+	if err != nil {
+		return t.explainMethod(ctx, err, r.device)
+	}
+	report := rebootReport{Device: o.device, Status: answer.Status, Payload: answer.Payload}
+	refused := checkAnswer(r.device, call.Name, answer)
+	if o.output.forPeople() || o.noWait || o.watch || refused != nil {
+		// A person sees the answer at once. A program gets one document, at the end.
+		if err := o.printAnswer(s, report); err != nil {
+			return err
+		}
+	}
+	switch {
+	case refused != nil || o.noWait:
+		return refused
+	case o.watch:
+		return watchRebootTime(ctx, s, t, r, o.output)
+	}
+	return waitForReboot(ctx, s, t, r, o, report)
+}
+
+func (o *serviceRebootOptions) printAnswer(s streams, report rebootReport) error {
+	return o.output.print(s, result{value: report, text: func(w io.Writer) error {
+		doc, err := marshal(answerDocument{report.Status, report.Payload})
+		if err == nil {
+			_, err = fmt.Fprintf(w, "%s\n", doc)
+		}
+		return err
+	}})
+}
+
+func waitForReboot(ctx context.Context, s streams, t target, r *rebooter, o serviceRebootOptions, report rebootReport) error {
+	s.note("Waiting for %s to report a new rebootTime ...", o.device)
+	limited, cancel := context.WithTimeout(ctx, time.Duration(o.wait))
+	defer cancel()
+	rebootTime, err := r.await(limited)
+	switch {
+	case ctx.Err() != nil:
+		return failf(statusFailed, "interrupted while waiting for %s; it was asked to reboot and may still do so", noun(r.device))
+	case errors.Is(err, context.DeadlineExceeded):
+		return failf(statusTimeout, "%s answered but reported no new rebootTime within %v; look with \"iotdm service twin get --device %s\"",
+			noun(r.device), &o.wait, o.device)
+	case err != nil:
+		return t.explain(ctx, err, r.device)
+	}
+	report.RebootTime = json.RawMessage(rebootTime)
+	return o.output.print(s, result{value: report, text: lastRebootTime(rebootTime)})
+}
+
+// watchRebootTime polls as the tutorial's service program does, until ctx ends.
+func watchRebootTime(ctx context.Context, s streams, t target, r *rebooter, output outputOptions) error {
+	s.note("Reading rebootTime every 5 s, press Ctrl-C to exit")
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		rebootTime, err := r.rebootTime(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.note("iotdm: %v", t.explain(ctx, err, r.device))
+		case rebootTime == "":
+			s.note("Waiting for %s to report its last reboot time ...", r.device.DeviceID)
+		default:
+			event := map[string]any{"device": r.device.DeviceID, "rebootTime": json.RawMessage(rebootTime)}
+			if err := output.printEvent(s, result{value: event, text: lastRebootTime(rebootTime)}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// lastRebootTime writes what the tutorial's service program writes.
+func lastRebootTime(rebootTime string) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "Last reboot time: %s\n", gjson.Parse(rebootTime))
+		return err
+	}
+}
