@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iotdm/iotdm/cli"
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+)
+
+// TestClockOff pins what a user whose clock is off gets to see: not that the
+// key is wrong, but what to do.
+func TestClockOff(t *testing.T) {
+	data := t.TempDir()
+	t.Setenv("IOTDM_DATA", data)
+	h := hubtest.New(t, hubtest.WithOptions(hub.Options{
+		Data: data,
+		Now:  func() time.Time { return time.Now().Add(3 * time.Hour) },
+	}))
+	if err := h.Publish(hub.Info{HostName: h.HostName, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr}); err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(h.MQTTSAddr, ":")
+	device := h.Device("d1")
+	device.HostName += ":" + port
+	for _, tt := range []struct {
+		name string
+		args []string
+	}{
+		{"a device command", []string{"device", "twin", "get", "--connection-string", device.Format()}},
+		{"a service command", []string{"service", "device", "list", "--connection-string", h.Policy("iothubowner").Format()}},
+		{"a command on the local hub", []string{"service", "device", "list"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out, errOut bytes.Buffer
+			if status := cli.Main(append([]string{"iotdm"}, tt.args...), strings.NewReader(""), &out, &errOut); status != 4 {
+				t.Errorf("exit status %d, want 4", status)
+			}
+			want := regexp.MustCompile(`^iotdm: \S+ refuses the token because this machine's clock is (3h0m0s|2h59m59s) behind the hub's; set it and try again\n$`)
+			if !want.MatchString(errOut.String()) {
+				t.Errorf("it says %q, want %v", &errOut, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/iotdm/iotdm/cli"
+)
+
+// TestMain lets the scripts run this test's binary as iotdm.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"iotdm": func() { os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
+
+// TestScripts runs testdata/script. A script is a user with a home, a data
+// folder and free ports of its own. Beside the commands of testscript it has
+//
+//	status N COMMAND...   run the command, which exits with N
+//
+// "go test -run TestScripts/NAME -update" rewrites the expected output in a
+// script after a wanted change.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       *update,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("IOTDM_DATA", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("IOTDM_DEVICE_STATE", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("IOTDM_HUB_MQTTS_ADDR", "127.0.0.1:0")
+			e.Setenv("IOTDM_HUB_HTTPS_ADDR", "127.0.0.1:0")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus},
+	})
+}
+
+func checkStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
