@@ -24,7 +24,7 @@ func demoCommand(s streams) *urfave.Command {
 	o := demoOptions{rebootDuration: seconds(2 * time.Second)}
 	return leaf(&urfave.Command{
 		Name:  "demo",
-		Usage: "show a hub, a device and a service that reboots it, in one process",
+		Usage: "see a device, a service and a hub at work",
 		Description: "Runs a throw-away hub on free ports, a device that connects to it over MQTT, and a service that\n" +
 			"calls the direct method rebootDevice over HTTPS and reads the new rebootTime from the twin.\n" +
 			"Nothing is left behind. For example:\n" +
@@ -60,7 +60,7 @@ func (g *stage) say(role, format string, args ...any) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	fmt.Fprintf(g.s.out, "%7.3fs  %s %s\n", time.Since(g.start).Seconds(), label, fmt.Sprintf(format, args...))
+	fmt.Fprintf(g.s.out, "%6.2fs %s %s\n", time.Since(g.start).Seconds(), label, fmt.Sprintf(format, args...))
 }
 
 func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err error) {
@@ -99,7 +99,7 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 	if err := agentClient.Connect(ctx); err != nil {
 		return device.explainDevice(ctx, err)
 	}
-	g.say("device", "connected to the hub as %s, waiting for commands", localDevice)
+	g.say("device", "connected as %s, waiting for commands", localDevice)
 	return demoReboot(ctx, g, service, &rebooter{
 		client: client,
 		device: device.identity(),
@@ -114,7 +114,7 @@ func demoReboot(ctx context.Context, g *stage, service target, r *rebooter) erro
 	if err != nil {
 		return service.explain(ctx, err, r.device)
 	}
-	g.say("service", "the device answered %d %s", answer.Status, answer.Payload)
+	g.say("service", "answer %d %s", answer.Status, answer.Payload)
 	if err := checkAnswer(r.device, r.call.Name, answer); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target, err
 		return nil, nil, fmt.Errorf("start the hub: %w", err)
 	}
 	serveHub(server, on)
-	g.say("hub", "listening for MQTT over TLS on %s, for REST on %s", on.mqtts.Addr(), on.https.Addr())
+	g.say("hub", "MQTT on %s, REST on %s, both over TLS", on.mqtts.Addr(), on.https.Addr())
 	pool := &roots{pool: server.RootCAs()}
 	return server, func(c sas.ConnectionString) target {
 		c.HostName = "localhost"

@@ -115,11 +115,14 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 	if on.plain != nil {
 		info.MQTTAddr = on.plain.Addr().String()
 	}
-	stopped := serveHub(server, on)
 	if err := server.Publish(info); err != nil {
+		on.close()
 		return errors.Join(failf(statusFailed, "%v", err), server.Close())
 	}
 	o.greet(s, info, dir, on.fellBack)
+	// Whoever connects since the ports are open waits until here. What is
+	// printed from now on is the log.
+	stopped := serveHub(server, on)
 	select {
 	case <-ctx.Done():
 		s.note("Stopping ...")
@@ -201,7 +204,8 @@ func (o *hubRunOptions) greet(s streams, info hub.Info, dir string, fellBack boo
 	}
 	s.print("and keeps its keys%s in %s", choose(o.ephemeral, "", " and state"), dir)
 	if fellBack {
-		s.print("This user may not listen on port 443, which SDKs have built in; \"iotdm hub run --help\" says how to allow it.")
+		s.print("This user may not listen on port 443, which SDKs have built in. To allow it,")
+		s.print("see \"iotdm hub run --help\".")
 	}
 	s.print("")
 	s.print("Next, in another terminal:")
@@ -210,7 +214,7 @@ func (o *hubRunOptions) greet(s streams, info hub.Info, dir string, fellBack boo
 	}
 	s.print("  iotdm device run                          be the device device-1")
 	s.print("  iotdm service reboot --device device-1    reboot it")
-	s.print("  eval \"$(iotdm hub env)\"                   let programs with an official SDK use this hub")
-	s.print("C, Java and .NET SDKs want a host name with a dot: iotdm hub connection-string --host iotdm.localhost")
+	s.print("  eval \"$(iotdm hub env)\"                   for programs with an official SDK")
+	s.print("C, Java and .NET SDKs want a host name with a dot; see \"iotdm hub run --help\".")
 	fmt.Fprintln(s.out, "ready")
 }
