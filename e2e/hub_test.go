@@ -4,9 +4,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -29,7 +27,7 @@ func startHub(t *testing.T, address string) *hubProcess {
 	} else {
 		l.Close()
 	}
-	cmd := exec.Command(iotdm(t), "hub", "run", "--data", h.data, "--host", address,
+	cmd := exec.Command("iotdm", "hub", "run", "--data", h.data, "--host", address,
 		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https))
 	h.program = start(t, cmd)
 	h.await(t, "ready")
@@ -39,7 +37,7 @@ func startHub(t *testing.T, address string) *hubProcess {
 // iotdm runs a command against the hub and returns what it prints.
 func (h *hubProcess) iotdm(t *testing.T, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(iotdm(t), args...)
+	cmd := exec.Command("iotdm", args...)
 	cmd.Env = append(os.Environ(), "IOTDM_DATA="+h.data)
 	cmd.Stderr = t.Output()
 	out, err := cmd.Output()
@@ -67,25 +65,6 @@ func (h *hubProcess) env(t *testing.T) []string {
 		}
 	}
 	return env
-}
-
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "iotdm-e2e-")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "iotdm")
-	return binary, exec.Command("go", "build", "-o", binary, "..").Run()
-})
-
-// iotdm returns the path of the program, built once for all tests.
-func iotdm(t *testing.T) string {
-	t.Helper()
-	binary, err := build()
-	if err != nil {
-		t.Fatalf("build iotdm: %v", err)
-	}
-	return binary
 }
 
 // skip skips the test, or fails it where .ci/run has installed all it needs.

@@ -64,7 +64,7 @@ async function methods() {
   client.onDeviceMethod('m', () => {});
   await client.open();
   const began = Date.now();
-  const silent = await rejects('method on a silent device', 'GatewayTimeoutError', service.invokeDeviceMethod('js-method', call));
+  const silent = await rejects('method on a silent device', 'GatewayTimeoutError', service.invokeDeviceMethod('js-method', { ...call, connectTimeoutInSeconds: 30 }));
   check('  answer', silent.response.headers['iothub-errorcode'], 'GatewayTimeout');
   checkThat('  after the response timeout', Date.now() - began >= 5000, Date.now() - began);
   await client.close();
