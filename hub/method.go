@@ -70,12 +70,16 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 	if err := call.validate(); err != nil {
 		return MethodResult{}, err
 	}
-	if err := s.callable(id); err != nil {
-		return MethodResult{}, err
-	}
-	c, err := s.awaitMethod(ctx, id, call.Name, call.ConnectTimeout)
-	if err != nil {
-		return MethodResult{}, err
+	// What is connected exists and is not disabled: a change that says
+	// otherwise ends the connection before it is acknowledged.
+	c := s.connection(id)
+	if c == nil || !c.takesMethod(call.Name) {
+		if err := s.callable(id); err != nil {
+			return MethodResult{}, err
+		}
+		if c, err = s.awaitMethod(ctx, id, call.Name, call.ConnectTimeout); err != nil {
+			return MethodResult{}, err
+		}
 	}
 	return s.callMethod(ctx, c, call)
 }
@@ -100,9 +104,6 @@ func (s *Server) callable(id ID) error {
 // awaitMethod returns the connection of id once it has subscribed to the direct
 // method.
 func (s *Server) awaitMethod(ctx context.Context, id ID, name string, timeout time.Duration) (*conn, error) {
-	if c := s.connection(id); c != nil && c.takesMethod(name) {
-		return c, nil
-	}
 	notOnline := *ErrDeviceNotOnline
 	notOnline.Timeout = timeout
 	if timeout == 0 {
