@@ -36,7 +36,7 @@ func (s *Server) newHTTPServer() *http.Server {
 		Protocols:         protocols,
 		ReadHeaderTimeout: restHeaderTimeout,
 		// No ReadTimeout: it would end a direct method that waits longer.
-		// restRequest.read bounds the body instead.
+		// limitBody bounds the body instead.
 		WriteTimeout:   restMaxTime,
 		IdleTimeout:    restIdleTimeout,
 		MaxHeaderBytes: restMaxHeader,
@@ -65,6 +65,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.wg.Done()
+	limitBody(w, r)
 	segments := splitPath(rawPath(r))
 	if s.serveLocal(w, r, segments) {
 		return
@@ -188,9 +189,11 @@ func (x *exchange) answer(rep reply) {
 // refuse answers with an error. Its cause goes to the hub's log, under the
 // ids that the caller is given.
 func (x *exchange) refuse(err error) {
-	if x.r.Context().Err() != nil && x.server.ctx.Err() == nil {
+	if errors.Is(err, context.Canceled) && x.server.ctx.Err() == nil {
+		// The caller is gone. Without an answer net/http would send 200.
+		x.server.metrics.restRequest(statusClientGone)
 		x.log(slog.LevelDebug, statusClientGone, err)
-		return
+		panic(http.ErrAbortHandler)
 	}
 	refusal := refusalOf(err)
 	level := slog.LevelInfo
@@ -211,7 +214,8 @@ func (x *exchange) refuse(err error) {
 	x.log(level, refusal.Status, err)
 }
 
-// statusClientGone stands in the log for a caller that did not wait.
+// statusClientGone stands in the log and the metrics for a caller that did not
+// wait.
 const statusClientGone = 499
 
 func (x *exchange) send(status int, body []byte) {
@@ -252,6 +256,9 @@ func (x *exchange) rescue() {
 	cause := recover()
 	if cause == nil {
 		return
+	}
+	if cause == http.ErrAbortHandler {
+		panic(cause)
 	}
 	x.server.log.Error("panic", logRequest, x.id.String(), logReason, fmt.Sprint(cause), "stack", string(debug.Stack()))
 	if x.sent {

@@ -39,8 +39,7 @@ const maxRESTBody = 1 << 20
 // ifMatch returns the condition of the request.
 func (r *restRequest) ifMatch() Match { return parseIfMatch(r.Header.Get("If-Match")) }
 
-// read returns the whole body, of at most limit bytes. A body that does not
-// arrive in time ends the connection.
+// read returns the whole body, of at most limit bytes.
 func (r *restRequest) read(limit int64) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
@@ -48,12 +47,6 @@ func (r *restRequest) read(limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, ErrMessageTooLarge.with("the body must be at most %d bytes", limit)
 	}
-	// SetReadDeadline fails only on a connection that is gone, and so will the
-	// read. The deadline must not outlast the body: it would end a direct
-	// method that waits longer.
-	c := http.NewResponseController(r.w)
-	c.SetReadDeadline(time.Now().Add(restBodyTimeout))
-	defer c.SetReadDeadline(time.Time{})
 	var b bytes.Buffer
 	if r.ContentLength > 0 {
 		b.Grow(int(r.ContentLength) + bytes.MinRead)
@@ -63,9 +56,20 @@ func (r *restRequest) read(limit int64) ([]byte, error) {
 		if errors.As(err, &tooLarge) {
 			return nil, ErrMessageTooLarge.with("the body must be at most %d bytes", limit)
 		}
-		return nil, ErrFormat.with("the body did not arrive: %v", err)
+		return nil, ErrFormat.with("the body did not arrive in full")
 	}
+	// A direct method may wait longer than the body was allowed to take.
+	http.NewResponseController(r.w).SetReadDeadline(time.Time{})
 	return b.Bytes(), nil
+}
+
+// limitBody bounds how long the body of a request may take, be it read by its
+// handler or, after the answer, by net/http. It fails only on a connection that
+// is gone.
+func limitBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(restBodyTimeout))
+	}
 }
 
 // decode reads the body as JSON into v, a struct. Names are matched without
