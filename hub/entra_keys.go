@@ -42,8 +42,6 @@ func newKeySet(place string, now func() time.Time) *keySet {
 	return &keySet{place: place, now: now, http: http.Client{Timeout: keySetTimeout}}
 }
 
-var errUnknownKey = errors.New("it is signed with a key that is not in the key set")
-
 // key returns the key with this id.
 func (s *keySet) key(ctx context.Context, id string) (*rsa.PublicKey, error) {
 	k, due := s.known(id)

@@ -39,7 +39,7 @@ var policyName = regexp.MustCompile(`^[a-zA-Z0-9_\-@.]{1,64}$`)
 
 func (p Policy) validate() error {
 	if !policyName.MatchString(p.Name) {
-		return fmt.Errorf("policy %q: the name must be 1 to 64 letters, digits or any of _ - @ .", clip(p.Name))
+		return fmt.Errorf("policy %q: the name must be 1 to 64 letters, digits, dots or any of _ - @", clip(p.Name))
 	}
 	for _, r := range p.Rights {
 		if !slices.Contains([]Right{RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect}, r) {

@@ -86,7 +86,9 @@ func FuzzParseIfMatch(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		parseIfMatch(s)
+		if m := parseIfMatch(s); s == "" && m != (Match{}) {
+			t.Errorf("parseIfMatch(%q) = %v", s, m)
+		}
 		if s == "" || s == "*" {
 			return
 		}
