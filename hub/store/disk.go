@@ -99,6 +99,20 @@ func (d *disk) err() error {
 	return nil
 }
 
+// await returns what done delivers, or kills the disk if it stalls before.
+func (d *disk) await(done <-chan error) error {
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-d.stall():
+			if err := d.err(); err != nil {
+				return errors.Join(err, d.kill())
+			}
+		}
+	}
+}
+
 // kill ends all writing to the disk and releases the lock on its folder. What is stalled never returns, and so the
 // goroutines and the memory of the engine are never freed.
 func (d *disk) kill() error {

@@ -299,6 +299,47 @@ func TestCloseOnAFullDiskReturnsAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestCompactionWithoutSpaceIsTriedAtLeisure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := newBadFS(vfs.NewMem())
+		db := openFS(t, fsys)
+		var tries, made atomic.Int64
+		fail := func(counter *atomic.Int64, err error) {
+			fsys.fail(func(_ int64, what string) error {
+				if what != "create pebble-compaction" {
+					return nil
+				}
+				counter.Add(1)
+				return err
+			})
+		}
+		fail(&tries, syscall.ENOSPC)
+		for range 10 {
+			if err := put(db, "a", []byte("1")); err != nil {
+				t.Fatal(err)
+			}
+			if err := store.Flush(db); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute) // the fake clock's
+		if n := tries.Load(); n < 10 || n > 1000 {
+			t.Errorf("%d tries in a minute", n)
+		}
+		if err := put(db, "a", []byte("2")); err != nil {
+			t.Errorf("Update while there is no space to compact = %v", err)
+		}
+		fail(&made, nil)
+		time.Sleep(time.Minute)
+		if made.Load() == 0 {
+			t.Error("no compaction when there is space again")
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAfterAFailedSyncChangesAreRefused(t *testing.T) {
 	fsys := newBadFS(vfs.NewMem())
 	db := openFS(t, fsys)

@@ -31,6 +31,7 @@ func engineOptions(d *disk, logger *slog.Logger) *pebble.Options {
 		// Most questions about a device that isn't registered end here.
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	return opts
 }
 

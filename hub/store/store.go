@@ -36,7 +36,7 @@ var (
 	// ErrNotFound means that no value is stored under the key.
 	ErrNotFound = errors.New("not found")
 
-	// ErrFull means that the disk has too little space left for a write.
+	// ErrFull means that the disk has too little space left for a change. See [DB.Update].
 	ErrFull = errors.New("disk full")
 
 	// ErrClosed means that the DB was closed before the call.
@@ -61,8 +61,8 @@ type DB struct {
 	running sync.WaitGroup // calls that use engine
 }
 
-// Open opens the store in the folder dir and makes both if they are missing. The engine's own log goes to logger at
-// debug level; nil discards it. The error wraps [ErrLocked] if dir is open elsewhere and [ErrFull] if the disk has no
+// Open opens the store in the folder dir and makes both if they are missing. It logs when the disk fails or fills up
+// and when it recovers, and at debug level what the engine says; a nil logger discards that. The error wraps [ErrLocked] if dir is open elsewhere and [ErrFull] if the disk has no
 // space for opening it.
 func Open(dir string, logger *slog.Logger) (*DB, error) {
 	abs, err := filepath.Abs(dir)
@@ -90,14 +90,8 @@ func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
 		engine, err = pebble.Open(dir, engineOptions(d, logger))
 		opened <- err
 	}()
-	var err error
-	select {
-	case err = <-opened:
-	case <-d.stall():
-		// The engine would try to write what its log holds, for ever.
-		err = errors.Join(d.err(), d.kill())
-	}
-	if err != nil {
+	// On a full disk the engine would try for ever to write what its log holds.
+	if err := d.await(opened); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return &DB{engine: engine, disk: d, committer: startCommitter(engine, d), locks: newLockSet()}, nil
@@ -120,13 +114,7 @@ func (db *DB) Close() error {
 		db.committer.close()
 		closed <- db.engine.Close()
 	}()
-	var err error
-	select {
-	case err = <-closed:
-	case <-db.disk.stall():
-		err = errors.Join(db.disk.err(), db.disk.kill())
-	}
-	if err != nil {
+	if err := db.disk.await(closed); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil

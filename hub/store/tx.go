@@ -43,8 +43,13 @@ func (w write) covers(key []byte) bool {
 }
 
 // Update runs fn, writes its changes as one atomic step, and returns when they are on disk. While it runs no other
-// Update with the same lock name does. If fn returns an error, nothing is written and Update returns that error. The
-// error is [ErrFull] if the disk is full and [ErrClosed] after Close.
+// Update with the same lock name does. If fn returns an error, nothing is written and Update returns that error. An
+// Update that writes nothing needs no disk.
+//
+// The error wraps [ErrFull] if the disk is full. As a rule nothing is written then. But an Update that was on its way
+// to the disk when the disk filled up is not kept waiting: it may yet be written when there is space, and if so its
+// OnCommit functions run then and its lock is held until then. The same goes for other failures of the disk, except
+// that they last until the store is opened again.
 //
 // A call of Update from within fn waits for itself if it names the same lock.
 func (db *DB) Update(lock string, fn func(tx *Tx) error) error {
@@ -93,7 +98,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 
 // lastWrite returns the last write that says what key holds.
 func (tx *Tx) lastWrite(key []byte) (w write, ok bool) {
-	const few = 32 // so many are looked through faster than a map is made
+	const few = 8 // so many are looked through faster than a map is made
 	if len(tx.writes) > few && tx.last == nil {
 		tx.last = map[string]int{}
 		for i, w := range tx.writes {
