@@ -58,7 +58,10 @@ func arrange(commands []*urfave.Command, args []string) []string {
 			}
 		}
 		arranged = append(arranged, arg)
-		if d, ok := f.(urfave.DocGenerationFlag); ok && d.TakesValue() && !hasValue && len(rest) > 0 {
+		if d, ok := f.(urfave.DocGenerationFlag); ok && d.TakesValue() && !hasValue {
+			if len(rest) == 0 {
+				return arranged // what it would be followed by is not its value
+			}
 			arranged = append(arranged, rest[0])
 			rest = rest[1:]
 		}

@@ -34,21 +34,26 @@ func hostWithPort(host, addr, known string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// dataFolder is the folder of the local hub.
-func dataFolder(data string) string {
-	if data != "" {
-		return data
+// dataFolder is the folder of the local hub: the one that is given, or the
+// user's own.
+func dataFolder(given string) (string, error) {
+	if given != "" {
+		return given, nil
 	}
 	dir, err := hub.DefaultFolder()
 	if err != nil {
-		return "iotdm-hub" // no home directory: in the current one
+		return "", usagef("%v; name one with --data", err)
 	}
-	return dir
+	return dir, nil
 }
 
 // readRunningHub reads where the local hub listens, and its keys.
 func readRunningHub(data string) (hub.Info, error) {
-	info, err := hub.ReadInfo(dataFolder(data))
+	dir, err := dataFolder(data)
+	if err != nil {
+		return hub.Info{}, err
+	}
+	info, err := hub.ReadInfo(dir)
 	return info, explainLocalHub(err)
 }
 

@@ -32,7 +32,10 @@ func hubResetCommand(s streams) *urfave.Command {
 }
 
 func resetHub(s streams, o hubResetOptions) error {
-	dir := dataFolder(o.data)
+	dir, err := dataFolder(o.data)
+	if err != nil {
+		return err
+	}
 	if !o.yes {
 		if !isTerminal(s.in) {
 			return usagef("this deletes the hub in %s; say --yes if that is what you want", dir)
@@ -43,7 +46,7 @@ func resetHub(s streams, o hubResetOptions) error {
 			return failf(statusFailed, "nothing deleted")
 		}
 	}
-	err := hub.Reset(dir)
+	err = hub.Reset(dir)
 	if errors.Is(err, hub.ErrNeverRun) {
 		return failf(statusNotFound, "%v; there is nothing to delete", err)
 	}

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
-	"syscall"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -16,9 +13,8 @@ import (
 )
 
 const (
-	defaultMQTTSAddr  = "127.0.0.1:" + mqttsPort
-	defaultHTTPSAddr  = "127.0.0.1:" + httpsPort
-	fallbackHTTPSAddr = "127.0.0.1:8443" // for users who may not listen on ports below 1024
+	defaultMQTTSAddr = "127.0.0.1:" + mqttsPort
+	defaultHTTPSAddr = "127.0.0.1:" + httpsPort
 )
 
 type hubRunOptions struct {
@@ -66,21 +62,11 @@ func hubRunCommand(s streams) *urfave.Command {
 	})
 }
 
-// hubListeners are where a hub listens. plain is nil without --mqtt-addr.
-type hubListeners struct {
-	mqtts, https, plain net.Listener
-	fellBack            bool // https is not on the port that was wanted
-}
-
-func (l *hubListeners) close() {
-	for _, l := range []net.Listener{l.mqtts, l.https, l.plain} {
-		if l != nil {
-			l.Close()
-		}
-	}
-}
-
 func runHub(ctx context.Context, s streams, o hubRunOptions) error {
+	dir, err := dataFolder(o.data)
+	if err != nil {
+		return err
+	}
 	seed, err := readSeed(o.seed)
 	if err != nil {
 		return err
@@ -91,17 +77,12 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 		on.close()
 		return err
 	}
-	level := slog.LevelInfo
-	if o.verbose {
-		level = slog.LevelDebug
-	}
-	dir := dataFolder(o.data)
 	server, err := hub.New(hub.Options{
 		Data:      dir,
 		Ephemeral: o.ephemeral,
 		HostNames: o.hosts.Value(),
 		Policies:  seed.policies(),
-		Logger:    slog.New(slog.NewTextHandler(s.errOut, &slog.HandlerOptions{Level: level})),
+		Logger:    hubLogger(s, o.verbose),
 	})
 	if err != nil {
 		on.close()
@@ -133,67 +114,6 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 	return errors.Join(err, server.Shutdown(patience))
 }
 
-// serveHub starts the hub's listeners. The channel delivers if one of them fails.
-func serveHub(server *hub.Server, on hubListeners) <-chan error {
-	failed := make(chan error, 3)
-	serve := func(serve func(net.Listener) error, l net.Listener) {
-		if err := serve(l); !errors.Is(err, hub.ErrClosed) {
-			failed <- err
-		}
-	}
-	go serve(server.ServeMQTTS, on.mqtts)
-	go serve(server.ServeHTTPS, on.https)
-	if on.plain != nil {
-		go serve(server.ServeMQTT, on.plain)
-	}
-	return failed
-}
-
-func (o *hubRunOptions) listen(on *hubListeners) (err error) {
-	if on.mqtts, err = o.listenOn("--mqtts-addr", o.mqttsAddr); err != nil {
-		return err
-	}
-	if o.mqttAddr != "" {
-		if on.plain, err = o.listenOn("--mqtt-addr", o.mqttAddr); err != nil {
-			return err
-		}
-	}
-	on.https, err = net.Listen("tcp", o.httpsAddr)
-	if errors.Is(err, os.ErrPermission) && !o.httpsExplicit {
-		on.fellBack = true
-		on.https, err = o.listenOn("--https-addr", fallbackHTTPSAddr)
-		return err
-	}
-	if err != nil {
-		return o.explainListen("--https-addr", o.httpsAddr, err)
-	}
-	return nil
-}
-
-func (o *hubRunOptions) listenOn(flag, addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, o.explainListen(flag, addr, err)
-	}
-	return l, nil
-}
-
-func (o *hubRunOptions) explainListen(flag, addr string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		if info, err := readRunningHub(o.data); err == nil {
-			return failf(statusFailed, "%s is in use; the hub with the data folder %s runs already, as process %d, see \"iotdm hub status\"", addr, dataFolder(o.data), info.PID)
-		}
-		return failf(statusFailed, "%s is in use by another program; end it, or choose another address with %s", addr, flag)
-	case errors.Is(err, os.ErrPermission):
-		return failf(statusFailed, "this user may not listen on %s; choose a port above 1023 with %s, or see \"iotdm hub run --help\"", addr, flag)
-	}
-	if operation, ok := errors.AsType[*net.OpError](err); ok {
-		err = operation.Err
-	}
-	return usagef("%s %s: %v", flag, addr, err)
-}
-
 // greet says where the hub listens and what to do next, and then that it is ready.
 func (o *hubRunOptions) greet(s streams, info hub.Info, dir string, fellBack bool) {
 	s.print("The hub listens for")
@@ -209,7 +129,7 @@ func (o *hubRunOptions) greet(s streams, info hub.Info, dir string, fellBack boo
 	}
 	s.print("")
 	s.print("Next, in another terminal:")
-	if dir != dataFolder("") {
+	if usual, err := hub.DefaultFolder(); err != nil || dir != usual {
 		s.print("  export IOTDM_DATA=%s", shellQuote(dir))
 	}
 	s.print("  iotdm device run                          be the device device-1")
@@ -217,4 +137,21 @@ func (o *hubRunOptions) greet(s streams, info hub.Info, dir string, fellBack boo
 	s.print("  eval \"$(iotdm hub env)\"                   for programs with an official SDK")
 	s.print("C, Java and .NET SDKs want a host name with a dot; see \"iotdm hub run --help\".")
 	fmt.Fprintln(s.out, "ready")
+}
+
+// hubLogger logs to standard error. People who watch know what day it is.
+func hubLogger(s streams, verbose bool) *slog.Logger {
+	var opt slog.HandlerOptions
+	if verbose {
+		opt.Level = slog.LevelDebug
+	}
+	if isTerminal(s.errOut) {
+		opt.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				a.Value = slog.StringValue(a.Value.Time().Format(time.TimeOnly))
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(s.errOut, &opt))
 }

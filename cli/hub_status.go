@@ -81,7 +81,10 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	if err != nil {
 		return hubState{}, err
 	}
-	dir := dataFolder(o.hub.data)
+	dir, err := dataFolder(o.hub.data)
+	if err != nil {
+		return hubState{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.MQTTAddr, info.PID, dir}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 
@@ -183,12 +184,21 @@ func printYAML(w io.Writer, doc []byte) error {
 	return e.Close()
 }
 
+// blockStyle undoes the look of JSON, except for the quotes around text that
+// some reader of YAML may take for something else, such as no or 12:30.
 func blockStyle(n *yaml.Node) {
-	n.Style = 0
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || plainText.MatchString(n.Value) && !oldBool.MatchString(n.Value) {
+		n.Style = 0
+	}
 	for _, child := range n.Content {
 		blockStyle(child)
 	}
 }
+
+var (
+	plainText = regexp.MustCompile(`^[A-Za-z$][A-Za-z0-9$_./-]*$`)
+	oldBool   = regexp.MustCompile(`^(?i:y|n|yes|no|on|off)$`) // of YAML 1.1
+)
 
 // printTable writes doc as rows: one for each element of an array, else one
 // for each member of an object. As TSV it has no headings and no padding.
@@ -264,8 +274,11 @@ func memberColumns(array gjson.Result) []column {
 
 // cell is a value in a table: text that stays on its line and in its column.
 func cell(v gjson.Result) string {
-	if v.Type == gjson.JSON {
+	switch v.Type {
+	case gjson.JSON:
 		return v.Get("@ugly").Raw
+	case gjson.Number:
+		return v.Raw
 	}
 	return strings.NewReplacer("\t", " ", "\n", " ", "\r", " ").Replace(v.String())
 }

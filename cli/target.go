@@ -137,7 +137,7 @@ func (o *hubOptions) target(c sas.ConnectionString) (target, error) {
 		return t, err
 	}
 	host, port := splitPort(t.host())
-	if info, err := hub.ReadInfo(dataFolder(o.data)); err == nil && namesThisMachine(host, info) {
+	if info, err := readRunningHub(o.data); err == nil && namesThisMachine(host, info) {
 		if err := pool.addFile("the local hub's CA", info.CAFile); err != nil {
 			return t, err
 		}
