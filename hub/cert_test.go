@@ -192,6 +192,23 @@ func TestHostNamesAreChecked(t *testing.T) {
 	}
 }
 
+// A name that is accepted is one that the certificate proves.
+func FuzzHostNames(f *testing.F) {
+	for _, name := range []string{"hub.example.com", "*.example.com", "a_b", "1.2.3", "192.0.2.1", "::1", "::ffff:1.2.3.4", "x.", "A-1", "xn--bcher-kva.example"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		c, err := openCerts("", []string{name}, time.Now)
+		if err != nil {
+			return
+		}
+		dial := strings.TrimSuffix(strings.Replace(name, "*.", "x.", 1), ".")
+		if err := mustLeaf(t, c).Leaf.VerifyHostname(dial); err != nil {
+			t.Errorf("%q is accepted: %v", name, err)
+		}
+	})
+}
+
 // Programs other than ours are stricter than crypto/x509.
 
 func TestOpenSSLAcceptsTheCertificatesStrictly(t *testing.T) {

@@ -20,25 +20,30 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// The files of a data folder. Those with secrets, and all but the last two,
-// are for the owner's eyes only. Every one is replaced as a whole, so that
-// none is ever half-written.
+// The files of a data folder. Every one is replaced as a whole, so that none
+// is ever half-written.
 const (
-	lockFile      = "lock"     // held while a hub runs
-	infoFile      = "hub.json" // where it listens
-	policiesFile  = "policies.json"
-	caKeyFile     = "ca-key.pem" // private key and certificate of the CA
-	leafFile      = "server.pem" // the same of the server, ECDSA
-	rsaLeafFile   = "server-rsa.pem"
-	storeFolder   = "store"
-	eventFolder   = "events"
-	caFile        = "ca.pem"     // certificate of the CA
-	bundleFile    = "bundle.pem" // and those that the system trusts
-	folderMode    = 0o700
-	secretMode    = 0o600
-	publicMode    = 0o644
-	lockPatience  = 500 * time.Millisecond // readers hold the lock for moments
-	lockRetryTime = 5 * time.Millisecond
+	lockFile     = "lock"          // held while a hub runs
+	infoFile     = "hub.json"      // where it listens
+	policiesFile = "policies.json" // shared access policies with their keys
+	caKeyFile    = "ca-key.pem"    // private key and certificate of the CA
+	leafFile     = "server.pem"    // the same of the server, ECDSA
+	rsaLeafFile  = "server-rsa.pem"
+	caFile       = "ca.pem"     // certificate of the CA, for clients
+	bundleFile   = "bundle.pem" // and those that the system trusts
+	storeFolder  = "store"
+	eventFolder  = "events"
+
+	folderMode = 0o700
+	secretMode = 0o600
+	publicMode = 0o644 // caFile and bundleFile
+)
+
+// A reader holds the lock for a moment to see whether a hub does. A hub that
+// starts then waits.
+const (
+	lockPatience = 500 * time.Millisecond
+	lockRetry    = 5 * time.Millisecond
 )
 
 // ErrFolderInUse means that another hub runs with the data folder.
@@ -91,14 +96,14 @@ func openFolder(dir string, names []string, policies []Policy, now func() time.T
 	return f, nil
 }
 
-// problem says which folder err is about, and what to do if it can't be
-// written.
+// problem says which folder err is about, and what to do if this user may not
+// use it.
 func (f *folder) problem(err error) error { return folderProblem(f.dir, err) }
 
 func folderProblem(dir string, err error) error {
 	hint := ""
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		hint = "; let this user write there, or use another folder"
+		hint = "; give this user the right to it, or use another folder"
 	}
 	return fmt.Errorf("data folder %s: %w%s", dir, err, hint)
 }
@@ -111,7 +116,7 @@ func lockFolder(dir string) (*flock.Flock, error) {
 	l := flock.New(filepath.Join(dir, lockFile))
 	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
 	defer cancel()
-	_, err := l.TryLockContext(ctx, lockRetryTime)
+	_, err := l.TryLockContext(ctx, lockRetry)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		by := ""

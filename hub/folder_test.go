@@ -196,7 +196,7 @@ func TestFolderThatCannotBeUsedSaysWhy(t *testing.T) {
 			}
 			return filepath.Join(file, "hub")
 		}},
-		{name: "no right to write", want: "permission denied; let this user write there, or use another folder", dir: func(t *testing.T) string {
+		{name: "no right to write", want: "permission denied; give this user the right to it, or use another folder", dir: func(t *testing.T) string {
 			if os.Getuid() <= 0 {
 				t.Skip("root, and Windows, may write everywhere")
 			}
