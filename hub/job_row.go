@@ -49,12 +49,10 @@ func (s jobDeviceStatus) open() bool { return s == rowPending || s == rowRunning
 // are not known are left out: the C# SDK has no null for a time.
 func (d jobDevice) encode(job *Job, now time.Time) []byte {
 	b := make([]byte, 0, 384)
+	// Ids, times and the hub's own words have nothing that JSON would escape.
 	member := func(name, value string) {
-		b = append(b, `"`...)
-		b = append(b, name...)
-		b = append(b, `":`...)
-		b = append(b, mustMarshal(value)...)
-		b = append(b, ',')
+		b = append(append(append(b, '"'), name...), `":"`...)
+		b = append(append(b, value...), `",`...)
 	}
 	b = append(b, '{')
 	member("deviceId", d.device)

@@ -13,12 +13,14 @@ import (
 const (
 	// jobParallel is how many devices have their turn at the same time. A
 	// direct method that waits for its device costs some KiB.
-	jobParallel = 2048
+	jobParallel = 4096
 	// jobTwinParallel is the same for twin updates, which wait for the disk
 	// alone.
 	jobTwinParallel = 256
 	// jobBatch is how many rows are written at once.
-	jobBatch = 512
+	jobBatch = 2048
+	// jobMoment is how long an outcome waits for others to be written with.
+	jobMoment = 2 * time.Millisecond
 	// jobReconnect is how long at least a job that goes on after a restart of
 	// the hub waits for a device: all of them lost their connection.
 	jobReconnect = time.Minute
@@ -230,20 +232,22 @@ func (r *jobRun) take(most int) (n int) {
 	return n
 }
 
-// turn runs f as one device's turn, in a slot that take has taken.
-func (r *jobRun) turn(f func()) {
+// turn runs f as one device's turn, in a slot that take has taken. If f reports
+// that it has handed in an outcome, collect frees the slot.
+func (r *jobRun) turn(f func() (handedIn bool)) {
 	r.turns.Go(func() {
-		defer func() { <-r.slots }()
-		f()
+		if !f() {
+			<-r.slots
+		}
 	})
 }
 
 // finish gives a device its outcome, where err may come from the end of ctx.
 // When the hub closes there is none: the row stays as it is.
-func (r *jobRun) finish(d jobDevice, ctx context.Context, err error) {
+func (r *jobRun) finish(d jobDevice, ctx context.Context, err error) (handedIn bool) {
 	if err != nil {
 		if r.ctx.Err() != nil || ctx.Err() != nil && r.stopped() {
-			return
+			return false
 		}
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			err = outOfTime(context.Cause(ctx), "before the device answered")
@@ -251,6 +255,7 @@ func (r *jobRun) finish(d jobDevice, ctx context.Context, err error) {
 	}
 	d.outcome(r.now(), err)
 	r.results <- d
+	return true
 }
 
 // outOfTime is the failure of a device that the job's time did not suffice for;
@@ -271,10 +276,11 @@ func (r *jobRun) mark(batch []jobDevice) error {
 	return r.writeRows(batch)
 }
 
-// writeRows stores rows and counts them.
+// writeRows stores rows and counts them. A device's row has one writer at a
+// time, so the lock is one that nobody waits for.
 func (r *jobRun) writeRows(batch []jobDevice) error {
 	now := r.now()
-	err := r.persist(jobLock(r.job.ID), func(tx *store.Tx) error {
+	err := r.persist(string(jobRow(r.job.ID, batch[0].device)), func(tx *store.Tx) error {
 		for i := range batch {
 			tx.Set(jobRow(r.job.ID, batch[i].device), batch[i].encode(r.job, now))
 		}
@@ -286,23 +292,30 @@ func (r *jobRun) writeRows(batch []jobDevice) error {
 	return err
 }
 
-// collect stores outcomes, as many at once as have come in.
+// collect stores outcomes, as many at once as come in within a moment, and then
+// frees their slots: so the turns that follow begin in batches too.
 func (r *jobRun) collect() {
 	batch := make([]jobDevice, 0, jobBatch)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for d := range r.results {
 		batch = append(batch[:0], d)
+		timer.Reset(jobMoment)
 		for more := true; more && len(batch) < jobBatch; {
 			select {
 			case d, ok := <-r.results:
 				if more = ok; ok {
 					batch = append(batch, d)
 				}
-			default:
+			case <-timer.C:
 				more = false
 			}
 		}
 		// It fails only when the server closes, and then the rows stay open.
 		_ = r.writeRows(batch)
+		for range batch {
+			<-r.slots
+		}
 	}
 }
 

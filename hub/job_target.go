@@ -11,10 +11,11 @@ func (s *Server) jobTargets(ctx context.Context, condition string, fn func(devic
 	if strings.TrimSpace(condition) != "*" {
 		return ErrArgumentInvalid.with("this hub knows no other condition of jobs than '*'")
 	}
-	return s.Devices(0, func(i Identity) error {
+	prefix := []byte(deviceTwinPrefix)
+	return s.store.Scan(prefix, prefixEnd(prefix), func(k, _ []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return fn(i.Device)
+		return fn(keyID(k).Device)
 	})
 }

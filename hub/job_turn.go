@@ -13,7 +13,7 @@ func (r *jobRun) call(batch []jobDevice) {
 		if c := r.connection(d.id()); c != nil && c.takesMethod(r.job.Method.Name) {
 			online = append(online, d)
 		} else {
-			r.turn(func() { r.await(d) })
+			r.turn(func() bool { return r.await(d) })
 		}
 	}
 	if len(online) == 0 {
@@ -26,39 +26,36 @@ func (r *jobRun) call(batch []jobDevice) {
 		return // the server closes
 	}
 	for _, d := range online {
-		r.turn(func() { r.invoke(d) })
+		r.turn(func() bool { return r.invoke(d) })
 	}
 }
 
 // await calls the direct method on a device once that has connected.
-func (r *jobRun) await(d jobDevice) {
+func (r *jobRun) await(d jobDevice) (handedIn bool) {
 	err := r.callable(d.id())
 	if err == nil {
 		_, err = r.awaitMethod(r.feed, d.id(), r.job.Method.Name, r.connectTimeout)
 	}
 	if err != nil {
-		r.finish(d, r.feed, err)
-		return
+		return r.finish(d, r.feed, err)
 	}
 	one := []jobDevice{d}
-	if r.mark(one) == nil {
-		r.invoke(one[0])
-	}
+	return r.mark(one) == nil && r.invoke(one[0])
 }
 
-func (r *jobRun) invoke(d jobDevice) {
+func (r *jobRun) invoke(d jobDevice) (handedIn bool) {
 	result, err := r.InvokeMethod(r.calls, d.id(), *r.job.Method)
 	if err == nil {
 		d.result = &result
 	}
-	r.finish(d, r.calls, err)
+	return r.finish(d, r.calls, err)
 }
 
 // update merges the change into the twins of batch. Each twin and its row
 // change in one step.
 func (r *jobRun) update(batch []jobDevice) {
 	for _, d := range batch {
-		r.turn(func() {
+		r.turn(func() bool {
 			d.started = r.now()
 			id := ID{Device: d.device}
 			done := d
@@ -70,11 +67,11 @@ func (r *jobRun) update(batch []jobDevice) {
 				return err
 			})
 			if err != nil {
-				r.finish(d, r.calls, err)
-				return
+				return r.finish(d, r.calls, err)
 			}
 			done.counted = d.counted
 			r.jobs.move(r.active, []jobDevice{done})
+			return false
 		})
 	}
 }
