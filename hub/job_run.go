@@ -90,11 +90,7 @@ func (s *Server) runJob(a *activeJob) {
 
 // failJob ends a job that cannot run.
 func (s *Server) failJob(a *activeJob, err error) {
-	reason := err.Error()
-	if e := refusalOf(err); e.Is(ErrArgumentInvalid) {
-		reason = e.Text
-	}
-	s.endJob(a, func(j *Job) { j.Status, j.FailureReason = JobFailed, reason })
+	s.endJob(a, func(j *Job) { j.Status, j.FailureReason = JobFailed, err.Error() })
 }
 
 // startJob writes down the devices of a job, and that it runs. It may have

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -416,5 +418,54 @@ func TestBadJobsAreRefused(t *testing.T) {
 	}
 	if err := s.Jobs(hub.JobFilter{}, "", func(j hub.Job) error { return fmt.Errorf("job %s is there", j.ID) }); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestJobChoosesItsDevices(t *testing.T) {
+	s := newServer(t, hub.Options{})
+	for _, device := range []string{"dev-1", "dev-2", "dev-3", "Dev-1"} {
+		create(t, s, hub.ID{Device: device}, hub.IdentitySpec{})
+	}
+	if _, err := s.PatchTwin(hub.ID{Device: "dev-2"}, hub.TwinChange{Tags: json.RawMessage(`{"building":9}`)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	for condition, want := range map[string][]string{
+		"*":                                {"Dev-1", "dev-1", "dev-2", "dev-3"},
+		"tags.building = 9":                {"dev-2"},
+		"DeviceId IN ['dev-3', 'dev-1']":   {"dev-1", "dev-3"},
+		"STARTSWITH(deviceId, 'dev')":      {"dev-1", "dev-2", "dev-3"},
+		"deviceId = 'dev-1' AND tags.x=1":  nil,
+		"deviceId > 'dev-1'":               {"dev-2", "dev-3"},
+		"IS_DEFINED(DeviceId)":             {"Dev-1", "dev-1", "dev-2", "dev-3"},
+		"connectionState = 'Disconnected'": {"Dev-1", "dev-1", "dev-2", "dev-3"},
+		"false":                            nil,
+	} {
+		t.Run(condition, func(t *testing.T) {
+			id := fmt.Sprintf("job-%x", condition)
+			createJob(t, s, twinJob(id, condition, `{"a":1}`))
+			if job := waitJob(t, s, id); job.Status != hub.JobCompleted {
+				t.Errorf("the job is %+v", job)
+			}
+			got := slices.Sorted(maps.Keys(outcomes(t, s, id)))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("devices (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestJobWithABadConditionFails(t *testing.T) {
+	s := newServer(t, hub.Options{})
+	for condition, want := range map[string]string{
+		"SELECT * FROM devices":      "SQL query parse failed due to following errors: ",
+		"STARTS_WITH(deviceId, 'a')": "STARTS_WITH",
+		"tags.a =":                   "SQL query parse failed due to following errors: ",
+	} {
+		id := fmt.Sprintf("job-%x", condition)
+		createJob(t, s, twinJob(id, condition, `{"a":1}`))
+		job := waitJob(t, s, id)
+		if job.Status != hub.JobFailed || !strings.Contains(job.FailureReason, want) || job.Ended.IsZero() {
+			t.Errorf("%s: the job is %+v, want failed with %q", condition, job, want)
+		}
 	}
 }
