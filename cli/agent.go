@@ -29,6 +29,9 @@ var rebootMethods = []string{"rebootDevice", "reboot"}
 // still differ.
 const rebootTimeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
+// rebootAnswer is what the tutorial's device answers.
+const rebootAnswer = "This is the response from the device"
+
 func response(status int, text string) mqttdevice.Response {
 	return mqttdevice.Response{Status: status, Payload: map[string]string{"Response": text}}
 }
@@ -56,7 +59,7 @@ func (a *agent) reboot(ctx context.Context, m mqttdevice.Method) mqttdevice.Resp
 			a.note("iotdm: %v; not rebooting", err)
 			return response(500, "The device could not store that it is to reboot")
 		}
-		return response(200, "The device is rebooting")
+		return response(200, rebootAnswer)
 	}
 	select {
 	case <-time.After(a.duration):
@@ -70,7 +73,7 @@ func (a *agent) reboot(ctx context.Context, m mqttdevice.Method) mqttdevice.Resp
 		a.note("iotdm: %v", err)
 		return response(500, "The device rebooted but could not report the time")
 	}
-	return response(200, "This is the response from the device")
+	return response(200, rebootAnswer)
 }
 
 func (a *agent) reportRebootTime(ctx context.Context, t time.Time) error {

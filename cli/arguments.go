@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -29,7 +30,11 @@ var azSpellings = map[string]string{
 
 // arrange puts a command line into the order urfave/cli understands, flags
 // before arguments, and turns the spellings of "az iot hub" into ours.
+// "help" among the names of commands asks for the help of the command they name.
 func arrange(commands []*urfave.Command, args []string) []string {
+	if i := slices.Index(args, "help"); i > 0 && areCommands(commands, args[1:i]) {
+		return arrange(commands, append(slices.Delete(slices.Clone(args), i, i+1), "--help"))
+	}
 	command, rest := findLeaf(commands, args)
 	if command == nil || args[len(args)-1] == "--generate-bash-completion" {
 		return args
@@ -89,6 +94,18 @@ func findLeaf(commands []*urfave.Command, args []string) (*urfave.Command, []str
 		return nil, nil
 	}
 	return found, rest
+}
+
+// areCommands reports whether names lead to a command that has subcommands.
+func areCommands(commands []*urfave.Command, names []string) bool {
+	for _, name := range names {
+		c := commandNamed(commands, name)
+		if c == nil {
+			return false
+		}
+		commands = c.Subcommands
+	}
+	return len(commands) > 0
 }
 
 func commandNamed(commands []*urfave.Command, name string) *urfave.Command {

@@ -24,6 +24,10 @@ func TestArrange(t *testing.T) {
 		{"a line being completed is left alone", "service query Q -o --generate-bash-completion", "service query Q -o --generate-bash-completion"},
 		{"a flag without its value", "service reboot --device", "service reboot --device"},
 		{"a last flag without its value is not given the argument", "service query Q -o", "service query -o"},
+		{"help", "help", "--help"},
+		{"help for a command", "help service reboot", "service reboot --help"},
+		{"help inside a group", "service help reboot", "service reboot --help"},
+		{"help as an argument", "sas inspect help", "sas inspect -- help"},
 		{"nothing", "", ""},
 	}
 	for _, tt := range tests {

@@ -55,6 +55,7 @@ func newApp(s streams) *urfave.App {
 		UsageText:            "iotdm COMMAND [flags]",
 		Description:          "Start with \"iotdm demo\": it shows a device, a service and a hub at work.",
 		HideVersion:          true,
+		HideHelpCommand:      true, // arrange turns it into --help
 		EnableBashCompletion: true,
 		Reader:               s.in,
 		Writer:               s.out,

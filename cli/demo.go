@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -111,6 +112,9 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 func demoReboot(ctx context.Context, g *stage, service target, r *rebooter) error {
 	g.say("service", "Invoking device to reboot...")
 	answer, err := r.invoke(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err() // the device, which ends too, may have been fast enough to answer that
+	}
 	if err != nil {
 		return service.explain(ctx, err, r.device)
 	}
@@ -144,10 +148,9 @@ func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target, err
 	}
 	serveHub(server, on)
 	g.say("hub", "MQTT on %s, REST on %s, both over TLS", on.mqtts.Addr(), on.https.Addr())
-	pool := &roots{pool: server.RootCAs()}
 	return server, func(c sas.ConnectionString) target {
 		c.HostName = "localhost"
-		return target{connection: c, mqttsAddr: on.mqtts.Addr().String(), httpsAddr: on.https.Addr().String(), tls: pool.config(), local: true}
+		return target{connection: c, mqttsAddr: on.mqtts.Addr().String(), httpsAddr: on.https.Addr().String(), tls: &tls.Config{RootCAs: server.RootCAs()}}
 	}, nil
 }
 

@@ -35,8 +35,11 @@ func (o *actAsOptions) flags() []urfave.Flag {
 	}, o.hub.flags())
 }
 
-func (o *actAsOptions) find(ctx context.Context, s streams, create bool) (target, error) {
-	t, err := o.hub.device(ctx, s, deviceChoice{device: o.device, module: o.module, create: create})
+// find finds the hub and the credential of the device, which may connect. The
+// choice is completed by the flags.
+func (o *actAsOptions) find(ctx context.Context, s streams, choice deviceChoice) (target, error) {
+	choice.device, choice.module = o.device, o.module
+	t, err := o.hub.device(ctx, s, choice)
 	if err == nil && t.disabled {
 		err = failf(statusUnauthorized, "device %q is disabled on %s; enable it with \"iotdm service device enable --device %s\"",
 			t.connection.DeviceID, t.host(), t.connection.DeviceID)
@@ -63,10 +66,22 @@ func (t target) deviceClient(onState func(mqttdevice.State)) (*mqttdevice.Client
 // waits for.
 const onceTimeout = 30 * time.Second
 
-// connectOnce connects for a command that does one thing. Unlike the agent it
-// does not try again: the user is waiting.
-func (t target) connectOnce(ctx context.Context) (*mqttdevice.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
+// onceHelp is for the help of those commands.
+const onceHelp = "A device has one connection: this ends that of an agent, which then connects again. For example:\n"
+
+// connectOnce finds the hub and connects, for a command that does one thing.
+// Unlike the agent it does not try again: the user is waiting.
+func (o *actAsOptions) connectOnce(ctx context.Context, s streams) (target, *mqttdevice.Client, error) {
+	t, err := o.find(ctx, s, deviceChoice{})
+	if err != nil {
+		return t, nil, err
+	}
+	client, err := t.connectOnce(ctx)
+	return t, client, err
+}
+
+func (t target) connectOnce(parent context.Context) (*mqttdevice.Client, error) {
+	ctx, cancel := context.WithTimeout(parent, onceTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var reason error
@@ -85,12 +100,15 @@ func (t target) connectOnce(ctx context.Context) (*mqttdevice.Client, error) {
 		return client, nil
 	}
 	client.Close()
+	if parent.Err() != nil {
+		return nil, parent.Err()
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	if reason != nil {
 		err = reason
 	}
-	return nil, t.explainDevice(ctx, err)
+	return nil, t.explainDevice(parent, err)
 }
 
 // explainDevice is explain for the errors of a device client.
@@ -99,8 +117,7 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 		return failf(statusFailed, "%s: %v", noun(t.identity()), refused)
 	}
 	if errors.Is(err, mqttdevice.ErrUnauthorized) {
-		// The reason may be a clock that is off; looking at that needs time again.
-		return t.explainUnauthorized(context.WithoutCancel(ctx), "")
+		return t.explainUnauthorized(ctx, "")
 	}
 	if _, ok := errors.AsType[*failure](err); ok || errors.Is(err, context.Canceled) {
 		return err

@@ -45,10 +45,7 @@ func deviceRunCommand(s streams) *urfave.Command {
 }
 
 func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
-	if _, given, err := o.as.hub.given(s, deviceVariables); err == nil && !given && o.as.device == "" {
-		o.as.device = localDevice
-	}
-	t, err := o.as.find(ctx, s, true)
+	t, err := o.as.find(ctx, s, deviceChoice{create: true, usual: localDevice})
 	if err != nil {
 		return err
 	}
@@ -63,7 +60,7 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 		if err != nil {
 			return err
 		}
-		a.machine = &machineReboot{file: intentFile(folder, t.connection), asked: make(chan struct{}, 1)}
+		a.machine = &machineReboot{file: intentFile(folder, t), asked: make(chan struct{}, 1)}
 	}
 	for {
 		reboot, err := connectAgent(ctx, s, t, a)

@@ -21,8 +21,8 @@ func deviceSendCommand(s streams) *urfave.Command {
 		Name:      "send",
 		Usage:     "send one device-to-cloud message",
 		ArgsUsage: "MESSAGE",
-		Description: "MESSAGE is text, @FILE or -. For example:\n" +
-			"   iotdm device send --device device-1 '{\"temperature\": 21.5}' --content-type application/json --content-encoding utf-8",
+		Description: "MESSAGE is text, @FILE or -.\n" + onceHelp +
+			"   iotdm device send --device device-1 '{\"temperature\": 21.5}' --content-type application/json",
 		Flags: concat(o.as.flags(), []urfave.Flag{
 			&urfave.StringSliceFlag{Name: "property", Destination: &o.properties, Usage: "an application property `NAME=VALUE`, repeatable"},
 			&urfave.StringFlag{Name: "message-id", Destination: &o.message.ID, Usage: "the message `ID`"},
@@ -59,11 +59,7 @@ func (o *deviceSendOptions) check() error {
 }
 
 func sendMessage(ctx context.Context, s streams, o deviceSendOptions) error {
-	t, err := o.as.find(ctx, s, false)
-	if err != nil {
-		return err
-	}
-	client, err := t.connectOnce(ctx)
+	t, client, err := o.as.connectOnce(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func deviceTwinGetCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:        "get",
 		Usage:       "print desired and reported properties, as the device sees them",
-		Description: "For example:\n   iotdm device twin get --device device-1 --jq .desired",
+		Description: onceHelp + "   iotdm device twin get --device device-1 --jq .desired",
 		Flags:       o.flags(),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.output.check(); err != nil {
@@ -37,11 +37,7 @@ func deviceTwinGetCommand(s streams) *urfave.Command {
 }
 
 func getOwnTwin(ctx context.Context, s streams, o deviceTwinOptions) error {
-	t, err := o.as.find(ctx, s, false)
-	if err != nil {
-		return err
-	}
-	client, err := t.connectOnce(ctx)
+	t, client, err := o.as.connectOnce(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -63,7 +59,7 @@ func deviceTwinReportCommand(s streams) *urfave.Command {
 		Name:      "report",
 		Usage:     "merge a patch into the reported properties",
 		ArgsUsage: "PATCH",
-		Description: "PATCH is a JSON object, @FILE or -. What is null is deleted. For example:\n" +
+		Description: "PATCH is a JSON object, @FILE or -. What is null is deleted.\n" + onceHelp +
 			"   iotdm device twin report --device device-1 '{\"firmware\": \"1.2\", \"battery\": null}'",
 		Flags: o.flags(),
 		Action: func(ctx *urfave.Context) error {
@@ -80,11 +76,7 @@ func deviceTwinReportCommand(s streams) *urfave.Command {
 }
 
 func reportProperties(ctx context.Context, s streams, o deviceTwinOptions, patch json.RawMessage) error {
-	t, err := o.as.find(ctx, s, false)
-	if err != nil {
-		return err
-	}
-	client, err := t.connectOnce(ctx)
+	t, client, err := o.as.connectOnce(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -105,7 +97,7 @@ func deviceTwinWatchCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "watch",
 		Usage: "print the desired properties and each change of them, until Ctrl-C",
-		Description: "With --output json each change is one line. For example:\n" +
+		Description: "With --output json each change is one line.\n" + onceHelp +
 			"   iotdm device twin watch --device device-1",
 		Flags: o.flags(),
 		Action: func(ctx *urfave.Context) error {
@@ -125,11 +117,7 @@ type desiredEvent struct {
 }
 
 func watchDesired(ctx context.Context, s streams, o deviceTwinOptions) error {
-	t, err := o.as.find(ctx, s, false)
-	if err != nil {
-		return err
-	}
-	client, err := t.connectOnce(ctx)
+	t, client, err := o.as.connectOnce(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,20 @@ func (t target) explain(ctx context.Context, err error, on hubrest.Target) error
 	return t.explainNetwork(err, t.httpsAddr, t.host())
 }
 
-// explainMethod is explain for a direct method, for which hubs do not tell a
-// disabled device from one that does not exist.
+// explainMethod is explain for a direct method.
 func (t target) explainMethod(ctx context.Context, err error, on hubrest.Target) error {
-	if errors.Is(err, hubrest.ErrNotFound) {
-		return failf(statusNotFound, "%s does not exist on %s, or is disabled; see \"iotdm service device get --device %s\"", noun(on), t.host(), on.DeviceID)
+	answer, ok := errors.AsType[*hubrest.Error](err)
+	switch {
+	case !ok:
+		return t.explain(ctx, err, on)
+	case errors.Is(answer, hubrest.ErrNotOnline):
+		return failf(statusNotFound, "%s is not connected to %s; start it with \"iotdm device run --device %s\", or wait for it with --connect-timeout",
+			noun(on), t.host(), on.DeviceID)
+	case errors.Is(answer, hubrest.ErrNotFound): // hubs do not tell these two apart
+		return failf(statusNotFound, "%s does not exist on %s, or is disabled; see \"iotdm service device get --device %s\"",
+			noun(on), t.host(), on.DeviceID)
+	case errors.Is(answer, hubrest.ErrTimedOut):
+		return failf(statusTimeout, "%s did not answer in time (it may have acted all the same); give it longer with --timeout", noun(on))
 	}
 	return t.explain(ctx, err, on)
 }
@@ -42,15 +51,12 @@ func (t target) explainAnswer(ctx context.Context, e *hubrest.Error, on hubrest.
 	switch {
 	case errors.Is(e, hubrest.ErrUnauthorized):
 		return t.explainUnauthorized(ctx, e.Message)
-	case errors.Is(e, hubrest.ErrNotOnline):
-		return failf(statusNotFound, "%s is not connected to %s; start it with \"iotdm device run --device %s\", or wait for it with --connect-timeout",
-			noun(on), t.host(), on.DeviceID)
 	case errors.Is(e, hubrest.ErrNotFound) && on.DeviceID != "":
 		return failf(statusNotFound, "%s does not exist on %s; see \"iotdm service device list\"", noun(on), t.host())
 	case errors.Is(e, hubrest.ErrNotFound):
 		return failf(statusNotFound, "%s: not found: %s", t.host(), e.Message)
-	case errors.Is(e, hubrest.ErrTimedOut) && on.DeviceID != "":
-		return failf(statusTimeout, "%s did not answer in time (it may have acted all the same); give it longer with --timeout", noun(on))
+	case errors.Is(e, hubrest.ErrTimedOut):
+		return failf(statusTimeout, "%v", e)
 	case errors.Is(e, hubrest.ErrAlreadyExists) && on.DeviceID != "":
 		return failf(statusFailed, "%s exists already on %s", noun(on), t.host())
 	case errors.Is(e, hubrest.ErrPreconditionFailed):

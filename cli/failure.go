@@ -21,7 +21,7 @@ const (
 type failure struct {
 	status int
 	text   string
-	cause  error // nil unless somebody asks for it
+	cause  error // for errors.Is; nil where nobody asks
 }
 
 func (f *failure) Error() string { return f.text }

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
-	"net"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -16,22 +16,6 @@ func hubCommands(s streams) *urfave.Command {
 		hubRunCommand(s), hubStatusCommand(s), hubEnvCommand(s), hubConnectionStringCommand(s), hubResetCommand(s),
 		group("trust", "make this machine trust the local hub's certificates", hubTrustInstallCommand(s), hubTrustUninstallCommand(s)),
 	)
-}
-
-// The ports that the official SDKs have built in.
-const (
-	mqttsPort = "8883"
-	httpsPort = "443"
-)
-
-// hostWithPort is a HostName for a hub that listens on addr: the port is left
-// out where the SDKs know it.
-func hostWithPort(host, addr, known string) string {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil || port == known {
-		return host
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // dataFolder is the folder of the local hub: the one that is given, or the
@@ -80,14 +64,12 @@ func explainLocalHub(err error) error {
 // policyConnection is the connection string of a policy of the local hub. An
 // empty policy is iothubowner, an empty host the hub's usual name.
 func policyConnection(info hub.Info, policy, host string) (sas.ConnectionString, error) {
-	if policy == "" {
-		policy = ownerPolicy
-	}
+	policy = cmp.Or(policy, ownerPolicy)
 	var names []string
 	for _, p := range info.Policies {
 		if strings.EqualFold(p.Name, policy) {
 			return sas.ConnectionString{
-				HostName:            hostWithPort(hostOr(host, info), info.HTTPSAddr, httpsPort),
+				HostName:            hostWithPort(cmp.Or(host, info.HostName), info.HTTPSAddr, httpsPort),
 				SharedAccessKeyName: p.Name,
 				SharedAccessKey:     p.PrimaryKey,
 			}, nil
@@ -95,11 +77,4 @@ func policyConnection(info hub.Info, policy, host string) (sas.ConnectionString,
 		names = append(names, p.Name)
 	}
 	return sas.ConnectionString{}, failf(statusNotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
-}
-
-func hostOr(host string, info hub.Info) string {
-	if host != "" {
-		return host
-	}
-	return info.HostName
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -81,6 +82,6 @@ func (o *hubConnectionStringOptions) identityConnection(ctx context.Context, s s
 	if err := t.become(ctx, s, deviceChoice{device: o.device, module: o.module}); err != nil {
 		return sas.ConnectionString{}, err
 	}
-	t.connection.HostName = hostWithPort(hostOr(o.host, info), info.MQTTSAddr, mqttsPort)
+	t.connection.HostName = hostWithPort(cmp.Or(o.host, info.HostName), info.MQTTSAddr, mqttsPort)
 	return t.connection, nil
 }

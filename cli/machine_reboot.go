@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,7 +14,6 @@ import (
 	"github.com/shirou/gopsutil/v4/host"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/sas"
 )
 
 // A machineReboot reboots the machine the agent runs on. That it was asked to
@@ -42,9 +42,10 @@ func stateFolder(given string) (string, error) {
 	return filepath.Join(filepath.Dir(dir), "device"), nil
 }
 
-func intentFile(folder string, c sas.ConnectionString) string {
-	host, _ := splitPort(c.HostName)
-	return filepath.Join(folder, host, c.DeviceID+".reboot.json")
+// intentFile is the file for what t acts as; ids may hold what paths may not.
+func intentFile(folder string, t target) string {
+	host, _ := splitPort(t.connection.HostName)
+	return filepath.Join(folder, url.PathEscape(host), url.PathEscape(t.identity().String())+".reboot.json")
 }
 
 // requests delivers once for each reboot that was asked for; never if m is nil.

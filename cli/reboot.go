@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -39,7 +40,7 @@ func (r *rebooter) rebootTime(ctx context.Context) (string, error) {
 }
 
 // await polls the twin until its rebootTime is newer than before the call, and
-// returns it as JSON. Faults of the network are waited out until ctx ends.
+// returns it as JSON. Trouble that may pass is waited out until ctx ends.
 func (r *rebooter) await(ctx context.Context) (string, error) {
 	const longest = 5 * time.Second
 	for pause := 200 * time.Millisecond; ; pause = min(pause*3/2, longest) {
@@ -47,7 +48,7 @@ func (r *rebooter) await(ctx context.Context) (string, error) {
 		if err == nil && newerRebootTime(r.before, now) {
 			return now, nil
 		}
-		if _, refused := errors.AsType[*hubrest.Error](err); refused {
+		if err != nil && !mayPass(err) {
 			return "", err
 		}
 		select {
@@ -56,6 +57,13 @@ func (r *rebooter) await(ctx context.Context) (string, error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// mayPass reports whether reading a twin may work again later although it now
+// fails with err: the network or the hub has trouble, but nothing was refused.
+func mayPass(err error) bool {
+	answer, ok := errors.AsType[*hubrest.Error](err)
+	return !ok || answer.Status == http.StatusTooManyRequests || answer.Status >= 500
 }
 
 // newerRebootTime compares two values of rebootTime. A time without a zone, as

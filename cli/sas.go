@@ -56,8 +56,12 @@ func (o *signerOptions) find(ctx context.Context, s streams) (sas.ConnectionStri
 		t, err := o.hub.device(ctx, s, deviceChoice{device: o.device, module: o.module})
 		return t.connection, err
 	}
-	if c, found, err := o.hub.given(s, serviceVariables); found || err != nil {
-		return c, err // a device's connection string is as good here
+	c, found, err := o.hub.given(s, serviceVariables) // a device's connection string is as good here
+	if err == nil && found && o.policy != "" && !strings.EqualFold(o.policy, c.SharedAccessKeyName) {
+		err = usagef("--policy goes with the local hub; the connection string has a key of its own")
+	}
+	if found || err != nil {
+		return c, err
 	}
 	t, err := o.hub.localHub(o.policy)
 	return t.connection, err

@@ -30,7 +30,7 @@ func (o *serviceOptions) flags() []urfave.Flag { return concat(o.hub.flags(), o.
 
 // open finds the hub. The caller closes the client.
 func (o *serviceOptions) open(s streams) (target, *hubrest.Client, error) {
-	t, err := o.hub.service(s, "")
+	t, err := o.hub.service(s)
 	if err != nil {
 		return t, nil, err
 	}

@@ -110,6 +110,11 @@ func waitForReboot(ctx context.Context, s streams, t target, r *rebooter, o serv
 	limited, cancel := context.WithTimeout(ctx, time.Duration(o.wait))
 	defer cancel()
 	rebootTime, err := r.await(limited)
+	if err != nil && !o.output.forPeople() {
+		if err := o.printAnswer(s, report); err != nil {
+			return err
+		}
+	}
 	switch {
 	case ctx.Err() != nil:
 		return failf(statusFailed, "interrupted while waiting for %s; it was asked to reboot and may still do so", noun(r.device))
@@ -133,6 +138,8 @@ func watchRebootTime(ctx context.Context, s streams, t target, r *rebooter, outp
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case err != nil && !mayPass(err):
+			return t.explain(ctx, err, r.device)
 		case err != nil:
 			s.note("iotdm: %v", t.explain(ctx, err, r.device))
 		case rebootTime == "":

@@ -3,18 +3,13 @@ package cli
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"io/fs"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -108,21 +103,16 @@ func (o *hubOptions) given(s streams, variables []string) (c sas.ConnectionStrin
 	return c, true, nil
 }
 
-// service finds the hub for a service command. With a local hub the command
-// acts with the key of the policy, or of iothubowner if that is empty.
-func (o *hubOptions) service(s streams, policy string) (target, error) {
+// service finds the hub for a service command.
+func (o *hubOptions) service(s streams) (target, error) {
 	c, found, err := o.given(s, serviceVariables)
-	if err != nil {
+	switch {
+	case err != nil:
 		return target{}, err
-	}
-	if !found {
-		return o.localHub(policy)
-	}
-	if c.DeviceID != "" {
+	case !found:
+		return o.localHub("")
+	case c.DeviceID != "":
 		return target{}, usagef("this is the connection string of device %q; a service needs that of a shared access policy such as service or %s", c.DeviceID, ownerPolicy)
-	}
-	if policy != "" && !strings.EqualFold(policy, c.SharedAccessKeyName) {
-		return target{}, usagef("--policy %s only goes with a local hub; the connection string names the policy %q", policy, c.SharedAccessKeyName)
 	}
 	return o.target(c)
 }
@@ -132,26 +122,21 @@ func (o *hubOptions) service(s streams, policy string) (target, error) {
 // had not been given.
 func (o *hubOptions) target(c sas.ConnectionString) (target, error) {
 	t := target{connection: c}
-	pool := &roots{}
-	if err := pool.addFile("--ca-file", o.caFile); err != nil {
+	host, port := splitPort(t.host())
+	info, err := readRunningHub(o.data)
+	if err != nil || !namesThisMachine(host, info) {
+		t.tls, err = trust(o.caFile, "")
 		return t, err
 	}
-	host, port := splitPort(t.host())
-	if info, err := readRunningHub(o.data); err == nil && namesThisMachine(host, info) {
-		if err := pool.addFile("the local hub's CA", info.CAFile); err != nil {
-			return t, err
-		}
-		// A port is that of the door for which the connection string is made.
-		t.httpsAddr, t.mqttsAddr = dialAddr(info.HTTPSAddr), dialAddr(info.MQTTSAddr)
-		if port != "" && c.DeviceID == "" {
-			t.httpsAddr = ""
-		}
-		if port != "" && c.DeviceID != "" {
-			t.mqttsAddr = ""
-		}
+	// A port is that of the door for which the connection string is made.
+	if port == "" || c.DeviceID != "" {
+		t.httpsAddr = dialAddr(info.HTTPSAddr)
 	}
-	t.tls = pool.config()
-	return t, nil
+	if port == "" || c.DeviceID == "" {
+		t.mqttsAddr = dialAddr(info.MQTTSAddr)
+	}
+	t.tls, err = trust(o.caFile, info.CAFile)
+	return t, err
 }
 
 // localHub finds the hub on this machine through its data folder, to act with
@@ -166,167 +151,6 @@ func (o *hubOptions) localHub(policy string) (target, error) {
 		return target{}, err
 	}
 	t.connection.HostName = info.HostName // the ports are in the addresses
-	pool := &roots{}
-	if err := firstError(pool.addFile("--ca-file", o.caFile), pool.addFile("the local hub's CA", info.CAFile)); err != nil {
-		return target{}, err
-	}
-	t.tls = pool.config()
-	return t, nil
-}
-
-// namesThisMachine reports whether host is a name under which the local hub
-// can only be meant: its own, or one that every machine uses for itself.
-func namesThisMachine(host string, info hub.Info) bool {
-	own, _ := splitPort(info.HostName)
-	if strings.EqualFold(host, own) || strings.EqualFold(host, "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && addr.IsLoopback()
-}
-
-func splitPort(host string) (name, port string) {
-	if name, port, err := net.SplitHostPort(host); err == nil {
-		return name, port
-	}
-	return host, ""
-}
-
-// dialAddr turns an address that is listened on into one to dial.
-func dialAddr(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return ""
-	}
-	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
-		host = "localhost"
-	}
-	return net.JoinHostPort(host, port)
-}
-
-// roots collects the certificates to trust besides the system's.
-type roots struct{ pool *x509.CertPool }
-
-// addFile adds the certificates in a PEM file, named what in errors. An empty
-// file name adds nothing.
-func (r *roots) addFile(what, file string) error {
-	if file == "" {
-		return nil
-	}
-	pem, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return usagef("%s: there is no file %s", what, file)
-	}
-	if err != nil {
-		return failf(statusFailed, "%s: %v", what, plainPathError(err))
-	}
-	if r.pool == nil {
-		if r.pool, err = x509.SystemCertPool(); err != nil {
-			r.pool = x509.NewCertPool()
-		}
-	}
-	if !r.pool.AppendCertsFromPEM(pem) {
-		return usagef("%s: %s holds no certificate in PEM form", what, file)
-	}
-	return nil
-}
-
-func (r *roots) config() *tls.Config {
-	if r.pool == nil {
-		return nil
-	}
-	return &tls.Config{RootCAs: r.pool, MinVersion: tls.VersionTLS12}
-}
-
-// A deviceChoice says which device a device command acts as.
-type deviceChoice struct {
-	device, module string
-	// create registers a device that is missing. It is only done on a local hub.
-	create bool
-}
-
-// device finds the hub for a device command and the device's own credential:
-// in its connection string, or in the hub's registry when a policy's connection
-// string or the local hub gives the right to look there.
-func (o *hubOptions) device(ctx context.Context, s streams, choice deviceChoice) (target, error) {
-	c, found, err := o.given(s, deviceVariables)
-	if err != nil {
-		return target{}, err
-	}
-	if found && c.DeviceID != "" {
-		if choice.device != "" && choice.device != c.DeviceID || choice.module != "" && choice.module != c.ModuleID {
-			return target{}, usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
-		}
-		return o.target(c)
-	}
-	var t target
-	if found {
-		t, err = o.target(c)
-	} else {
-		t, err = o.localHub("")
-	}
-	if err != nil {
-		return t, err
-	}
-	if choice.device == "" {
-		return t, missingDevice
-	}
-	return t, t.become(ctx, s, choice)
-}
-
-// become replaces the policy's key in t by that of the device or module.
-func (t *target) become(ctx context.Context, s streams, choice deviceChoice) error {
-	client, err := t.client()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	on := hubrest.Target{DeviceID: choice.device, ModuleID: choice.module}
-	i, err := lookUp(ctx, client, on)
-	if errors.Is(err, hubrest.ErrNotFound) && t.local && choice.create {
-		if i, err = register(ctx, client, on); err == nil {
-			s.note("Created %s on the local hub", noun(on))
-		}
-	}
-	if err != nil {
-		return t.explain(ctx, err, on)
-	}
-	key := i.Authentication.SymmetricKey.PrimaryKey
-	if key == "" {
-		return failf(statusUnauthorized, "%s has no shared access key (it authenticates by %s); give its connection string", noun(on), i.Authentication.Type)
-	}
-	host, _ := splitPort(t.connection.HostName) // the port is that of REST
-	t.connection = sas.ConnectionString{
-		HostName:        host,
-		GatewayHostName: t.connection.GatewayHostName,
-		DeviceID:        choice.device,
-		ModuleID:        choice.module,
-		SharedAccessKey: key,
-	}
-	t.disabled = i.Status == hubrest.Disabled
-	return nil
-}
-
-// lookUp returns the device identity, or that of the module with the status of
-// its device.
-func lookUp(ctx context.Context, client *hubrest.Client, on hubrest.Target) (hubrest.Device, error) {
-	d, err := client.Device(ctx, on.DeviceID)
-	if err == nil && on.ModuleID != "" {
-		var m hubrest.Module
-		m, err = client.Module(ctx, on)
-		d.Authentication = m.Authentication
-	}
-	return d, err
-}
-
-// register creates a device, or a module and its device if that is missing too.
-func register(ctx context.Context, client *hubrest.Client, on hubrest.Target) (hubrest.Device, error) {
-	_, err := client.CreateDevice(ctx, hubrest.Device{DeviceID: on.DeviceID})
-	if on.ModuleID != "" && (err == nil || errors.Is(err, hubrest.ErrAlreadyExists)) {
-		_, err = client.CreateModule(ctx, hubrest.Module{DeviceID: on.DeviceID, ModuleID: on.ModuleID})
-	}
-	if err != nil && !errors.Is(err, hubrest.ErrAlreadyExists) { // somebody else may have been faster
-		return hubrest.Device{}, err
-	}
-	return lookUp(ctx, client, on)
+	t.tls, err = trust(o.caFile, info.CAFile)
+	return t, err
 }
