@@ -105,19 +105,29 @@ func (c *Client) ReplaceTwin(ctx context.Context, t Target, change TwinChange) (
 }
 
 func (c *Client) changeTwin(ctx context.Context, verb, method string, t Target, change TwinChange) (Twin, error) {
-	type properties struct {
-		Desired any `json:"desired"`
-	}
-	body := struct {
-		Tags       any         `json:"tags,omitempty"`
-		Properties *properties `json:"properties,omitempty"`
-	}{Tags: change.Tags}
-	if change.Desired != nil {
-		body.Properties = &properties{change.Desired}
-	}
+	body := newTwinBody(change)
 	r := request{what: verb + " twin of " + t.noun(), method: method, path: t.path("twins"), body: body}
 	r.condition(change.ETag)
 	var twin Twin
 	_, err := c.do(ctx, r, &twin)
 	return twin, err
+}
+
+// twinBody is a change of a twin as the hub takes it.
+type twinBody struct {
+	ETag       string          `json:"etag,omitempty"` // in jobs only
+	Tags       any             `json:"tags,omitempty"`
+	Properties *twinProperties `json:"properties,omitempty"`
+}
+
+type twinProperties struct {
+	Desired any `json:"desired"`
+}
+
+func newTwinBody(change TwinChange) twinBody {
+	body := twinBody{Tags: change.Tags}
+	if change.Desired != nil {
+		body.Properties = &twinProperties{change.Desired}
+	}
+	return body
 }
