@@ -17,7 +17,7 @@ import (
 const (
 	restHeaderTimeout = 10 * time.Second // also for the TLS handshake
 	restBodyTimeout   = 30 * time.Second
-	restWriteTimeout  = 30 * time.Second
+	restWriteTimeout  = restBodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 	restIdleTimeout   = 2 * time.Minute
 	restMaxHeader     = 32 << 10 // a bearer token is a few KiB, a continuation token up to 4
 	// A direct method may wait 300 s for the device and 300 s for its answer.

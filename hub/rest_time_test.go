@@ -27,6 +27,9 @@ type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+
+	mu      sync.Mutex
+	clients []net.Conn
 }
 
 func newPipeListener() *pipeListener {
@@ -54,9 +57,21 @@ func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
 	case l.conns <- server:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.clients = append(l.clients, client)
 		return client, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// hangUp closes the clients' ends.
+func (l *pipeListener) hangUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.clients {
+		c.Close()
 	}
 }
 
@@ -81,10 +96,15 @@ func inBubble(t *testing.T, f func(t *testing.T, h *bubbleHub)) {
 		served := make(chan error, 2)
 		go func() { served <- s.ServeHTTPS(h.https) }()
 		go func() { served <- s.ServeMQTT(h.mqtt) }()
+		defer func() { // even if f ends the test: nothing may stay in the bubble
+			h.https.hangUp()
+			h.mqtt.hangUp()
+			synctest.Wait()
+			s.Close()
+			<-served
+			<-served
+		}()
 		f(t, h)
-		s.Close()
-		<-served
-		<-served
 	})
 }
 
@@ -95,7 +115,6 @@ func (h *bubbleHub) dial() *tls.Conn {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { nc.Close() })
 	// Of TLS 1.3 both sides write at once, which a pipe does not take.
 	return tls.Client(nc, &tls.Config{RootCAs: h.RootCAs(), ServerName: "localhost", MaxVersion: tls.VersionTLS12})
 }
