@@ -147,13 +147,25 @@ func (s *Server) checkCertificate(rec Identity, chain []*x509.Certificate) (gran
 	if now := s.now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		return grant{}, ErrUnauthorizedAccess.with("the client certificate is not valid now")
 	}
-	if rec.Auth.Type != AuthSelfSigned {
-		return grant{}, ErrUnauthorizedAccess.with("the identity's authentication type is %s", rec.Auth.Type)
+	g := grant{expires: leaf.NotAfter, scope: "device", kind: "x509", generation: rec.GenerationID, chain: chain}
+	if rec.Module != "" {
+		g.scope = "module"
 	}
-	if !rec.Auth.X509.matches(leaf) {
-		return grant{}, ErrUnauthorizedAccess.with("the client certificate has another thumbprint")
+	var err error
+	switch rec.Auth.Type {
+	case AuthSelfSigned:
+		if !rec.Auth.X509.matches(leaf) {
+			err = ErrUnauthorizedAccess.with("the client certificate has another thumbprint")
+		}
+	case AuthCertificateAuthority:
+		g.expires, err = s.checkCAChain(rec.ID, chain)
+	default:
+		err = ErrUnauthorizedAccess.with("the identity's authentication type is %s", rec.Auth.Type)
 	}
-	return grant{expires: leaf.NotAfter, scope: "device", kind: "x509", generation: rec.GenerationID, chain: chain}, nil
+	if err != nil {
+		return grant{}, err
+	}
+	return g, nil
 }
 
 // matches reports whether cert has one of the thumbprints: SHA-1 or SHA-256 of

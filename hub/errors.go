@@ -58,6 +58,8 @@ var (
 	ErrPrincipalUnauthorized = &Error{Status: 401, Code: 401003, Name: "IotHubUnauthorized", Text: "Unauthorized"}
 	ErrSystemModule          = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
 
+	ErrTooManyCACertificates = &Error{Status: 403, Code: 403002, Name: "IotHubQuotaExceeded", Text: "a hub may have at most 25 CA certificates"}
+
 	ErrNotAvailable       = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
 	ErrTwinTooLarge       = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
 	ErrTooManyMethodCalls = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
@@ -86,6 +88,11 @@ var (
 	ErrBadDeviceResponse = &Error{Status: 502, Code: 502001, Name: "InvalidResponseWhileProxying", Text: "the device's answer is not valid"}
 
 	ErrServiceUnavailable = &Error{Status: 503, Code: 503001, Name: "ServiceUnavailable", Text: "the hub cannot take the request now"}
+
+	// The service has CA certificates in its management API, whose errors have
+	// no numbers. These are the hub's own.
+	ErrCACertificateNotFound = &Error{Status: 404, Code: 404900, Name: "CertificateNotFound", Text: "Not found"}
+	ErrCACertificateExists   = &Error{Status: 409, Code: 409900, Name: "CertificateAlreadyExists", Text: "Conflict"}
 
 	ErrGatewayTimeout = &Error{Status: 504, Code: 504101, Name: "GatewayTimeout", Text: "Timed out waiting for the response from device."}
 )

@@ -23,6 +23,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/iotdm/iotdm/hub/eventlog"
@@ -91,6 +92,8 @@ type Server struct {
 	started uint64 // when, in 100 ns since the year 1601
 
 	policies map[string]Policy // by lower-cased name; read only
+
+	authorities atomic.Pointer[x509.CertPool] // the verified CAs of devices; nil to be read
 
 	ctx    context.Context // ends when the server closes
 	cancel context.CancelFunc

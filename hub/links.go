@@ -127,6 +127,24 @@ func (s *Server) recheckLinks(id ID) {
 	}
 }
 
+// recheckCertificates ends the connections with a client certificate that no
+// longer holds.
+func (s *Server) recheckCertificates() {
+	var affected []*conn
+	s.links.mu.RLock()
+	for _, c := range s.links.byID {
+		if len(c.grant.chain) > 0 {
+			affected = append(affected, c)
+		}
+	}
+	s.links.mu.RUnlock()
+	for _, c := range affected {
+		if !s.stillValid(c) {
+			c.end(errRevoked)
+		}
+	}
+}
+
 func (s *Server) stillValid(c *conn) bool {
 	_, err := s.authenticate(c.host, c.id, c.grant.password, c.grant.chain)
 	return err == nil

@@ -80,6 +80,11 @@ var routes = []route{
 
 	{"GET", "iotdm/events", mayServe, "events/read", (*Server).restEvents, 0},
 
+	{"GET", "iotdm/certificates", mayRead, "certificates/read", (*Server).restListCAs, 0},
+	{"PUT", "iotdm/certificates/{name}", mayWrite, "certificates/write", (*Server).restPutCA, 0},
+	{"POST", "iotdm/certificates/{name}/verify", mayWrite, "certificates/write", (*Server).restVerifyCA, 0},
+	{"DELETE", "iotdm/certificates/{name}", mayWrite, "certificates/delete", (*Server).restDeleteCA, 0},
+
 	{"POST", "jobs/create", mayReadWrite, "jobs/write", (*Server).restCreateImportJob, 0},
 	{"GET", "jobs", mayReadWrite, "jobs/read", (*Server).restListImportJobs, 0},
 	{"GET", "jobs/{name}", mayReadWrite, "jobs/read", (*Server).restGetImportJob, 0},

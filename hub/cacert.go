@@ -1,0 +1,261 @@
+package hub
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/store"
+)
+
+// A CACertificate is a certificate authority whose certificates prove the
+// identities of devices: those whose authentication type is
+// certificateAuthority and whose id is the common name of the certificate that
+// they present. It counts only once its owner has shown to hold its key; see
+// "Authenticate identities with X.509 certificates".
+type CACertificate struct {
+	Name     string
+	DER      []byte // the certificate
+	Verified bool
+
+	// VerificationCode is the common name of the certificate that
+	// VerifyCACertificate wants to see. It is empty once verified.
+	VerificationCode string
+
+	Created, Updated time.Time
+}
+
+// Certificate returns the certificate parsed.
+func (c CACertificate) Certificate() (*x509.Certificate, error) { return x509.ParseCertificate(c.DER) }
+
+// maxCACertificates is the service's limit, from "IoT Hub quotas and
+// throttling".
+const maxCACertificates = 25
+
+// caPrefix begins the store's keys of CA certificates, and is the lock that
+// changes of them take.
+const caPrefix = "ca/"
+
+var caNamePattern = regexp.MustCompile(`^[A-Za-z0-9\-._]{1,64}$`)
+
+// AddCACertificate registers a CA under a name, not verified yet. The
+// certificate is PEM or DER.
+//
+// Errors: ErrArgumentInvalid, ErrCACertificateExists, ErrTooManyCACertificates.
+func (s *Server) AddCACertificate(name string, certificate []byte) (CACertificate, error) {
+	if !caNamePattern.MatchString(name) {
+		return CACertificate{}, ErrArgumentInvalid.with("the name of a CA certificate must be 1 to 64 of the letters, digits and - . _")
+	}
+	cert, err := parseCertificate(certificate)
+	if err != nil {
+		return CACertificate{}, err
+	}
+	if !cert.IsCA {
+		return CACertificate{}, ErrArgumentInvalid.with("the certificate is not that of a certificate authority")
+	}
+	now := s.now().UTC()
+	if err := validAt(cert, now); err != nil {
+		return CACertificate{}, err
+	}
+	code := make([]byte, 24)
+	rand.Read(code)
+	c := CACertificate{Name: name, DER: cert.Raw, VerificationCode: strings.ToUpper(hex.EncodeToString(code)), Created: now, Updated: now}
+	err = s.store.Update(caPrefix, func(tx *store.Tx) error {
+		list, err := s.CACertificates()
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(list, func(have CACertificate) bool { return have.Name == name }) {
+			return ErrCACertificateExists.with("%s", name)
+		}
+		if len(list) >= maxCACertificates {
+			return ErrTooManyCACertificates
+		}
+		return writeCA(tx, c)
+	})
+	return c, err
+}
+
+// VerifyCACertificate makes a registered CA count. The proof, PEM or DER, is a
+// certificate that the CA has signed and whose common name is the verification
+// code.
+//
+// Errors: ErrCACertificateNotFound, ErrArgumentInvalid.
+func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, error) {
+	cert, err := parseCertificate(proof)
+	if err != nil {
+		return CACertificate{}, err
+	}
+	var c CACertificate
+	err = s.store.Update(caPrefix, func(tx *store.Tx) error {
+		if c, err = readCA(name, tx.Get); err != nil || c.Verified {
+			return err
+		}
+		ca, err := c.Certificate()
+		if err != nil {
+			return err
+		}
+		now := s.now().UTC()
+		if err := cmp.Or(validAt(ca, now), validAt(cert, now)); err != nil {
+			return err
+		}
+		if cert.Subject.CommonName != c.VerificationCode {
+			return ErrArgumentInvalid.with("the common name of the proof is not the verification code %s", c.VerificationCode)
+		}
+		if err := cert.CheckSignatureFrom(ca); err != nil {
+			return ErrArgumentInvalid.with("the proof is not signed by the CA certificate: %v", err)
+		}
+		c.Verified, c.VerificationCode, c.Updated = true, "", now
+		tx.OnCommit(func() { s.authorities.Store(nil) })
+		return writeCA(tx, c)
+	})
+	return c, err
+}
+
+// CACertificates returns the registered CAs in the order of their names.
+func (s *Server) CACertificates() ([]CACertificate, error) {
+	list := []CACertificate{}
+	err := s.store.Scan([]byte(caPrefix), prefixEnd([]byte(caPrefix)), func(_, data []byte) error {
+		var c CACertificate
+		if err := json.Unmarshal(data, &c); err != nil {
+			return fmt.Errorf("stored CA certificate: %w", err)
+		}
+		list = append(list, c)
+		return nil
+	})
+	return list, err
+}
+
+// DeleteCACertificate removes a CA, and ends the connections that only it
+// vouched for.
+//
+// Errors: ErrCACertificateNotFound.
+func (s *Server) DeleteCACertificate(name string) error {
+	err := s.store.Update(caPrefix, func(tx *store.Tx) error {
+		if _, err := readCA(name, tx.Get); err != nil {
+			return err
+		}
+		tx.Delete([]byte(caPrefix + name))
+		tx.OnCommit(func() { s.authorities.Store(nil) })
+		return nil
+	})
+	if err == nil {
+		s.recheckCertificates()
+	}
+	return err
+}
+
+func readCA(name string, get func([]byte) ([]byte, error)) (c CACertificate, err error) {
+	data, err := get([]byte(caPrefix + name))
+	if errors.Is(err, store.ErrNotFound) {
+		return c, ErrCACertificateNotFound.with("%s", clip(name))
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &c)
+	}
+	return c, err
+}
+
+func writeCA(tx *store.Tx, c CACertificate) error {
+	data, err := json.Marshal(c)
+	if err == nil {
+		tx.Set([]byte(caPrefix+c.Name), data)
+	}
+	return err
+}
+
+// verifiedCAs returns a pool of the verified CAs. It is made anew after each
+// change of them.
+func (s *Server) verifiedCAs() (*x509.CertPool, error) {
+	if pool := s.authorities.Load(); pool != nil {
+		return pool, nil
+	}
+	var pool *x509.CertPool
+	// Under the lock, so that no change is missed between Scan and Store.
+	err := s.store.Update(caPrefix, func(*store.Tx) error {
+		list, err := s.CACertificates()
+		if err != nil {
+			return err
+		}
+		pool = x509.NewCertPool()
+		for _, c := range list {
+			cert, err := c.Certificate()
+			if err != nil {
+				return err
+			}
+			if c.Verified {
+				pool.AddCert(cert)
+			}
+		}
+		s.authorities.Store(pool)
+		return nil
+	})
+	return pool, err
+}
+
+// checkCAChain checks the certificate of an identity that a CA vouches for,
+// and returns when the first certificate of its chain expires.
+func (s *Server) checkCAChain(id ID, chain []*x509.Certificate) (expires time.Time, err error) {
+	if name := chain[0].Subject.CommonName; name != id.String() {
+		return time.Time{}, ErrUnauthorizedAccess.with("the common name of the client certificate is %q", clip(name))
+	}
+	roots, err := s.verifiedCAs()
+	if err != nil {
+		return time.Time{}, err
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	chains, err := chain[0].Verify(x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: between,
+		CurrentTime:   s.now(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return time.Time{}, ErrUnauthorizedAccess.with("the client certificate: %v", err)
+	}
+	expires = chains[0][0].NotAfter
+	for _, c := range chains[0][1:] {
+		if c.NotAfter.Before(expires) {
+			expires = c.NotAfter
+		}
+	}
+	return expires, nil
+}
+
+// parseCertificate reads one certificate, PEM or DER.
+func parseCertificate(data []byte) (*x509.Certificate, error) {
+	if block, _ := pem.Decode(data); block != nil {
+		if block.Type != "CERTIFICATE" {
+			return nil, ErrArgumentInvalid.with("a PEM block of type CERTIFICATE is wanted, not %s", clip(block.Type))
+		}
+		data = block.Bytes
+	} else if bytes.Contains(data, []byte("-----BEGIN")) {
+		return nil, ErrArgumentInvalid.with("the PEM text is damaged")
+	}
+	cert, err := x509.ParseCertificate(data)
+	if err != nil {
+		return nil, ErrArgumentInvalid.with("the certificate cannot be read: %v", err)
+	}
+	return cert, nil
+}
+
+func validAt(cert *x509.Certificate, now time.Time) error {
+	if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+		return ErrArgumentInvalid.with("the certificate of %s is valid from %s to %s only", clip(cert.Subject.String()),
+			cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
