@@ -249,6 +249,11 @@ func TestPathsAreTakenAsClientsWriteThem(t *testing.T) {
 			t.Errorf("GET %s: %d %s", path, a.Status, a.Body)
 		}
 	}
+	// A word of the API is a name where its method is another.
+	h.do(call{method: "PUT", path: "/devices/query", body: `{}`}).want(t, 200, "")
+	if got := h.do(call{method: "GET", path: "/devices/query"}).text(t, "deviceId"); got != "query" {
+		t.Errorf("GET /devices/query is device %s", got)
+	}
 	h.do(call{method: "GET", path: "/devices/Dev1"}).wantError(t, 404, "DeviceNotFound", "Dev1")
 	for _, path := range []string{"/", "/device/dev1", "/devices//modules", "/devices/dev1/modules/m/x", "/devices/../devices"} {
 		if a := h.do(call{method: "GET", path: path}); a.Status != 404 {
