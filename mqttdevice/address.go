@@ -33,7 +33,7 @@ func dialAddr(opt Options) string {
 	if _, _, err := net.SplitHostPort(host); err == nil {
 		return host
 	}
-	return net.JoinHostPort(hostOnly(host), defaultPort)
+	return net.JoinHostPort(hostOnly(host), opt.Transport.port())
 }
 
 func tlsConfig(opt Options) *tls.Config {
@@ -53,9 +53,13 @@ func tlsConfig(opt Options) *tls.Config {
 }
 
 // userName is the MQTT user name. Host and ids go in as they are, the query is percent-encoded.
-func userName(host, id string) string {
+func userName(host, id, model string) string {
 	agent := fmt.Sprintf("iotdm (%s; %s/%s)", runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return host + "/" + id + "/?api-version=2021-04-12&DeviceClientType=" + escape(agent)
+	name := host + "/" + id + "/?api-version=2021-04-12&DeviceClientType=" + escape(agent)
+	if model != "" {
+		name += "&model-id=" + escape(model)
+	}
+	return name
 }
 
 // escape percent-encodes everything but letters, digits and -._~, as IoT Hub wants it in topics.

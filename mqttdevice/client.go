@@ -1,7 +1,8 @@
 // Package mqttdevice is the device side of IoT Hub over MQTT: a device or a module connects, answers
-// direct methods, reads its twin, reports properties, hears of desired ones and sends telemetry. It
-// speaks to Azure IoT Hub, or to any hub with the same protocol, as the article "Communicate with
-// your IoT hub using the MQTT protocol" describes it.
+// direct methods, reads its twin, reports properties, hears of desired ones, sends telemetry and takes
+// cloud-to-device messages. It speaks to Azure IoT Hub, or to any hub with the same protocol, as the
+// article "Communicate with your IoT hub using the MQTT protocol" describes it: over TLS, or over
+// WebSocket where only port 443 is open, and through the proxy that the environment names.
 //
 // A program makes one [Client] per device, says what it handles, and connects:
 //
@@ -37,7 +38,6 @@ import (
 )
 
 const (
-	defaultPort      = "8883" // MQTT over TLS; IoT Hub has no other without WebSocket
 	defaultTokenLife = time.Hour
 	defaultKeepAlive = time.Minute
 	// The hub gives up after 1.5 times the keep-alive, and after 1767 s at the latest.
@@ -52,9 +52,17 @@ type Options struct {
 	// HostName may carry a port.
 	ConnectionString sas.ConnectionString
 
-	// Addr is the host:port to dial. Empty means GatewayHostName or HostName, at port 8883 unless the
-	// name carries another.
+	// Transport is TCP unless it is set.
+	Transport Transport
+
+	// Addr is the host:port to dial, without a proxy. Empty means GatewayHostName or HostName, at port
+	// 8883, or 443 for WebSocket, unless the name carries another; and through a proxy if HTTPS_PROXY
+	// or else ALL_PROXY names one (http, https or socks5) and NO_PROXY doesn't name the host.
 	Addr string
+
+	// ModelID is the Plug and Play model that the device follows, such as
+	// dtmi:com:example:Thermostat;1. The twin shows it as modelId.
+	ModelID string
 
 	// TLS is the configuration to connect with: RootCAs for a hub with a private CA, Certificates for
 	// a device with x509=true. Nil means the system's roots. An empty ServerName means
@@ -88,7 +96,7 @@ type Client struct {
 	user string
 	addr string
 	log  *slog.Logger
-	dial func(context.Context) (net.Conn, error)
+	dial func(context.Context) (net.Conn, error) // opens the byte stream under MQTT
 
 	closing context.Context // ends when Close begins
 	close   context.CancelFunc
@@ -110,6 +118,7 @@ type Client struct {
 	running  int    // method calls under way
 	lastRID  uint64 // of twin requests
 	desired  desiredQueue
+	messages messageQueue
 	observed observed // belongs to the goroutine that delivers desired properties
 }
 
@@ -142,17 +151,19 @@ func New(opt Options) (*Client, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.Transport != TCP && opt.Transport != WebSocket {
+		return nil, fmt.Errorf("transport %d is neither TCP nor WebSocket", opt.Transport)
+	}
 	c := &Client{opt: opt, id: cs.DeviceID, addr: dialAddr(opt)}
 	if cs.ModuleID != "" {
 		c.id += "/" + cs.ModuleID
 	}
-	c.user = userName(hostOnly(cs.HostName), c.id)
+	c.user = userName(hostOnly(cs.HostName), c.id, opt.ModelID)
 	c.log = opt.Logger.With(logDevice, cs.DeviceID)
 	if cs.ModuleID != "" {
 		c.log = c.log.With(logModule, cs.ModuleID)
 	}
-	dialer := &tls.Dialer{Config: tlsConfig(opt)}
-	c.dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", c.addr) }
+	c.dial = newDialer(opt).dial
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.work, c.cancel = context.WithCancel(context.Background())
 	return c, nil

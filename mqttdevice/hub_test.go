@@ -28,11 +28,13 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
+var transports = []mqttdevice.Transport{mqttdevice.TCP, mqttdevice.WebSocket}
+
 // start returns a client of h, not connected, and its events. It is closed with the test.
 func start(t *testing.T, h *hubtest.Hub, conn sas.ConnectionString, opt mqttdevice.Options) (*mqttdevice.Client, chan mqttdevice.State) {
 	t.Helper()
 	events := make(chan mqttdevice.State, 1024)
-	opt.ConnectionString, opt.Addr, opt.TLS = conn, h.MQTTSAddr, h.ClientTLS()
+	opt.ConnectionString, opt.Addr, opt.TLS = conn, addrOf(h, opt.Transport), h.ClientTLS()
 	opt.OnState = func(s mqttdevice.State) { events <- s }
 	c, err := mqttdevice.New(opt)
 	if err != nil {
@@ -40,6 +42,13 @@ func start(t *testing.T, h *hubtest.Hub, conn sas.ConnectionString, opt mqttdevi
 	}
 	t.Cleanup(func() { c.Close() })
 	return c, events
+}
+
+func addrOf(h *hubtest.Hub, transport mqttdevice.Transport) string {
+	if transport == mqttdevice.WebSocket {
+		return h.HTTPSAddr
+	}
+	return h.MQTTSAddr
 }
 
 func connect(t *testing.T, c *mqttdevice.Client) {
@@ -83,8 +92,8 @@ func invoke(t *testing.T, h *hubtest.Hub, id hub.ID, name, payload string) (stri
 func TestMethodsFromARealHub(t *testing.T) {
 	h := hubtest.New(t)
 	device, module := h.Device("dev+1#%$"), h.Module("dev-2", "mod-1")
-	for _, conn := range []sas.ConnectionString{device, module} {
-		c, _ := start(t, h, conn, mqttdevice.Options{})
+	for i, conn := range []sas.ConnectionString{device, module, device, module} {
+		c, _ := start(t, h, conn, mqttdevice.Options{Transport: transports[i/2]})
 		c.HandleMethod("echo", echo)
 		c.HandleMethod("comp*echo", echo)
 		connect(t, c)
@@ -317,18 +326,21 @@ func TestCertificateInsteadOfAKey(t *testing.T) {
 		if tls12 {
 			config.MaxVersion = tls.VersionTLS12
 		}
-		c, err := mqttdevice.New(mqttdevice.Options{
-			ConnectionString: sas.ConnectionString{HostName: h.HostName, DeviceID: "dev-1", X509: true},
-			Addr:             h.MQTTSAddr,
-			TLS:              config,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		connect(t, c)
-		if _, err := c.Twin(t.Context()); err != nil {
-			t.Error(err)
+		for _, transport := range transports {
+			c, err := mqttdevice.New(mqttdevice.Options{
+				ConnectionString: sas.ConnectionString{HostName: h.HostName, DeviceID: "dev-1", X509: true},
+				Transport:        transport,
+				Addr:             addrOf(h, transport),
+				TLS:              config,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			connect(t, c)
+			if _, err := c.Twin(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

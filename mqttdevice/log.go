@@ -5,6 +5,7 @@ const (
 	logAddr    = "addr"
 	logDevice  = "device"
 	logError   = "error"
+	logMessage = "message"
 	logMethod  = "method"
 	logModule  = "module"
 	logRetry   = "retry"

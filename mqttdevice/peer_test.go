@@ -43,10 +43,14 @@ func newPeer(t testing.TB) *peer {
 // dial is for Client.dial: one end of a pipe for the client, the other for the test.
 func (p *peer) dial(context.Context) (net.Conn, error) {
 	near, far := net.Pipe()
+	p.begin(far)
+	return pipe{near}, nil
+}
+
+func (p *peer) begin(far net.Conn) {
 	c := &peerConn{t: p.t, Conn: far, in: make(chan packets.ControlPacket, 1024)}
 	go c.read()
 	p.conns <- c
-	return pipe{near}, nil
 }
 
 // A pipe fails with the errors of a network connection.

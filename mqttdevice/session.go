@@ -25,12 +25,20 @@ const (
 	quiesce = 1000
 )
 
-// filters are what every client subscribes to, at QoS 0: the hub sends methods and twin answers at
-// that anyway, and repeating them later would only confuse.
-var filters = map[string]byte{
-	methodTopic + "#":       0,
-	twinAnswerTopic + "#":   0,
-	desiredPatchTopic + "#": 0,
+// filters are what the client subscribes to. QoS is 0 except for messages: the hub sends methods and
+// twin answers at that anyway, and repeating them later would only confuse.
+func (c *Client) filters() map[string]byte {
+	filters := map[string]byte{
+		methodTopic + "#":       0,
+		twinAnswerTopic + "#":   0,
+		desiredPatchTopic + "#": 0,
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.messages.handler != nil && c.opt.ConnectionString.ModuleID == "" {
+		filters[messageTopic(c.id)+"#"] = 1
+	}
+	return filters
 }
 
 // A session is one connection, on one paho client. paho's own reconnecting has fixed delays and
@@ -38,9 +46,10 @@ var filters = map[string]byte{
 type session struct {
 	c      *Client
 	mq     mqtt.Client
-	conn   net.Conn  // nil until dialled
-	renew  time.Time // when to replace the token; zero for never
-	expiry time.Time // of the token
+	asked  map[string]byte // filters subscribed to
+	conn   net.Conn        // nil until dialled
+	renew  time.Time       // when to replace the token; zero for never
+	expiry time.Time       // of the token
 
 	once   sync.Once
 	lost   chan struct{} // closed when the connection has failed or was closed
@@ -54,7 +63,7 @@ type session struct {
 func (c *Client) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errNoAnswer)
 	defer cancel()
-	s := &session{c: c, lost: make(chan struct{})}
+	s := &session{c: c, asked: c.filters(), lost: make(chan struct{})}
 	password, err := s.credential()
 	if err != nil {
 		return nil, err
@@ -66,6 +75,8 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 		SetPassword(password).
 		SetCleanSession(false).
 		SetAutoReconnect(false).
+		SetAutoAckDisabled(true).
+		SetStore(noStore{}).
 		SetKeepAlive(c.opt.KeepAlive).
 		SetPingTimeout(pingTimeout).
 		SetConnectTimeout(2 * connectTimeout). // ctx ends first
@@ -80,7 +91,7 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 		if conn, dialErr = c.dial(ctx); dialErr != nil {
 			return nil, dialErr
 		}
-		s.conn = &wire{Conn: conn, lose: s.lose}
+		s.conn = &wire{Conn: conn, lose: s.lose, frames: framing{filters: len(s.asked)}}
 		unwatch = context.AfterFunc(ctx, func() {
 			s.lose(context.Cause(ctx))
 			s.conn.Close()
@@ -129,7 +140,7 @@ func (s *session) credential() (string, error) {
 // subscribe asks for everything the hub may send. It does so on each connection, since a hub may
 // have lost the session it kept.
 func (s *session) subscribe() error {
-	token := s.mq.SubscribeMultiple(filters, nil).(*mqtt.SubscribeToken)
+	token := s.mq.SubscribeMultiple(s.asked, nil).(*mqtt.SubscribeToken)
 	select {
 	case <-token.Done():
 	case <-s.lost:
@@ -139,7 +150,7 @@ func (s *session) subscribe() error {
 		return token.Error()
 	}
 	granted := token.Result()
-	for f := range filters {
+	for f := range s.asked {
 		if qos, ok := granted[f]; !ok || qos > 2 {
 			return fmt.Errorf("the hub refused the subscription to %s", f)
 		}
@@ -242,6 +253,10 @@ func (s *session) publish(ctx context.Context, topic string, qos byte, payload [
 func (s *session) receive(m mqtt.Message) {
 	topic := m.Topic()
 	s.c.log.Debug("received", logTopic, topic, logSize, len(m.Payload()))
+	if properties, ok := strings.CutPrefix(topic, messageTopic(s.c.id)); ok {
+		s.receiveMessage(properties, m)
+		return
+	}
 	known := false
 	switch {
 	case strings.HasPrefix(topic, methodTopic):
@@ -262,6 +277,7 @@ func (s *session) receive(m mqtt.Message) {
 			s.c.receiveDesired(version, m.Payload())
 		}
 	}
+	m.Ack() // whatever QoS it came at
 	if !known {
 		s.c.log.Warn("message of an unknown kind", logTopic, topic)
 	}

@@ -16,6 +16,9 @@ const (
 	desiredPatchTopic = "$iothub/twin/PATCH/properties/desired/"  // ?$version={n}
 )
 
+// messageTopic is where the hub sends cloud-to-device messages, up to their properties.
+func messageTopic(id string) string { return "devices/" + id + "/messages/devicebound/" }
+
 func parseMethodTopic(topic string) (name, rid string, ok bool) {
 	name, query, _ := strings.Cut(strings.TrimPrefix(topic, methodTopic), "/")
 	rid, ok = param(query, "$rid")

@@ -54,6 +54,8 @@ func (w *wire) Write(p []byte) (int, error) {
 // framing follows the fixed headers in a stream of MQTT packets. paho reserves memory for whatever
 // length a header claims, and panics on a SUBACK with more codes than there were filters.
 type framing struct {
+	filters int // in the one SUBSCRIBE that is sent
+
 	kind   byte
 	header int // bytes of the fixed header seen
 	length int
@@ -83,7 +85,7 @@ func (f *framing) check(p []byte) error {
 		if more {
 			continue
 		}
-		if f.kind == packets.Suback && f.length != 2+len(filters) {
+		if f.kind == packets.Suback && f.length != 2+f.filters {
 			return errors.New("the hub sent a malformed SUBACK")
 		}
 		f.header, f.body = 0, f.length
