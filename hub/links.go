@@ -3,6 +3,7 @@ package hub
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ type links struct {
 	byID     map[ID]*conn
 	modules  map[string]map[ID]*conn // connected modules by device
 	watchers map[ID]map[chan struct{}]struct{}
-	activity map[ID]activity // of identities that disconnected since the last flush
+	activity map[ID]activity // of identities that disconnected, until it is stored
 	changes  uint64          // counts connections made and ended
 }
 
@@ -264,10 +265,9 @@ func (s *Server) keepActivity() {
 }
 
 func (s *Server) flushActivity() {
-	s.links.mu.Lock()
-	pending := s.links.activity
-	s.links.activity = make(map[ID]activity)
-	s.links.mu.Unlock()
+	s.links.mu.RLock()
+	pending := maps.Clone(s.links.activity)
+	s.links.mu.RUnlock()
 	if len(pending) == 0 {
 		return
 	}
@@ -279,6 +279,14 @@ func (s *Server) flushActivity() {
 	})
 	if err != nil {
 		s.log.Warn("storing when identities were last seen", logReason, err)
+		return
+	}
+	s.links.mu.Lock()
+	defer s.links.mu.Unlock()
+	for id, a := range pending {
+		if s.links.activity[id] == a {
+			delete(s.links.activity, id)
+		}
 	}
 }
 

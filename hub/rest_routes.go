@@ -44,7 +44,7 @@ var (
 var routes = []route{
 	{"GET", "devices", mayRead, "devices/read", (*Server).restListDevices, 0},
 	{"POST", "devices", mayWrite, "devices/write devices/delete", (*Server).restBulk, 0},
-	{"POST", "devices/query", mayReadOrServe, "twins/read", restUnavailable("queries are"), 0},
+	{"POST", "devices/query", mayReadOrServe, "twins/read", (*Server).restQuery, 0},
 	{"POST", "devices/keys/regenerate", mayWrite, "devices/write", (*Server).restRegenerateKeys, 0},
 	{"GET", "devices/{device}", mayRead, "devices/read", (*Server).restGetDevice, 0},
 	{"PUT", "devices/{device}", mayWrite, "devices/write", (*Server).restPutDevice, 0},

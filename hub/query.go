@@ -1,0 +1,172 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"github.com/iotdm/iotdm/hub/query"
+)
+
+// Limits of the pages of a query's result.
+const (
+	// maxQueryPage is how many rows a page has at most, which is also the
+	// default.
+	maxQueryPage = 100
+	// maxQueryPageBytes ends a page early: a twin may have hundreds of KiB.
+	maxQueryPageBytes = 4 << 20
+)
+
+// A QueryPage is a page of a query's result.
+type QueryPage struct {
+	ItemType     string // Twin, DeviceJob or Raw
+	Rows         int
+	Body         []byte // the rows as a JSON array
+	Continuation string // for the next page; empty if this is the last one
+
+	Plan    string // what was read, for people
+	Scanned int    // how many rows were looked at
+}
+
+// Query answers a query in the language of "IoT Hub query language for device
+// and module twins, jobs, and message routing", as the hub's state is now. Rows
+// are in the order of their ids, groups in that of their values.
+//
+// A page has up to size rows (0 is 100) and begins where the continuation of the
+// one before says; "" is the beginning. Between pages devices may come and go:
+// each that stays is in exactly one page, and a continuation holds for ever.
+// Whatever the size of the result, memory is bounded by that of a page.
+//
+// Errors: ErrArgumentInvalid, with the place of the mistake, ErrArgumentNull,
+// ErrPreconditionFailed for a query that is too long; the error of ctx.
+func (s *Server) Query(ctx context.Context, text string, size int, continuation string) (QueryPage, error) {
+	q, err := query.Parse(text)
+	if err != nil {
+		return QueryPage{}, queryError(err)
+	}
+	at, err := parsePosition(q, continuation)
+	if err != nil {
+		return QueryPage{}, err
+	}
+	if size <= 0 {
+		size = maxQueryPage
+	}
+	page := QueryPage{ItemType: q.ItemType()}
+	after := at.after
+	if q.Aggregates() {
+		after = ""
+	}
+	err = s.scan(ctx, q, after, func(sc *scan) error {
+		defer func() { page.Plan, page.Scanned = sc.plan, int(sc.scanned.Load()) }()
+		if q.Aggregates() {
+			return page.addGroups(ctx, sc, at, size)
+		}
+		return page.addRows(ctx, sc, at, size)
+	})
+	return page, err
+}
+
+// queryError gives a mistake in a query the hub's number.
+func queryError(err error) error {
+	var mistake *query.Error
+	switch {
+	case !errors.As(err, &mistake):
+		return err
+	case mistake.Class == query.ArgumentNull:
+		return ErrArgumentNull
+	case mistake.Class == query.QueryTooLong:
+		return ErrPreconditionFailed.with("%s", mistake.Error())
+	}
+	return ErrArgumentInvalid.with("%s", mistake.Error())
+}
+
+// rowPart is what addRows gathers of a part of the rows.
+type rowPart struct {
+	body  []byte
+	ends  []int // of the rows in body
+	names []string
+}
+
+// addRows fills the page with rows.
+func (p *QueryPage) addRows(ctx context.Context, sc *scan, at position, size int) error {
+	// One more row than the page has tells that there is a next page: clients
+	// expect none behind the last row.
+	want := size + 1
+	if top := sc.query.Top(); top > 0 {
+		want = min(want, at.left)
+	}
+	last, more := "", false
+	err := collect(ctx, sc,
+		func() *rowPart { return &rowPart{} },
+		func(part *rowPart, r *row) bool {
+			part.body = sc.query.Project(part.body, r)
+			part.ends = append(part.ends, len(part.body))
+			part.names = append(part.names, string(r.name))
+			return len(part.ends) < want && len(part.body) < maxQueryPageBytes
+		},
+		func(part *rowPart) bool {
+			start := 0
+			for i, end := range part.ends {
+				if p.Rows == size || len(p.Body) >= maxQueryPageBytes {
+					more = true
+					return false
+				}
+				p.Body = append(append(p.Body, ','), part.body[start:end]...)
+				p.Rows, last, start = p.Rows+1, part.names[i], end
+			}
+			if len(part.body) >= maxQueryPageBytes {
+				more = true // part may have been cut short
+				return false
+			}
+			return p.Rows < want
+		})
+	if err != nil {
+		return err
+	}
+	p.finish(sc.query, at, last, more)
+	return nil
+}
+
+// addGroups fills the page with the rows of a query that aggregates.
+func (p *QueryPage) addGroups(ctx context.Context, sc *scan, at position, size int) error {
+	if sc.query.Top() > 0 {
+		size = min(size, at.left)
+	}
+	begin := func() *query.Groups { return sc.query.NewGroups(at.after, size) }
+	all := begin()
+	err := collect(ctx, sc, begin,
+		func(part *query.Groups, r *row) bool { part.Add(r); return true },
+		func(part *query.Groups) bool { all.Merge(part); return true })
+	if err != nil {
+		return err
+	}
+	rows, more := all.Rows()
+	last := ""
+	for _, row := range rows {
+		p.Body = append(append(p.Body, ','), row.JSON...)
+		p.Rows, last = p.Rows+1, row.Key
+	}
+	p.finish(sc.query, at, last, more)
+	return nil
+}
+
+// finish makes the array and the continuation.
+func (p *QueryPage) finish(q *query.Query, at position, last string, more bool) {
+	if p.Rows == 0 {
+		p.Body = []byte("[]")
+		return
+	}
+	p.Body[0] = '['
+	p.Body = append(p.Body, ']')
+	at.after = last
+	if q.Top() > 0 {
+		at.left -= p.Rows
+		more = more && at.left > 0
+	}
+	if more {
+		p.Continuation = at.String()
+	}
+}
+
+// scanners is how many goroutines read for one query.
+func scanners() int { return runtime.GOMAXPROCS(0) }
