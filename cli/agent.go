@@ -46,6 +46,10 @@ func (a *agent) serve(client *mqttdevice.Client) {
 		a.note("Unknown method %q", m.Name)
 		return response(404, "Unknown method")
 	})
+	client.HandleMessage(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
+		a.say(messageText(m))
+		return nil
+	})
 }
 
 func (a *agent) reboot(ctx context.Context, m mqttdevice.Method) mqttdevice.Response {

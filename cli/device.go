@@ -26,19 +26,24 @@ type actAsOptions struct {
 	hub    hubOptions
 	device string
 	module string
+	link   linkOptions
 }
 
 func (o *actAsOptions) flags() []urfave.Flag {
 	return concat([]urfave.Flag{
 		deviceFlag(&o.device, "be the device `ID` (default: that of the connection string)"),
 		moduleFlag(&o.module, "be the module `ID` of the device"),
-	}, o.hub.flags())
+	}, o.link.flags(), o.hub.flags())
 }
 
 // find finds the hub and the credential of the device, which may connect. The
 // choice is completed by the flags.
 func (o *actAsOptions) find(ctx context.Context, s streams, choice deviceChoice) (target, error) {
-	choice.device, choice.module = o.device, o.module
+	link, err := o.link.link()
+	if err != nil {
+		return target{}, err
+	}
+	choice.device, choice.module, choice.link = o.device, o.module, link
 	t, err := o.hub.device(ctx, s, choice)
 	if err == nil && t.disabled {
 		err = failf(statusUnauthorized, "device %q is disabled on %s; enable it with \"iotdm service device enable --device %s\"",
@@ -56,10 +61,19 @@ func (t target) identity() hubrest.Target {
 func (t target) deviceClient(onState func(mqttdevice.State)) (*mqttdevice.Client, error) {
 	return mqttdevice.New(mqttdevice.Options{
 		ConnectionString: t.connection,
-		Addr:             t.mqttsAddr,
-		TLS:              t.tls,
+		Transport:        t.link.transport,
+		Addr:             t.deviceAddr(),
+		TLS:              t.link.config(t.tls),
 		OnState:          onState,
 	})
+}
+
+// deviceAddr is what a device dials; empty: what the connection string says.
+func (t target) deviceAddr() string {
+	if t.link.transport == mqttdevice.WebSocket {
+		return t.httpsAddr
+	}
+	return t.mqttsAddr
 }
 
 // onceTimeout bounds what a command that connects, does one thing and ends
@@ -122,9 +136,16 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[*failure](err); ok || errors.Is(err, context.Canceled) {
 		return err
 	}
-	addr := t.mqttsAddr
-	if addr == "" {
-		addr = t.host() + " port 8883"
+	if proxy, ok := errors.AsType[*mqttdevice.ProxyError](err); ok {
+		return failf(statusFailed, "%v; check HTTPS_PROXY, ALL_PROXY and NO_PROXY", proxy)
+	}
+	addr := t.deviceAddr()
+	switch {
+	case addr != "":
+	case t.link.transport == mqttdevice.WebSocket:
+		addr = t.host() + " port " + httpsPort
+	default:
+		addr = t.host() + " port " + mqttsPort + "; where only port 443 is open, try --transport ws"
 	}
 	return t.explainNetwork(err, addr, t.host())
 }

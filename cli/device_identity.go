@@ -6,12 +6,14 @@ import (
 	"errors"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
 )
 
 // A deviceChoice says which device a device command acts as.
 type deviceChoice struct {
 	device, module string
+	link           deviceLink
 	create         bool   // register a device that is missing; done on a local hub only
 	usual          string // the device to be on a local hub when none is named; empty: none
 }
@@ -28,7 +30,12 @@ func (o *hubOptions) device(ctx context.Context, s streams, choice deviceChoice)
 		if choice.device != "" && choice.device != c.DeviceID || choice.module != "" && choice.module != c.ModuleID {
 			return target{}, usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
 		}
-		return o.target(c)
+		if err := choice.link.checkConnection(c); err != nil {
+			return target{}, err
+		}
+		t, err := o.target(c)
+		t.link = choice.link
+		return t, err
 	}
 	var t target
 	if found {
@@ -43,6 +50,7 @@ func (o *hubOptions) device(ctx context.Context, s streams, choice deviceChoice)
 	if choice.device == "" {
 		return t, missingDevice
 	}
+	t.link = choice.link
 	return t, t.become(ctx, s, choice)
 }
 
@@ -56,7 +64,7 @@ func (t *target) become(ctx context.Context, s streams, choice deviceChoice) err
 	on := hubrest.Target{DeviceID: choice.device, ModuleID: choice.module}
 	i, err := lookUp(ctx, client, on)
 	if errors.Is(err, hubrest.ErrNotFound) && t.local && choice.create {
-		if i, err = register(ctx, client, on); err == nil {
+		if i, err = register(ctx, client, on, t.link.authentication()); err == nil {
 			s.note("Created %s on the local hub", noun(on))
 		}
 	}
@@ -64,16 +72,24 @@ func (t *target) become(ctx context.Context, s streams, choice deviceChoice) err
 		return t.explain(ctx, err, on)
 	}
 	key := i.Authentication.SymmetricKey.PrimaryKey
-	if key == "" {
-		return failf(statusUnauthorized, "%s has no shared access key (it authenticates by %s); give its connection string", noun(on), i.Authentication.Type)
+	switch {
+	case key == "" && t.link.certificate == nil:
+		return failf(statusUnauthorized, "%s has no shared access key (it authenticates by %s); name its certificate with --cert-file and --key-file",
+			noun(on), i.Authentication.Type)
+	case key != "" && t.link.certificate != nil:
+		return failf(statusUnauthorized, "%s authenticates by shared access key; leave out --cert-file", noun(on))
 	}
-	host, _ := splitPort(t.connection.HostName) // the port is that of REST
+	host := t.connection.HostName
+	if t.link.transport != mqttdevice.WebSocket {
+		host, _ = splitPort(host) // the port is that of REST
+	}
 	t.connection = sas.ConnectionString{
 		HostName:        host,
 		GatewayHostName: t.connection.GatewayHostName,
 		DeviceID:        choice.device,
 		ModuleID:        choice.module,
 		SharedAccessKey: key,
+		X509:            t.link.certificate != nil,
 	}
 	t.disabled = i.Status == hubrest.Disabled
 	return nil
@@ -92,10 +108,14 @@ func lookUp(ctx context.Context, client *hubrest.Client, on hubrest.Target) (hub
 }
 
 // register creates a device, or a module and its device if that is missing too.
-func register(ctx context.Context, client *hubrest.Client, on hubrest.Target) (hubrest.Device, error) {
-	_, err := client.CreateDevice(ctx, hubrest.Device{DeviceID: on.DeviceID})
+func register(ctx context.Context, client *hubrest.Client, on hubrest.Target, auth hubrest.Authentication) (hubrest.Device, error) {
+	device := hubrest.Device{DeviceID: on.DeviceID}
+	if on.ModuleID == "" {
+		device.Authentication = auth
+	}
+	_, err := client.CreateDevice(ctx, device)
 	if on.ModuleID != "" && (err == nil || errors.Is(err, hubrest.ErrAlreadyExists)) {
-		_, err = client.CreateModule(ctx, hubrest.Module{DeviceID: on.DeviceID, ModuleID: on.ModuleID})
+		_, err = client.CreateModule(ctx, hubrest.Module{DeviceID: on.DeviceID, ModuleID: on.ModuleID, Authentication: auth})
 	}
 	if err != nil && !errors.Is(err, hubrest.ErrAlreadyExists) { // somebody else may have been faster
 		return hubrest.Device{}, err

@@ -25,11 +25,12 @@ func deviceRunCommand(s streams) *urfave.Command {
 	o := deviceRunOptions{rebootDuration: seconds(20 * time.Second)}
 	return leaf(&urfave.Command{
 		Name:  "run",
-		Usage: "stay connected and answer rebootDevice and reboot, until Ctrl-C",
+		Usage: "stay connected, answer rebootDevice and reboot, and print messages, until Ctrl-C",
 		Description: "Simulates a reboot, or with --reboot-command really reboots the machine, and reports the time\n" +
 			"of it as rebootTime. On a local hub the device is created if it is missing. For example:\n" +
 			"   iotdm device run\n" +
 			"   iotdm device run --device pump-7 --reboot-duration 5s\n" +
+			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
 			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"",
 		Flags: concat(o.as.flags(), []urfave.Flag{
 			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how long a simulated reboot takes; the caller has to wait for it"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -78,6 +79,9 @@ func (t target) explainUnauthorized(ctx context.Context, hubWords string) error 
 	}
 	whose := "the shared access signature of the connection string"
 	switch c := t.connection; {
+	case c.X509:
+		return failf(statusUnauthorized, "%s refuses the certificate of %s (its common name is %q), or the device is unknown or disabled; see its authentication with \"iotdm service device get --device %s\"",
+			t.host(), noun(t.identity()), t.link.certificateName(), c.DeviceID)
 	case c.DeviceID != "" && c.SharedAccessKeyName == "":
 		whose = "the key of " + noun(t.identity()) + ", or the device is unknown or disabled"
 	case c.SharedAccessKeyName != "":
@@ -95,7 +99,7 @@ func (t target) clockOff(ctx context.Context) (off time.Duration, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	host := t.host()
-	if t.connection.DeviceID != "" {
+	if t.connection.DeviceID != "" && t.link.transport != mqttdevice.WebSocket {
 		host, _ = splitPort(host) // the port is that of MQTT
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/devices?api-version=2021-04-12", nil)

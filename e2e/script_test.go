@@ -26,7 +26,8 @@ var update = flag.Bool("update", false, "rewrite the expected output in the scri
 // TestScripts runs testdata/script. A script is a user with a home, a data
 // folder and free ports of its own. Beside the commands of testscript it has
 //
-//	status N COMMAND...   run the command, which exits with N
+//	status N COMMAND...                run the command, which exits with N
+//	certificate NAME COMMON-NAME [CA]  make a certificate (certificate_test.go)
 //
 // "go test -run TestScripts/NAME -update" rewrites the expected output in a
 // script after a wanted change.
@@ -44,7 +45,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("IOTDM_HUB_HTTPS_ADDR", "127.0.0.1:0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate},
 	})
 }
 
