@@ -16,6 +16,7 @@ func serviceCommands(s streams) *urfave.Command {
 			deviceEnableCommand(s), deviceDisableCommand(s), deviceRenewKeyCommand(s)),
 		moduleCommands(s),
 		queryCommand(s),
+		jobCommands(s),
 		statsCommand(s),
 	)
 }

@@ -21,6 +21,10 @@ type serviceRebootOptions struct {
 	noWait bool
 	watch  bool
 	wait   seconds
+
+	where         string // many devices instead of one
+	limitFailures int
+	batchSize     int
 }
 
 func serviceRebootCommand(s streams) *urfave.Command {
@@ -31,9 +35,13 @@ func serviceRebootCommand(s streams) *urfave.Command {
 		Description: "Calls a direct method, prints the device's answer, and waits until the reported property\n" +
 			"rebootTime is newer than before the call. For example:\n" +
 			"   iotdm service reboot --device device-1\n" +
-			"   iotdm service reboot --device device-1 --connect-timeout 60 --timeout 60",
+			"   iotdm service reboot --device device-1 --connect-timeout 60 --timeout 60\n" +
+			"   iotdm service reboot --where \"tags.site = 'north'\" --batch-size 100 --limit-failures 5",
 		Flags: concat([]urfave.Flag{
 			deviceFlag(&o.device, "the device `ID`"),
+			whereFlag(&o.where, "reboot all devices that match this `CONDITION`, or '*', by a job"),
+			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --where: stop when `N` devices have failed"},
+			&urfave.IntFlag{Name: "batch-size", Destination: &o.batchSize, DefaultText: "all at once", Usage: "with --where: reboot `N` devices, wait until they are back, and go on with the next"},
 			&urfave.BoolFlag{Name: "no-wait", Destination: &o.noWait, DisableDefaultText: true, Usage: "return after the device's answer"},
 			&urfave.BoolFlag{Name: "watch", Destination: &o.watch, DisableDefaultText: true, Usage: "go on printing rebootTime every 5 s, until Ctrl-C"},
 			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how long to wait for a new rebootTime"},
@@ -41,6 +49,9 @@ func serviceRebootCommand(s streams) *urfave.Command {
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
 				return err
+			}
+			if o.where != "" {
+				return rebootFleet(ctx.Context, s, o)
 			}
 			return rebootFromService(ctx.Context, s, o)
 		},
@@ -50,6 +61,20 @@ func serviceRebootCommand(s streams) *urfave.Command {
 func (o *serviceRebootOptions) check() error {
 	if o.noWait && o.watch {
 		return usagef("--no-wait and --watch contradict each other; give one")
+	}
+	switch {
+	case o.limitFailures < 0:
+		return usagef("--limit-failures %d is negative", o.limitFailures)
+	case o.batchSize < 0:
+		return usagef("--batch-size %d is negative", o.batchSize)
+	case o.where == "" && (o.limitFailures > 0 || o.batchSize > 0):
+		return usagef("--limit-failures and --batch-size are for many devices; name them with --where")
+	case o.where != "" && o.device != "":
+		return usagef("give --device for one device or --where for many, not both")
+	case o.where != "" && o.watch:
+		return usagef("--watch is for one device; leave it out")
+	case o.where != "":
+		return firstError(o.call.check(), o.output.check())
 	}
 	return firstError(requireDevice(o.device), o.call.check(), o.output.check())
 }

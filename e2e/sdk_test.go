@@ -46,6 +46,18 @@ func TestNodeServiceSDK(t *testing.T) {
 	runSDK(t, startHubOn443(t, "127.0.0.6"), node, "sdk/node/service.js")
 }
 
+func TestPythonJobs(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
+	runSDK(t, startHub(t, "127.0.0.51"), python, "-u", "sdk/python/jobs.py")
+}
+
+func TestNodeJobs(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.52"), node, "sdk/node/jobs.js")
+}
+
 // runSDK runs a program that ends by itself and says "all checks passed".
 func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 	t.Helper()

@@ -1,0 +1,303 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+func jobCommands(s streams) *urfave.Command {
+	return group("job", "call a direct method, or patch twins, on many devices",
+		jobCreateCommand(s), jobGetCommand(s), jobListCommand(s), jobCancelCommand(s), jobWatchCommand(s))
+}
+
+// jobColumns are what the table of jobs shows.
+var jobColumns = []column{
+	{"JOB", "jobId"}, {"TYPE", "type"}, {"STATUS", "status"}, {"CREATED", "createdTime"}, {"ENDED", "endTime"},
+	{"DEVICES", "deviceJobStatistics.deviceCount"}, {"SUCCEEDED", "deviceJobStatistics.succeededCount"},
+	{"FAILED", "deviceJobStatistics.failedCount"},
+}
+
+func whereFlag(where *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "where", Aliases: []string{"query-condition"}, Destination: where, Usage: usage}
+}
+
+// newJobID makes an id that sorts by time.
+func newJobID(kind string) string {
+	return kind + "-" + time.Now().UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:6])
+}
+
+type jobCreateOptions struct {
+	serviceOptions
+	id            string
+	where         string
+	call          methodOptions
+	tags, desired string
+	start         string
+	maxTime       seconds
+	wait          bool
+}
+
+func jobCreateCommand(s streams) *urfave.Command {
+	o := jobCreateOptions{maxTime: seconds(time.Hour)}
+	return leaf(&urfave.Command{
+		Name:  "create",
+		Usage: "start a job, or schedule it for later",
+		Description: "CONDITION is what stands behind WHERE in a query of devices, or '*' for all. For example:\n" +
+			"   iotdm service job create --where \"tags.site = 'north'\" --method lockDoor --wait\n" +
+			"   iotdm service job create --where '*' --desired '{\"interval\": 60}' --start 2026-12-24T06:00:00Z",
+		Flags: concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID` (default: made from the time)"},
+			whereFlag(&o.where, "which devices: a `CONDITION` or '*'"),
+			&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "patch the twins' tags with this `JSON` object, @FILE or -"},
+			&urfave.StringFlag{Name: "desired", Destination: &o.desired, Usage: "patch the desired properties with this `JSON` object, @FILE or -"},
+			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z, or a duration from now such as 2h"},
+			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how long the job may run"},
+			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
+		}, o.call.flags(), o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return createJob(ctx.Context, s, o)
+		},
+	})
+}
+
+func (o *jobCreateOptions) check() error {
+	patch := o.tags != "" || o.desired != ""
+	switch {
+	case o.where == "":
+		return usagef("--where is missing; give a condition such as \"tags.site = 'north'\", or '*' for all devices")
+	case patch && o.call.method != "":
+		return usagef("a job does one thing; give --method, or --tags and --desired")
+	case !patch && o.call.method == "":
+		return usagef("what is the job to do? give --method, or --tags or --desired")
+	case o.call.method != "":
+		return firstError(o.call.check(), o.output.check())
+	}
+	return o.output.check()
+}
+
+// startTime reads --start.
+func (o *jobCreateOptions) startTime() (time.Time, error) {
+	if o.start == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, o.start); err == nil {
+		return t, nil
+	}
+	if d, err := time.ParseDuration(o.start); err == nil && d >= 0 {
+		return time.Now().Add(d), nil
+	}
+	return time.Time{}, usagef("--start %q is neither a time such as 2026-12-24T06:00:00Z nor a duration such as 2h", o.start)
+}
+
+func (o *jobCreateOptions) request(s streams) (r hubrest.JobRequest, err error) {
+	r = hubrest.JobRequest{ID: o.id, Condition: o.where, MaxTime: time.Duration(o.maxTime)}
+	if r.ID == "" {
+		r.ID = newJobID("job")
+	}
+	if r.Start, err = o.startTime(); err != nil {
+		return r, err
+	}
+	if o.call.method != "" {
+		call, err := o.call.call(s)
+		r.Method = &call
+		return r, err
+	}
+	r.Twin = new(hubrest.TwinChange)
+	if o.tags != "" {
+		if r.Twin.Tags, err = readObject(s, "--tags", o.tags); err != nil {
+			return r, err
+		}
+	}
+	if o.desired != "" {
+		r.Twin.Desired, err = readObject(s, "--desired", o.desired)
+	}
+	return r, err
+}
+
+func createJob(ctx context.Context, s streams, o jobCreateOptions) error {
+	request, err := o.request(s)
+	if err != nil {
+		return err
+	}
+	t, client, err := o.open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	job, err := client.CreateJob(ctx, request)
+	if err != nil {
+		return t.explainJob(ctx, err, request.ID)
+	}
+	if o.wait {
+		s.note("Job %s is %s", job.ID, job.Status)
+		return watchJob(ctx, s, t, client, o.output, request.ID)
+	}
+	return o.output.print(s, result{value: job})
+}
+
+// explainJob is explain for a request about a job.
+func (t target) explainJob(ctx context.Context, err error, id string) error {
+	answer, ok := asAnswer(err)
+	switch {
+	case !ok:
+	case answer.Status == 404:
+		return failf(statusNotFound, "job %s does not exist on %s; see \"iotdm service job list\"", id, t.host())
+	case answer.Status == 409:
+		return failf(statusFailed, "job %s exists already on %s", id, t.host())
+	case answer.Status == 429:
+		return failf(statusFailed, "%s runs as many jobs as it can; wait until one has ended (see \"iotdm service job list --status running\"), or give a later --start", t.host())
+	}
+	return t.explain(ctx, err, noIdentity)
+}
+
+// jobOptions are those of commands about one job.
+type jobOptions struct {
+	serviceOptions
+	id string
+}
+
+// jobCommand makes a command about one job, which is its argument or --job.
+func jobCommand(s streams, name, usage string, run func(context.Context, streams, jobOptions) error) *urfave.Command {
+	var o jobOptions
+	return leaf(&urfave.Command{
+		Name:      name,
+		Usage:     usage,
+		ArgsUsage: "[JOB]",
+		Flags: concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID`, instead of the argument"},
+		}, o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if arg := ctx.Args().First(); arg != "" {
+				if o.id != "" {
+					return usagef("give the job as argument or with --job, not both")
+				}
+				o.id = arg
+			}
+			if o.id == "" {
+				return usagef("JOB is missing; see \"iotdm service job list\"")
+			}
+			if err := o.output.check(); err != nil {
+				return err
+			}
+			return run(ctx.Context, s, o)
+		},
+	})
+}
+
+func jobGetCommand(s streams) *urfave.Command {
+	return jobCommand(s, "get", "print a job", onJob((*hubrest.Client).Job))
+}
+
+func jobCancelCommand(s streams) *urfave.Command {
+	return jobCommand(s, "cancel", "end a job, so that it reaches no more devices", onJob((*hubrest.Client).CancelJob))
+}
+
+// onJob runs a request about one job and prints the job.
+func onJob(do func(*hubrest.Client, context.Context, string) (hubrest.Job, error)) func(context.Context, streams, jobOptions) error {
+	return func(ctx context.Context, s streams, o jobOptions) error {
+		t, client, err := o.open(s)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		job, err := do(client, ctx, o.id)
+		if err != nil {
+			return t.explainJob(ctx, err, o.id)
+		}
+		return o.output.print(s, result{value: job})
+	}
+}
+
+func jobWatchCommand(s streams) *urfave.Command {
+	return jobCommand(s, "watch", "show a job's progress, and its failures as they come, until it has ended",
+		func(ctx context.Context, s streams, o jobOptions) error {
+			t, client, err := o.open(s)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return watchJob(ctx, s, t, client, o.output, o.id)
+		})
+}
+
+type jobListOptions struct {
+	serviceOptions
+	kind, status string
+}
+
+func jobListCommand(s streams) *urfave.Command {
+	var o jobListOptions
+	return leaf(&urfave.Command{
+		Name:  "list",
+		Usage: "list jobs",
+		Flags: concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "type", Aliases: []string{"job-type"}, Destination: &o.kind, Usage: "only jobs of this `TYPE`: method or twin"},
+			&urfave.StringFlag{Name: "status", Aliases: []string{"job-status"}, Destination: &o.status, Usage: "only jobs that are `STATUS`: queued, scheduled, running, completed, failed or cancelled"},
+		}, o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			switch o.kind {
+			case "method":
+				o.kind = string(hubrest.JobMethod)
+			case "twin":
+				o.kind = string(hubrest.JobTwin)
+			case "", string(hubrest.JobMethod), string(hubrest.JobTwin):
+			default:
+				return usagef("--type %q is neither method nor twin", o.kind)
+			}
+			if err := o.output.check(); err != nil {
+				return err
+			}
+			return listJobs(ctx.Context, s, o)
+		},
+	})
+}
+
+func listJobs(ctx context.Context, s streams, o jobListOptions) error {
+	t, client, err := o.open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	jobs := []hubrest.Job{}
+	for job, err := range client.Jobs(ctx, hubrest.JobType(o.kind), hubrest.JobStatus(o.status)) {
+		if err != nil {
+			return t.explain(ctx, err, noIdentity)
+		}
+		jobs = append(jobs, job)
+	}
+	return o.output.print(s, result{value: jobs, columns: jobColumns})
+}
+
+// watchJob follows a job, prints it, and fails if it or one of its devices did.
+func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, output outputOptions, id string) error {
+	f := newFollower(s, client, id)
+	job, err := f.follow(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return failf(statusFailed, "interrupted; job %s goes on: see \"iotdm service job watch %s\"", id, id)
+		}
+		return t.explainJob(ctx, err, id)
+	}
+	if err := output.print(s, result{value: job}); err != nil {
+		return err
+	}
+	switch n := job.Statistics; {
+	case job.Status == hubrest.JobFailed:
+		return failf(statusFailed, "job %s failed: %s", id, job.FailureReason)
+	case job.Status == hubrest.JobCancelled:
+		return failf(statusFailed, "job %s was cancelled", id)
+	case n != nil && n.Failed > 0:
+		return failf(statusFailed, "job %s failed on %s", id, fmt.Sprintf("%d of %d devices", n.Failed, n.Devices))
+	}
+	return nil
+}

@@ -1,0 +1,345 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// maxCondition leaves room in the length of a query, 8192 characters, for what
+// stands around a condition.
+const maxCondition = 7500
+
+// The verdicts of a reboot of many devices.
+const (
+	verdictRebooted  = "rebooted"        // it answered and reported a new rebootTime
+	verdictAnswered  = "answered"        // and nobody waited for more
+	verdictFailed    = "failed"          // the call failed, or the device answered with another status than 2xx
+	verdictLost      = "never came back" // it answered and reported no new rebootTime in time
+	verdictNotCalled = "not called"      // the job was stopped before its turn
+)
+
+// A fleetVerdict is what came of the reboot of one device.
+type fleetVerdict struct {
+	Device     string          `json:"device"`
+	Verdict    string          `json:"verdict"`
+	Status     int             `json:"status,omitempty"`
+	Payload    json.RawMessage `json:"payload,omitempty"`
+	RebootTime json.RawMessage `json:"rebootTime,omitempty"`
+	Reason     string          `json:"reason,omitempty"`
+
+	before string // rebootTime before the call, as JSON; empty: none
+}
+
+var fleetColumns = []column{
+	{"DEVICE", "device"}, {"VERDICT", "verdict"}, {"STATUS", "status"}, {"REBOOT TIME", "rebootTime"}, {"REASON", "reason"},
+}
+
+// errTooManyFailures ends a reboot that goes wrong.
+var errTooManyFailures = errors.New("too many failures")
+
+// A fleetReboot reboots many devices by jobs.
+type fleetReboot struct {
+	streams
+	target   target
+	client   *hubrest.Client
+	o        serviceRebootOptions
+	call     hubrest.Method
+	verdicts map[string]*fleetVerdict
+	failures int
+}
+
+func rebootFleet(ctx context.Context, s streams, o serviceRebootOptions) error {
+	call, err := o.call.call(s)
+	if err != nil {
+		return err
+	}
+	t, client, err := o.open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	r := &fleetReboot{streams: s, target: t, client: client, o: o, call: call, verdicts: make(map[string]*fleetVerdict)}
+	devices, err := r.find(ctx)
+	if err != nil {
+		return t.explain(ctx, err, noIdentity)
+	}
+	if len(devices) == 0 {
+		return failf(statusNotFound, "no device on %s matches --where %q", t.host(), o.where)
+	}
+	err = r.rollOut(ctx, devices)
+	return r.conclude(ctx, devices, err)
+}
+
+// find returns the devices in the order of their ids, and remembers when they
+// rebooted last.
+func (r *fleetReboot) find(ctx context.Context) (devices []string, err error) {
+	err = r.rebootTimes(ctx, r.o.where, func(device, rebootTime string) {
+		devices = append(devices, device)
+		r.verdicts[device] = &fleetVerdict{Device: device, Verdict: verdictNotCalled, before: rebootTime}
+	})
+	slices.Sort(devices)
+	return devices, err
+}
+
+// rebootTimes calls fn with the rebootTime of each device that the condition
+// chooses.
+func (r *fleetReboot) rebootTimes(ctx context.Context, condition string, fn func(device, rebootTime string)) error {
+	query := "SELECT deviceId, properties.reported.rebootTime AS rebootTime FROM devices"
+	if strings.TrimSpace(condition) != "*" {
+		query += " WHERE " + condition
+	}
+	for row, err := range r.client.Query(ctx, query, 0) {
+		if err != nil {
+			return err
+		}
+		var d struct {
+			DeviceID   string
+			RebootTime json.RawMessage
+		}
+		if err := json.Unmarshal(row, &d); err != nil {
+			return fmt.Errorf("find the devices: the hub's answer is not as documented: %w", err)
+		}
+		fn(d.DeviceID, string(d.RebootTime))
+	}
+	return nil
+}
+
+// rollOut reboots the devices batch by batch: the next one when the last one
+// has come back.
+func (r *fleetReboot) rollOut(ctx context.Context, devices []string) error {
+	batches := r.batches(devices)
+	for n, batch := range batches {
+		if len(batches) > 1 {
+			r.note("Batch %d of %d: %d devices", n+1, len(batches), len(batch))
+		}
+		condition := r.o.where
+		if len(batches) > 1 {
+			condition = anyOf(batch)
+		}
+		if err := r.reboot(ctx, condition); err != nil {
+			return err
+		}
+		if !r.o.noWait {
+			if err := r.comeBack(ctx, condition, batch); err != nil {
+				return err
+			}
+		}
+		if r.tooManyFailures() {
+			return errTooManyFailures
+		}
+	}
+	return nil
+}
+
+// batches splits the devices. A batch is named in a condition, which is of
+// limited length, so that it may be smaller than asked for. All devices at
+// once need no names.
+func (r *fleetReboot) batches(devices []string) (batches [][]string) {
+	if r.o.batchSize == 0 || r.o.batchSize >= len(devices) {
+		return [][]string{devices}
+	}
+	size, begin := 0, 0
+	for i, d := range devices {
+		n := len(quoted(d)) + 2
+		if i > begin && (i-begin == r.o.batchSize || size+n > maxCondition) {
+			batches = append(batches, devices[begin:i])
+			begin, size = i, 0
+		}
+		size += n
+	}
+	return append(batches, devices[begin:])
+}
+
+// anyOf is the condition that names devices.
+func anyOf(devices []string) string {
+	names := make([]string, len(devices))
+	for i, d := range devices {
+		names[i] = quoted(d)
+	}
+	return "deviceId IN [" + strings.Join(names, ", ") + "]"
+}
+
+// quoted is text in the query language.
+func quoted(text string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'"
+}
+
+// reboot calls the method on the devices that the condition chooses.
+func (r *fleetReboot) reboot(ctx context.Context, condition string) error {
+	job, err := r.client.CreateJob(ctx, hubrest.JobRequest{ID: newJobID("reboot"), Condition: condition, Method: &r.call})
+	if err != nil {
+		return err
+	}
+	r.note("Job %s calls %s on each device, which has %v to answer", job.ID, r.call.Name, &r.o.call.timeout)
+	f := newFollower(r.streams, r.client, job.ID)
+	tell := f.failure
+	f.interesting = "devices.jobs.status = 'failed' OR devices.jobs.outcome.deviceMethodResponse.status < 200 OR devices.jobs.outcome.deviceMethodResponse.status >= 300"
+	f.failure = func(d hubrest.JobDevice) error {
+		r.failures++
+		if d.Outcome.Method == nil {
+			if err := tell(d); err != nil {
+				return err
+			}
+		} else {
+			f.bar.clear()
+			r.note("%s answered with status %d", d.DeviceID, d.Outcome.Method.Status)
+		}
+		if r.tooManyFailures() {
+			return errTooManyFailures
+		}
+		return nil
+	}
+	ended, err := f.follow(ctx)
+	if errors.Is(err, errTooManyFailures) || ctx.Err() != nil {
+		ended, err = r.stop(ctx, f, err)
+	}
+	if ended.Status == hubrest.JobFailed {
+		return failf(statusFailed, "the job failed: %s", ended.FailureReason)
+	}
+	return errors.Join(err, r.answers(context.WithoutCancel(ctx), job.ID))
+}
+
+// stop cancels a job and waits for the devices that have been called already.
+func (r *fleetReboot) stop(ctx context.Context, f *follower, why error) (hubrest.Job, error) {
+	// After Ctrl-C too: the job would go on without us.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(r.o.call.timeout)+10*time.Second)
+	defer cancel()
+	r.note("Stopping the job")
+	job, err := r.client.CancelJob(ctx, f.id)
+	if err != nil {
+		return job, errors.Join(why, err)
+	}
+	f.failure = func(hubrest.JobDevice) error { return nil }
+	job, err = f.follow(ctx)
+	return job, errors.Join(why, err)
+}
+
+// answers takes what came of a job on each device.
+func (r *fleetReboot) answers(ctx context.Context, job string) error {
+	for d, err := range r.client.JobDevices(ctx, job, "") {
+		if err != nil {
+			return err
+		}
+		v := r.verdicts[d.DeviceID]
+		if v == nil {
+			// It has come to match since the devices were looked for.
+			v = &fleetVerdict{Device: d.DeviceID}
+			r.verdicts[d.DeviceID] = v
+		}
+		switch m := d.Outcome.Method; {
+		case d.Status == "canceled":
+			v.Verdict = verdictNotCalled
+		case m == nil:
+			v.Verdict, v.Reason = verdictFailed, jobFailure(d)
+		default:
+			v.Verdict, v.Status, v.Payload = verdictAnswered, m.Status, m.Payload
+			if m.Status/100 != 2 {
+				v.Verdict, v.Reason = verdictFailed, fmt.Sprintf("answered with status %d", m.Status)
+			}
+		}
+	}
+	return nil
+}
+
+// comeBack polls the twins of the devices that answered until each reports a
+// new rebootTime, or it has taken too long.
+func (r *fleetReboot) comeBack(ctx context.Context, condition string, batch []string) error {
+	missing := make(map[string]bool)
+	for _, d := range batch {
+		if r.verdicts[d].Verdict == verdictAnswered {
+			missing[d] = true
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, time.Duration(r.o.wait))
+	defer cancel()
+	const longest = 5 * time.Second
+	for pause := 200 * time.Millisecond; len(missing) > 0; pause = min(pause*3/2, longest) {
+		if len(missing) <= 100 {
+			condition = anyOf(sortedKeys(missing))
+		}
+		before := len(missing)
+		err := r.rebootTimes(limited, condition, func(device, rebootTime string) {
+			if v := r.verdicts[device]; missing[device] && newerRebootTime(v.before, rebootTime) {
+				v.Verdict, v.RebootTime = verdictRebooted, json.RawMessage(rebootTime)
+				delete(missing, device)
+			}
+		})
+		if _, refused := asAnswer(err); refused {
+			return err
+		}
+		if len(missing) > 0 && len(missing) < before {
+			r.note("Waiting for %d of %d devices to report a new rebootTime ...", len(missing), len(batch))
+		}
+		if len(missing) == 0 {
+			break
+		}
+		select {
+		case <-limited.Done():
+			for d := range missing {
+				r.failures++
+				r.verdicts[d].Verdict = verdictLost
+				r.verdicts[d].Reason = "no new rebootTime within " + r.o.wait.String()
+			}
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	return nil
+}
+
+func sortedKeys(set map[string]bool) []string {
+	keys := make([]string, 0, len(set))
+	for k := range set {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func (r *fleetReboot) tooManyFailures() bool {
+	return r.o.limitFailures > 0 && r.failures >= r.o.limitFailures
+}
+
+// conclude prints the verdicts and fails unless all devices did as asked.
+func (r *fleetReboot) conclude(ctx context.Context, devices []string, err error) error {
+	list := make([]*fleetVerdict, 0, len(r.verdicts))
+	counts := make(map[string]int)
+	for _, v := range r.verdicts {
+		list = append(list, v)
+		counts[v.Verdict]++
+	}
+	slices.SortFunc(list, func(a, b *fleetVerdict) int { return strings.Compare(a.Device, b.Device) })
+	if perr := r.o.output.print(r.streams, result{value: list, columns: fleetColumns}); perr != nil {
+		return perr
+	}
+	var summary []string
+	for _, verdict := range []string{verdictRebooted, verdictAnswered, verdictFailed, verdictLost, verdictNotCalled} {
+		if n := counts[verdict]; n > 0 {
+			summary = append(summary, fmt.Sprintf("%d %s", n, verdict))
+		}
+	}
+	text := strings.Join(summary, ", ")
+	good := counts[verdictRebooted]
+	if r.o.noWait {
+		good += counts[verdictAnswered]
+	}
+	switch {
+	case ctx.Err() != nil:
+		return failf(statusFailed, "interrupted: %s", text)
+	case errors.Is(err, errTooManyFailures):
+		return failf(statusFailed, "stopped after %d failures: %s", r.failures, text)
+	case err != nil:
+		return r.target.explainJob(ctx, err, "")
+	case good < len(list):
+		return failf(statusFailed, "not every device rebooted: %s", text)
+	}
+	r.note("%s", text)
+	return nil
+}
