@@ -26,6 +26,16 @@ var azSpellings = map[string]string{
 	"pn":                     "policy",
 	"query-command":          "query",
 	"du":                     "duration",
+	"am":                     "auth-method",
+	"pk":                     "primary-key",
+	"sk":                     "secondary-key",
+	"ptp":                    "primary-thumbprint",
+	"stp":                    "secondary-thumbprint",
+	"ee":                     "edge-enabled",
+	"kt":                     "key",
+	"key-type":               "key",
+	"sta":                    "status",
+	"star":                   "status-reason",
 }
 
 // arrange puts a command line into the order urfave/cli understands, flags

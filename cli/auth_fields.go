@@ -27,11 +27,11 @@ var authMethods = map[string]hubrest.AuthenticationType{
 
 func (f *authFields) flags() []urfave.Flag {
 	return []urfave.Flag{
-		&urfave.StringFlag{Name: "auth-method", Aliases: []string{"am"}, Destination: &f.method, Usage: "sas, x509_thumbprint or x509_ca"},
-		&urfave.StringFlag{Name: "primary-key", Aliases: []string{"pk"}, Destination: &f.primaryKey, Usage: "`KEY` in base64, @FILE or - (default: a new one)"},
-		&urfave.StringFlag{Name: "secondary-key", Aliases: []string{"sk"}, Destination: &f.secondaryKey, Usage: "`KEY` in base64, @FILE or - (default: a new one)"},
-		&urfave.StringFlag{Name: "primary-thumbprint", Aliases: []string{"ptp"}, Destination: &f.primaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate, in `HEX`"},
-		&urfave.StringFlag{Name: "secondary-thumbprint", Aliases: []string{"stp"}, Destination: &f.secondaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate, in `HEX`"},
+		&urfave.StringFlag{Name: "auth-method", Destination: &f.method, Usage: "`HOW`: sas, x509_thumbprint or x509_ca"},
+		&urfave.StringFlag{Name: "primary-key", Destination: &f.primaryKey, Usage: "`KEY` in base64, @FILE or - (default: a new one)"},
+		&urfave.StringFlag{Name: "secondary-key", Destination: &f.secondaryKey, Usage: "`KEY` in base64, @FILE or - (default: a new one)"},
+		&urfave.StringFlag{Name: "primary-thumbprint", Destination: &f.primaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate, in `HEX`"},
+		&urfave.StringFlag{Name: "secondary-thumbprint", Destination: &f.secondaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate, in `HEX`"},
 	}
 }
 

@@ -31,7 +31,7 @@ type actAsOptions struct {
 
 func (o *actAsOptions) flags() []urfave.Flag {
 	return concat([]urfave.Flag{
-		deviceFlag(&o.device, "be the device `ID` (default: that of the connection string)"),
+		deviceFlag(&o.device, "be the device `ID`"),
 		moduleFlag(&o.module, "be the module `ID` of the device"),
 	}, o.link.flags(), o.hub.flags())
 }

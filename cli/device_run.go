@@ -33,11 +33,11 @@ func deviceRunCommand(s streams) *urfave.Command {
 			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
 			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"",
 		Flags: concat(o.as.flags(), []urfave.Flag{
-			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how long a simulated reboot takes; the caller has to wait for it"},
+			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
 			&urfave.StringFlag{Name: "reboot-command", Destination: &o.rebootCommand,
 				Usage: "reboot for real with `COMMAND`, run by the shell"},
 			&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"},
-				Usage: "the `FOLDER` that remembers a real reboot until it is over"},
+				Usage: "remember a real reboot in `FOLDER`"},
 		}),
 		Action: func(ctx *urfave.Context) error {
 			return runDevice(ctx.Context, s, o)

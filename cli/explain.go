@@ -136,6 +136,9 @@ func (t target) explainNetwork(err error, addr, host string) error {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		return failf(statusFailed, "the certificate of %s is not valid now; check this machine's clock (%v)", host, invalid)
 	}
+	if errors.Is(err, syscall.ECONNREFUSED) && t.local {
+		return failf(statusNotFound, "the local hub does not listen on %s; start it with \"iotdm hub run\"", addr)
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return failf(statusFailed, "nothing listens on %s; is the hub running?", addr)
 	}

@@ -35,23 +35,25 @@ func hubRunCommand(s streams) *urfave.Command {
 		Description: "Listens for MQTT over TLS, and for REST and MQTT over WebSocket. Who may not listen on port 443\n" +
 			"gets 8443; on Linux this allows 443, which SDKs have built in:\n" +
 			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n\n" +
+			"A seed lists policies (name, rights, keys) and devices (deviceId, status, keys or thumbprints, tags,\n" +
+			"desired, modules); what the hub has already stays as it is.\n\n" +
 			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
 			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\".",
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
-				Usage: "listen for MQTT over TLS on `HOST:PORT`; port 0 is any free one"},
+				Usage: "MQTT over TLS; port 0 of `HOST:PORT` is any"},
 			&urfave.StringFlag{Name: "https-addr", Destination: &o.httpsAddr, Value: defaultHTTPSAddr, EnvVars: []string{"IOTDM_HUB_HTTPS_ADDR"},
-				Usage: "listen for REST and MQTT over WebSocket on `HOST:PORT`"},
+				Usage: "REST and MQTT over WebSocket, on `HOST:PORT`"},
 			&urfave.StringFlag{Name: "mqtt-addr", Destination: &o.mqttAddr, EnvVars: []string{"IOTDM_HUB_MQTT_ADDR"},
-				Usage: "listen also for MQTT without TLS on `HOST:PORT`"},
+				Usage: "also MQTT without TLS, on `HOST:PORT`"},
 			&urfave.StringSliceFlag{Name: "host", Destination: &o.hosts, EnvVars: []string{"IOTDM_HUB_HOST"},
-				Usage: "one more `NAME` or address of this hub, for the certificate; repeatable"},
+				Usage: "a further `NAME` or address, for the certificate"},
 			&urfave.StringFlag{Name: "data", Destination: &o.data, EnvVars: []string{"IOTDM_HUB_DATA", "IOTDM_DATA"},
 				Usage: "keep everything in `FOLDER`"},
 			&urfave.BoolFlag{Name: "ephemeral", Destination: &o.ephemeral, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_EPHEMERAL"},
 				Usage: "keep devices and twins in memory only"},
 			&urfave.StringFlag{Name: "seed", Destination: &o.seed, EnvVars: []string{"IOTDM_HUB_SEED"},
-				Usage: "create the devices, modules, twins and policies in `FILE` (YAML or JSON) that are missing"},
+				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
 				Usage: "log every packet and request"},
 		},
@@ -109,9 +111,24 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 		s.note("Stopping ...")
 	case err = <-stopped:
 	}
-	patience, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	return errors.Join(err, stopHub(s, server))
+}
+
+// stopHub gives what is in flight some time to finish. A direct method may
+// take five minutes, which is more than who stops a hub wants to wait.
+func stopHub(s streams, server *hub.Server) error {
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return errors.Join(err, server.Shutdown(patience))
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.note("Stopped after %v, with requests in flight", patience)
+		return nil
+	}
+	if err != nil {
+		return failf(statusFailed, "stop the hub: %v", err)
+	}
+	return nil
 }
 
 // greet says where the hub listens and what to do next, and then that it is ready.

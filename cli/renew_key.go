@@ -23,7 +23,7 @@ const renewKeyHelp = "A connection that was made with a key that is gone ends. T
 	"secondary key, give it to the device, swap. For example:\n"
 
 func renewalFlag(key *string) urfave.Flag {
-	return &urfave.StringFlag{Name: "key", Aliases: []string{"kt"}, Destination: key, Usage: "`WHICH`: primary, secondary, both, or swap (no new one)"}
+	return &urfave.StringFlag{Name: "key", Destination: key, Usage: "`WHICH`: primary, secondary, both, or swap (no new one)"}
 }
 
 func keyRenewalNamed(key string) (keyRenewal, error) {

@@ -29,7 +29,7 @@ func sasTokenCommand(s streams) *urfave.Command {
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "resource", Destination: &o.resource,
 				Usage: "what the token is good for (default: what the connection string names)"},
-			&urfave.GenericFlag{Name: "duration", Value: &o.duration, Usage: "how long the token is good"},
+			&urfave.GenericFlag{Name: "duration", Value: &o.duration, Usage: "how `LONG` the token is good"},
 		}, o.signer.flags(), o.output.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if o.duration == 0 {

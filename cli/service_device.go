@@ -104,5 +104,5 @@ func deviceStatusCommand(s streams, status hubrest.Status, c *urfave.Command) *u
 }
 
 func statusReasonFlag(reason *string) urfave.Flag {
-	return &urfave.StringFlag{Name: "status-reason", Destination: reason, Usage: "why, in up to 128 characters"}
+	return &urfave.StringFlag{Name: "status-reason", Destination: reason, Usage: "`WHY`, in up to 128 characters"}
 }

@@ -19,9 +19,9 @@ type deviceFields struct {
 
 func (f *deviceFields) flags() []urfave.Flag {
 	return concat([]urfave.Flag{
-		&urfave.StringFlag{Name: "status", Destination: &f.status, Usage: "enabled or disabled"},
+		&urfave.StringFlag{Name: "status", Destination: &f.status, Usage: "`STATUS`: enabled or disabled"},
 		statusReasonFlag(&f.statusReason),
-		&urfave.BoolFlag{Name: "edge-enabled", Aliases: []string{"ee"}, Destination: &f.edge, DisableDefaultText: true, Usage: "make it an IoT Edge device"},
+		&urfave.BoolFlag{Name: "edge-enabled", Destination: &f.edge, DisableDefaultText: true, Usage: "make it an IoT Edge device"},
 	}, f.auth.flags())
 }
 

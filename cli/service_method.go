@@ -29,8 +29,8 @@ func (o *methodOptions) flags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "method", Destination: &o.method, Value: o.method, Usage: "the `NAME` of the direct method"},
 		&urfave.StringFlag{Name: "payload", Destination: &o.payload, Usage: "`JSON` for the device, @FILE or -"},
-		&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "how long the device may take to answer, 5s to 300s"},
-		&urfave.GenericFlag{Name: "connect-timeout", Value: &o.connectTimeout, Usage: "how long to wait for the device to connect, 0s to 300s"},
+		&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "how `LONG` the device may take, 5s to 300s"},
+		&urfave.GenericFlag{Name: "connect-timeout", Value: &o.connectTimeout, Usage: "how `LONG` it may take to connect, 0s to 300s"},
 	}
 }
 

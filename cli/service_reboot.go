@@ -44,7 +44,7 @@ func serviceRebootCommand(s streams) *urfave.Command {
 			&urfave.IntFlag{Name: "batch-size", Destination: &o.batchSize, DefaultText: "all at once", Usage: "with --where: reboot `N` devices, wait until they are back, and go on with the next"},
 			&urfave.BoolFlag{Name: "no-wait", Destination: &o.noWait, DisableDefaultText: true, Usage: "return after the device's answer"},
 			&urfave.BoolFlag{Name: "watch", Destination: &o.watch, DisableDefaultText: true, Usage: "go on printing rebootTime every 5 s, until Ctrl-C"},
-			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how long to wait for a new rebootTime"},
+			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how `LONG` to wait for a new rebootTime"},
 		}, o.call.flags(), o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {

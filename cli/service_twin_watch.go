@@ -29,7 +29,7 @@ func twinWatchCommand(s streams) *urfave.Command {
 			"With --output json each change is one line. For example:\n" +
 			"   iotdm service twin watch --device device-1",
 		Flags: concat(o.on.flags(), []urfave.Flag{
-			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "how often to read the twin"},
+			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "`HOW` often to read the twin"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if o.interval == 0 {

@@ -35,16 +35,16 @@ type hubOptions struct {
 func (o *hubOptions) flags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "connection-string", Category: "Which hub", Destination: &o.connectionString,
-			Usage: "`TEXT`, @FILE or - (standard input); default: the environment, then the local hub"},
+			Usage: "`TEXT`, @FILE or -; default: environment, local hub"},
 		dataFlag(&o.data),
 		&urfave.StringFlag{Name: "ca-file", Category: "Which hub", Destination: &o.caFile, EnvVars: []string{"IOTDM_CA_FILE"},
-			Usage: "trust the certificates in `FILE` (PEM) besides the system's"},
+			Usage: "trust `FILE` (PEM) besides the system's roots"},
 	}
 }
 
 func dataFlag(data *string) urfave.Flag {
 	return &urfave.StringFlag{Name: "data", Category: "Which hub", Destination: data, EnvVars: []string{"IOTDM_DATA"},
-		Usage: "the data `FOLDER` of the local hub"}
+		Usage: "the local hub's data `FOLDER`"}
 }
 
 // A target is a hub that has been found, and as whom to talk to it.
