@@ -125,13 +125,18 @@ func (s *Server) restListDevices(r *restRequest) (reply, error) {
 }
 
 func (s *Server) restGetDevice(r *restRequest) (reply, error) {
-	i, err := s.Identity(r.id)
-	return reply{body: s.deviceDoc(i), etag: i.ETag()}, err
+	return s.deviceReply(s.Identity(r.id))
 }
 
 func (s *Server) restPutDevice(r *restRequest) (reply, error) {
-	i, err := s.restPutIdentity(r)
-	return reply{body: s.deviceDoc(i), etag: i.ETag()}, err
+	return s.deviceReply(s.restPutIdentity(r))
+}
+
+func (s *Server) deviceReply(i Identity, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{body: s.deviceDoc(i), etag: i.ETag()}, nil
 }
 
 func (s *Server) restListModules(r *restRequest) (reply, error) {
@@ -144,13 +149,19 @@ func (s *Server) restListModules(r *restRequest) (reply, error) {
 }
 
 func (s *Server) restGetModule(r *restRequest) (reply, error) {
-	i, err := s.Identity(r.id)
-	return reply{body: s.moduleDoc(i)}, err
+	return s.moduleReply(s.Identity(r.id))
 }
 
 func (s *Server) restPutModule(r *restRequest) (reply, error) {
-	i, err := s.restPutIdentity(r)
-	return reply{body: s.moduleDoc(i)}, err
+	return s.moduleReply(s.restPutIdentity(r))
+}
+
+// moduleReply has no ETag header: the service sends none with modules.
+func (s *Server) moduleReply(i Identity, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{body: s.moduleDoc(i)}, nil
 }
 
 func (s *Server) restPutIdentity(r *restRequest) (Identity, error) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"time"
 )
@@ -98,8 +97,6 @@ func decodeJSON(body []byte, v any) error {
 			return ErrArgumentInvalid.with("the body must not be of type %s", wrongType.Value)
 		}
 		return ErrArgumentInvalid.with("%s must not be of type %s", clip(wrongType.Field), clip(wrongType.Value))
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return ErrFormat.with("the body is cut short")
 	default:
 		return ErrFormat.with("the body is not JSON: %s", clip(err.Error()))
 	}
