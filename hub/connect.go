@@ -92,6 +92,7 @@ func (s *Server) admit(c *conn) error {
 	}
 	c.mu.Unlock()
 	s.links.notify(c.id)
+	s.deliverTo(c)
 	return nil
 }
 

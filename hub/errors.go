@@ -59,10 +59,10 @@ var (
 	ErrSystemModule          = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
 
 	ErrTooManyCACertificates = &Error{Status: 403, Code: 403002, Name: "IotHubQuotaExceeded", Text: "a hub may have at most 25 CA certificates"}
-
-	ErrNotAvailable       = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
-	ErrTwinTooLarge       = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
-	ErrTooManyMethodCalls = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
+	ErrQueueFull             = &Error{Status: 403, Code: 403004, Name: "DeviceMaximumQueueDepthExceeded", Text: "C2D messages enqueued for the device exceeded the queue limit of 50, see more at http://aka.ms/iothub403004"}
+	ErrNotAvailable          = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
+	ErrTwinTooLarge          = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
+	ErrTooManyMethodCalls    = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
 
 	ErrJobNotFound     = &Error{Status: 404, Code: 404002, Name: "JobNotFound", Text: "Not found"}
 	ErrDeviceNotFound  = &Error{Status: 404, Code: 404001, Name: "DeviceNotFound", Text: "Not found"}
@@ -77,6 +77,7 @@ var (
 	ErrModuleAlreadyExists = &Error{Status: 409, Code: 409301, Name: "ModuleAlreadyExistsOnDevice", Text: "Conflict"}
 
 	ErrPreconditionFailed = &Error{Status: 412, Code: 412001, Name: "PreconditionFailed", Text: "PreconditionFailed"}
+	ErrMessageLockLost    = &Error{Status: 412, Code: 412002, Name: "DeviceMessageLockLost", Text: "the lock of the message has ended"}
 
 	ErrMessageTooLarge = &Error{Status: 413, Code: 413001, Name: "MessageTooLarge", Text: "the message is too large"}
 	ErrTooManyModules  = &Error{Status: 413, Code: 413003, Name: "TooManyModulesOnDevice", Text: "a device may have at most 50 modules"}

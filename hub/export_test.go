@@ -8,3 +8,6 @@ func Routes() (list []string) {
 	}
 	return list
 }
+
+// SweepQueues does at once what the hub does every second.
+func (s *Server) SweepQueues() { s.sweepQueues() }

@@ -86,6 +86,9 @@ type Server struct {
 	metrics *metrics
 	entra   *entra
 
+	queues    queues
+	feedbacks feedbacks
+
 	events  *eventlog.Log
 	sources []EventSource
 	name    string // the hub's name in the events it makes
@@ -154,6 +157,10 @@ func New(opt Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.entra = principals
 	s.links.init()
+	s.queues.init()
+	if err := s.loadQueues(); err != nil {
+		return nil, errors.Join(err, s.events.Close(), s.store.Close(), s.folder.close())
+	}
 	s.jobs.init(s.ctx, opt.MaxJobs)
 	if err := s.loadJobs(); err != nil {
 		return nil, errors.Join(fmt.Errorf("load jobs: %w", err), events.Close(), db.Close(), f.close())
@@ -164,6 +171,7 @@ func New(opt Options) (*Server, error) {
 	s.following, stopFollowing = context.WithCancel(s.ctx)
 	s.http.RegisterOnShutdown(stopFollowing)
 	s.goroutine(s.keepActivity)
+	s.goroutine(s.keepQueues)
 	s.goroutine(s.trimEvents)
 	s.goroutine(s.scheduleJobs)
 	return s, nil

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -22,20 +23,25 @@ import (
 const killedVariable = "IOTDM_TEST_HUB_DATA"
 
 // TestHubToBeKilled is the process that TestNothingAcknowledgedIsMissingAfterAKill
-// kills. It prints where it listens and a device's connection string.
+// kills. It prints what a killedHub is.
 func TestHubToBeKilled(t *testing.T) {
 	dir := os.Getenv(killedVariable)
 	if dir == "" {
 		t.Skip("only another test starts this one")
 	}
 	h := hubtest.New(t, hubtest.WithOptions(hub.Options{Data: dir}))
-	fmt.Printf("\n%s %s\n", h.MQTTSAddr, h.Device("d1").Format())
+	fmt.Printf("\nready %s %s %s %s\n", h.MQTTSAddr, h.HTTPSAddr, h.Device("d1").Format(), h.Policy("service").Format())
 	select {} // until it is killed
 }
 
-// startToKill starts a hub in another process, and returns where it listens
-// and a device's connection string.
-func startToKill(t *testing.T, dir string) (addr string, device sas.ConnectionString, kill func()) {
+// A killedHub is a hub in another process.
+type killedHub struct {
+	mqtts, https    string // where it listens
+	device, service sas.ConnectionString
+	kill            func()
+}
+
+func startToKill(t *testing.T, dir string) killedHub {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHubToBeKilled$")
 	cmd.Env = append(os.Environ(), killedVariable+"="+dir)
@@ -47,22 +53,30 @@ func startToKill(t *testing.T, dir string) (addr string, device sas.ConnectionSt
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill = func() {
+	h := killedHub{kill: func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	}
-	t.Cleanup(kill)
+	}}
+	t.Cleanup(h.kill)
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if addr, text, ok := strings.Cut(lines.Text(), " "); ok && strings.HasPrefix(text, "HostName=") {
-			if device, err = sas.ParseConnectionString(text); err != nil {
+		fields := strings.Fields(lines.Text())
+		if len(fields) != 5 || fields[0] != "ready" {
+			continue
+		}
+		h.mqtts, h.https = fields[1], fields[2]
+		for i, cs := range []*sas.ConnectionString{&h.device, &h.service} {
+			if *cs, err = sas.ParseConnectionString(fields[3+i]); err != nil {
 				t.Fatal(err)
 			}
-			return addr, device, kill
 		}
+		return h
 	}
 	t.Fatal("the hub did not start")
-	return "", sas.ConnectionString{}, nil
+	panic("unreachable")
 }
+
+// What is tested here is not whom the client trusts.
+var trustAnyone = &tls.Config{InsecureSkipVerify: true}
 
 func dialAddr(t *testing.T, addr string) *client {
 	t.Helper()
@@ -70,19 +84,47 @@ func dialAddr(t *testing.T, addr string) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is tested here is not whom the client trusts.
-	return newClient(t, tls.Client(nc, &tls.Config{InsecureSkipVerify: true}))
+	return newClient(t, tls.Client(nc, trustAnyone))
 }
 
-// TestNothingAcknowledgedIsMissingAfterAKill kills a hub while a device sends
-// as fast as it can, and looks for what was acknowledged.
+// sendUntilKilled sends messages to the device until the hub is gone, and
+// returns how many were acknowledged.
+func (h killedHub) sendUntilKilled(t *testing.T) (acked int) {
+	token, err := sas.Sign("localhost", h.service.SharedAccessKeyName, h.service.SharedAccessKey, time.Now().Add(time.Hour))
+	if err != nil {
+		t.Error(err)
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: trustAnyone}}
+	defer client.CloseIdleConnections()
+	for {
+		req, err := http.NewRequest("POST", "https://"+h.https+"/devices/d1/messages/deviceBound?api-version=2021-04-12", nil)
+		if err != nil {
+			t.Error(err)
+		}
+		req.Host = "localhost"
+		req.Header.Set("Authorization", token)
+		resp, err := client.Do(req)
+		if err != nil {
+			return acked
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusNoContent {
+			acked++
+		}
+	}
+}
+
+// TestNothingAcknowledgedIsMissingAfterAKill kills a hub while a device and a
+// service send as fast as they can, and looks for what was acknowledged.
 func TestNothingAcknowledgedIsMissingAfterAKill(t *testing.T) {
 	dir := t.TempDir()
 	sent, total := 0, 0
 	for round := range 3 {
-		addr, device, kill := startToKill(t, dir)
-		d := dialAddr(t, addr)
-		d.connect(device)
+		h := startToKill(t, dir)
+		messages := make(chan int)
+		go func() { messages <- h.sendUntilKilled(t) }()
+		d := dialAddr(t, h.mqtts)
+		d.connect(h.device)
 		first := sent
 		stopped := make(chan struct{})
 		go func() {
@@ -103,7 +145,7 @@ func TestNothingAcknowledgedIsMissingAfterAKill(t *testing.T) {
 			}
 			acked++
 		}
-		kill()
+		h.kill()
 		// What was acknowledged before the connection broke counts too.
 		d.SetReadDeadline(time.Now().Add(patience))
 		for {
@@ -132,6 +174,11 @@ func TestNothingAcknowledgedIsMissingAfterAKill(t *testing.T) {
 			}
 		}
 		total = len(got)
+		wantMessages := <-messages
+		n, err := s.PurgeMessages("d1")
+		if err != nil || n < wantMessages {
+			t.Errorf("round %d: %d messages were acknowledged, %d wait; %v", round, wantMessages, n, err)
+		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -218,15 +218,19 @@ func (s *Server) ConnectionState(id ID) ConnectionState {
 	c := s.links.byID[id]
 	a, recent := s.links.activity[id]
 	s.links.mu.RUnlock()
+	pending := 0
+	if id.Module == "" {
+		pending = s.queues.count(id.Device)
+	}
 	if c != nil {
-		return ConnectionState{Connected: true, Changed: c.since, LastActivity: c.lastActivity()}
+		return ConnectionState{Connected: true, Changed: c.since, LastActivity: c.lastActivity(), PendingMessages: pending}
 	}
 	if !recent {
 		if data, err := s.store.Get(id.activityKey()); err == nil {
 			a = decodeActivity(data)
 		}
 	}
-	return ConnectionState{Changed: a.Changed, LastActivity: a.Last}
+	return ConnectionState{Changed: a.Changed, LastActivity: a.Last, PendingMessages: pending}
 }
 
 // ConnectedDevices returns the number of devices, not modules, with a

@@ -212,6 +212,7 @@ func (s *Server) finish(c *conn, err error) {
 	c.net.Close()
 	c.writers.Wait()
 	c.in.release()
+	s.releaseMessages(c)
 	reason := c.reason // set once, and by now it is
 	if c.will != nil && reason != errDisconnect && reason != errHubClosed {
 		if err := s.receiveTelemetry(c.id, c.grant, c.model, *c.will, s.eventLost); err != nil {

@@ -406,6 +406,7 @@ func (s *Server) deleteIdentity(tx *store.Tx, id ID) {
 	tx.Delete(id.activityKey())
 	tx.Delete(id.sessionKey())
 	if id.Module == "" {
+		s.deleteQueue(tx, id.Device)
 		for _, prefix := range []string{modulePrefix, moduleTwinPrefix, activityPrefix, sessionPrefix} {
 			tx.DeletePrefix([]byte(prefix + id.Device + "/"))
 		}

@@ -58,6 +58,7 @@ func (s *Server) handleSubscribe(c *conn, p *packets.SubscribePacket) error {
 		return err
 	}
 	s.links.notify(c.id)
+	s.deliverTo(c)
 	return nil
 }
 

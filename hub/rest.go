@@ -113,7 +113,7 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	}
 	switch {
 	case m.route != nil:
-		return m.route.handle(x.server, &restRequest{Request: x.r, w: x.w, id: m.id, name: m.name})
+		return m.route.handle(x.server, &restRequest{Request: x.r, w: x.w, id: m.id, name: m.name, grant: x.caller.grant})
 	case m.known:
 		return reply{}, ErrMethodNotAllowed
 	default:
@@ -125,14 +125,14 @@ func (x *exchange) handle(segments []string) (reply, error) {
 func (x *exchange) admit(m routeMatch, segments []string) error {
 	if m.route != nil && m.route.is(byDevice) {
 		c, err := x.server.authenticateDevice(x.r, m.id)
-		x.caller = c.name
+		x.caller = c
 		return err
 	}
 	c, err := x.server.authenticateCaller(x.r, "/"+strings.Join(segments, "/"))
 	if err != nil {
 		return err
 	}
-	x.caller = c.name
+	x.caller = c
 	return c.may(x.r, m.allowed)
 }
 
@@ -143,7 +143,7 @@ type exchange struct {
 	r      *http.Request
 	id     requestID
 	began  time.Time
-	caller string // the policy or principal, once known
+	caller caller // once known
 	nested bool   // errors go into the envelope of direct methods
 	sent   bool
 }
@@ -241,7 +241,7 @@ func (x *exchange) log(level slog.Level, status int, cause error) {
 	}
 	attrs := []slog.Attr{
 		slog.String(logVerb, clip(x.r.Method)), slog.String(logPath, clip(rawPath(x.r))), slog.Int(logStatus, status),
-		slog.String(logCaller, x.caller), slog.Duration(logTook, time.Since(x.began)), slog.String(logRemote, x.r.RemoteAddr),
+		slog.String(logCaller, x.caller.name), slog.Duration(logTook, time.Since(x.began)), slog.String(logRemote, x.r.RemoteAddr),
 		slog.String(logRequest, x.id.String()),
 	}
 	if cause != nil {

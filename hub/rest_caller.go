@@ -16,6 +16,7 @@ type caller struct {
 	name    string   // for the hub's log
 	rights  []Right  // of a policy
 	actions []string // of a principal; nil for a policy
+	grant   grant    // of a device or module
 }
 
 // authenticateCaller checks the credential of a request for the decoded path.
@@ -48,7 +49,7 @@ func (s *Server) authenticateDevice(r *http.Request, id ID) (caller, error) {
 	if r.TLS != nil {
 		chain = r.TLS.PeerCertificates
 	}
-	_, err := s.authenticate(hostOf(token, r.Host), id, token, chain)
+	g, err := s.authenticate(hostOf(token, r.Host), id, token, chain)
 	if err != nil && !errors.Is(err, ErrUnauthorizedAccess) {
 		// Nobody learns this way whether a device exists.
 		err = ErrUnauthorizedAccess.with("%v", err)
@@ -56,7 +57,7 @@ func (s *Server) authenticateDevice(r *http.Request, id ID) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
-	return caller{name: id.String()}, nil
+	return caller{name: id.String(), grant: g}, nil
 }
 
 // hostOf returns the host that a token is for. It need not be the one that

@@ -29,6 +29,8 @@ type restRequest struct {
 	w    http.ResponseWriter
 	id   ID     // {device} and {module} of the path
 	name string // {name} of the path: a job, configuration, command...
+
+	grant grant // of the device or module that calls with its own credential
 }
 
 // maxRESTBody bounds a body unless a route says otherwise. Clients send whole

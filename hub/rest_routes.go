@@ -56,6 +56,17 @@ var routes = []route{
 	{"PUT", "devices/{device}/modules/{module}", mayWrite, "devices/write", (*Server).restPutModule, 0},
 	{"DELETE", "devices/{device}/modules/{module}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, 0},
 
+	{"POST", "devices/{device}/messages/deviceBound", mayServe, "cloudToDeviceMessages/send/action", (*Server).restSendMessage, 0},
+	{"DELETE", "devices/{device}/commands", mayServe, "cloudToDeviceMessages/queue/purge/action", (*Server).restPurgeMessages, 0},
+	{"GET", "messages/serviceBound/feedback", mayServe, "cloudToDeviceMessages/feedback/action", (*Server).restReceiveFeedback, 0},
+	{"DELETE", "messages/serviceBound/feedback/{name}", mayServe, "cloudToDeviceMessages/feedback/action", (*Server).restCompleteFeedback, 0},
+	{"POST", "messages/serviceBound/feedback/{name}/abandon", mayServe, "cloudToDeviceMessages/feedback/action", (*Server).restAbandonFeedback, 0},
+
+	{"POST", "devices/{device}/messages/events", nil, "", (*Server).restReceiveTelemetry, byDevice},
+	{"POST", "devices/{device}/modules/{module}/messages/events", nil, "", (*Server).restReceiveTelemetry, byDevice},
+	{"GET", "devices/{device}/messages/deviceBound", nil, "", (*Server).restReceiveMessage, byDevice},
+	{"DELETE", "devices/{device}/messages/deviceBound/{name}", nil, "", (*Server).restSettleMessage, byDevice},
+	{"POST", "devices/{device}/messages/deviceBound/{name}/abandon", nil, "", (*Server).restAbandonMessage, byDevice},
 	{"POST", "devices/{device}/files", nil, "", restUnavailable("file uploads are"), byDevice},
 	{"POST", "devices/{device}/files/notifications", nil, "", restUnavailable("file uploads are"), byDevice},
 	{"POST", "devices/{device}/files/notifications/{name}", nil, "", restUnavailable("file uploads are"), byDevice},

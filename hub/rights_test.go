@@ -48,6 +48,11 @@ var rightsOfRoutes = map[string]needs{
 	"PATCH /digitaltwins/{device}":                                       {"ServiceConnect", "twins/write"},
 	"POST /digitaltwins/{device}/commands/{name}":                        {"ServiceConnect", "directMethods/invoke/action"},
 	"POST /digitaltwins/{device}/components/{component}/commands/{name}": {"ServiceConnect", "directMethods/invoke/action"},
+	"POST /devices/{device}/messages/deviceBound":                        {"ServiceConnect", "cloudToDeviceMessages/send/action"},
+	"DELETE /devices/{device}/commands":                                  {"ServiceConnect", "cloudToDeviceMessages/queue/purge/action"},
+	"GET /messages/serviceBound/feedback":                                {"ServiceConnect", "cloudToDeviceMessages/feedback/action"},
+	"DELETE /messages/serviceBound/feedback/{name}":                      {"ServiceConnect", "cloudToDeviceMessages/feedback/action"},
+	"POST /messages/serviceBound/feedback/{name}/abandon":                {"ServiceConnect", "cloudToDeviceMessages/feedback/action"},
 	"GET /iotdm/events":                                                  {"ServiceConnect", "events/read"},
 	"GET /iotdm/certificates":                                            {"RegistryRead", "certificates/read"},
 	"PUT /iotdm/certificates/{name}":                                     {"RegistryWrite", "certificates/write"},
@@ -70,11 +75,17 @@ var rightsOfRoutes = map[string]needs{
 }
 
 // routesOfDevices are those that a device or module calls with its own
-// credential, or with a policy that has DeviceConnect.
-var routesOfDevices = []string{
-	"POST /devices/{device}/files",
-	"POST /devices/{device}/files/notifications",
-	"POST /devices/{device}/files/notifications/{name}",
+// credential, or with a policy that has DeviceConnect, and how they answer an
+// empty request when nothing waits.
+var routesOfDevices = map[string]int{
+	"POST /devices/{device}/messages/events":                     204,
+	"POST /devices/{device}/modules/{module}/messages/events":    204,
+	"GET /devices/{device}/messages/deviceBound":                 204,
+	"DELETE /devices/{device}/messages/deviceBound/{name}":       412,
+	"POST /devices/{device}/messages/deviceBound/{name}/abandon": 412,
+	"POST /devices/{device}/files":                               403,
+	"POST /devices/{device}/files/notifications":                 403,
+	"POST /devices/{device}/files/notifications/{name}":          403,
 }
 
 func (n needs) allowPolicy(rights []hub.Right) bool {
@@ -119,7 +130,7 @@ func fill(route, device string) (method, path string) {
 }
 
 func TestEveryRouteHasItsRights(t *testing.T) {
-	want := append(slices.Collect(maps.Keys(rightsOfRoutes)), routesOfDevices...)
+	want := slices.Concat(slices.Collect(maps.Keys(rightsOfRoutes)), slices.Collect(maps.Keys(routesOfDevices)))
 	got := hub.Routes()
 	slices.Sort(want)
 	slices.Sort(got)
@@ -177,11 +188,13 @@ func TestPoliciesAndPrincipalsMayDoWhatTheyMay(t *testing.T) {
 			for route, n := range rightsOfRoutes {
 				check(t, route, token, "IotHubUnauthorizedAccess", n.allowPolicy(p.Rights))
 			}
-			for _, route := range routesOfDevices {
+			if _, err := h.PurgeMessages("dev1"); err != nil {
+				t.Fatal(err)
+			}
+			for route, want := range routesOfDevices {
 				method, path := fill(route, "dev1")
-				want := 401
-				if slices.Contains(p.Rights, hub.DeviceConnect) {
-					want = 403
+				if !slices.Contains(p.Rights, hub.DeviceConnect) {
+					want = 401
 				}
 				h.do(call{method: method, path: path, token: token}).want(t, want, "")
 			}
@@ -193,7 +206,7 @@ func TestPoliciesAndPrincipalsMayDoWhatTheyMay(t *testing.T) {
 			for route, n := range rightsOfRoutes {
 				check(t, route, token, "IotHubUnauthorized", n.allowPrincipal(grants))
 			}
-			for _, route := range routesOfDevices { // devices cannot use Entra ID
+			for route := range routesOfDevices { // devices cannot use Entra ID
 				check(t, route, token, "IotHubUnauthorizedAccess", false)
 			}
 		})
@@ -277,9 +290,12 @@ func TestDevicesCallTheirRoutesWithTheirOwnCredential(t *testing.T) {
 	h := startRights(t)
 	key := sas.Key(h.do(call{method: "GET", path: "/devices/dev1"}).text(t, "authentication.symmetricKey.primaryKey"))
 	own := sign(t, "localhost/devices/dev1", "", key, restNow.Add(time.Hour))
-	for _, route := range routesOfDevices {
-		for device, want := range map[string]int{"dev1": 403, "dev2": 401, "dev9": 401} {
+	for route, allowed := range routesOfDevices {
+		for device, want := range map[string]int{"dev1": allowed, "dev2": 401, "dev9": 401} {
 			method, path := fill(route, device)
+			if strings.Contains(route, "{module}") {
+				want = 401 // a module has keys of its own
+			}
 			h.do(call{method: method, path: path, token: own, body: `{"blobName":"x"}`}).want(t, want, "")
 		}
 	}

@@ -1,0 +1,602 @@
+package hub_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+)
+
+// A movableClock is the time until it is moved.
+type movableClock struct{ ahead atomic.Int64 }
+
+func (c *movableClock) now() time.Time       { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *movableClock) move(d time.Duration) { c.ahead.Add(int64(d)) }
+
+func sendMessage(t testing.TB, h *hub.Server, device string, m hub.Message) {
+	t.Helper()
+	if err := h.SendMessage(device, m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func text(body string) hub.Message { return hub.Message{Body: []byte(body)} }
+
+// wantMessage reads a cloud-to-device message at QoS 1 and does not
+// acknowledge it.
+func (c *client) wantMessage(body string) *packets.PublishPacket {
+	c.t.Helper()
+	p := receive[*packets.PublishPacket](c)
+	if !strings.Contains(p.TopicName, "/messages/devicebound/") || string(p.Payload) != body || p.Qos != 1 {
+		c.t.Fatalf("got QoS %d %s %q, want a message at QoS 1 %q", p.Qos, p.TopicName, p.Payload, body)
+	}
+	return p
+}
+
+func (c *client) acknowledge(p *packets.PublishPacket) {
+	c.t.Helper()
+	ack := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
+	ack.MessageID = p.MessageID
+	c.send(ack)
+}
+
+// settled returns when the hub has handled what c has sent.
+func (c *client) settled() {
+	c.t.Helper()
+	c.send(packets.NewControlPacket(packets.Pingreq))
+	receive[*packets.PingrespPacket](c)
+}
+
+func wantPending(t testing.TB, h *hub.Server, device string, want int) {
+	t.Helper()
+	if got := h.ConnectionState(hub.ID{Device: device}).PendingMessages; got != want {
+		t.Errorf("%d messages wait for %s, want %d", got, device, want)
+	}
+}
+
+func TestMessagesReachTheDevice(t *testing.T) {
+	h := hubtest.New(t)
+	eachTransport(t, h, func(t *testing.T, dial func() *client) {
+		const device = "a+b#c$d%41"
+		d := dial()
+		d.connect(h.Device(device))
+		d.subscribe(1, "devices/"+device+"/messages/devicebound/#")
+		sendMessage(t, h.Server, device, hub.Message{
+			MessageID: "m-1", CorrelationID: "c-1", UserID: "u", ContentType: "application/json", ContentEncoding: "utf-8", Ack: hub.AckFull,
+			Properties: []hub.Property{{Name: "prop1", Null: true}, {Name: "prop2"}, {Name: "prop3", Value: "a string/ü"}},
+			Body:       []byte(`{"a":1}`),
+		})
+		p := d.wantMessage(`{"a":1}`)
+		want := "devices/" + device + "/messages/devicebound/%24.mid=m-1&%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound" +
+			"&%24.cid=c-1&%24.uid=u&%24.ct=application%2Fjson&%24.ce=utf-8&iothub-ack=full&prop1&prop2=&prop3=a%20string%2F%C3%BC"
+		if p.TopicName != want {
+			t.Errorf("topic %s\nwant  %s", p.TopicName, want)
+		}
+		wantPending(t, h.Server, device, 1)
+		d.acknowledge(p)
+		d.settled()
+		wantPending(t, h.Server, device, 0)
+
+		sendMessage(t, h.Server, device, text(""))
+		p = d.wantMessage("")
+		if want := "devices/" + device + "/messages/devicebound/%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound&iothub-ack=none"; p.TopicName != want {
+			t.Errorf("topic %s\nwant  %s", p.TopicName, want)
+		}
+		d.acknowledge(p)
+		d.settled()
+	})
+}
+
+func TestMessagesWaitForTheDevice(t *testing.T) {
+	h := hubtest.New(t)
+	cs := h.Device("d1")
+	for i := range 3 {
+		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+	}
+	wantPending(t, h.Server, "d1", 3)
+
+	d := dialTLS(t, h)
+	d.connect(cs)
+	d.settled() // and nothing comes before the subscription
+	d.subscribe(1, "devices/d1/messages/devicebound/#")
+	for i := range 3 {
+		p := d.wantMessage(fmt.Sprint(i))
+		if i == 1 {
+			d.acknowledge(p)
+		}
+	}
+	d.settled()
+	d.disconnect()
+
+	// The session's subscription is enough: what was not acknowledged comes
+	// again right after CONNACK, and before what is new.
+	sendMessage(t, h.Server, "d1", text("3"))
+	d = dialTLS(t, h)
+	if !d.connect(cs) {
+		t.Error("no session is present")
+	}
+	var seen []*packets.PublishPacket
+	for _, body := range []string{"0", "2", "3"} {
+		seen = append(seen, d.wantMessage(body))
+	}
+	for _, p := range seen {
+		d.acknowledge(p)
+	}
+	d.settled()
+	wantPending(t, h.Server, "d1", 0)
+
+	d.send(&packets.UnsubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Unsubscribe, Qos: 1}, MessageID: 10, Topics: []string{"devices/d1/messages/devicebound/#"}})
+	receive[*packets.UnsubackPacket](d)
+	sendMessage(t, h.Server, "d1", text("4"))
+	d.settled()
+	wantPending(t, h.Server, "d1", 1)
+}
+
+func TestMessagesGoOnWithTheConnectionThatTakesOver(t *testing.T) {
+	h := hubtest.New(t)
+	cs := h.Device("d1")
+	first := dialTLS(t, h)
+	first.connect(cs)
+	first.subscribe(1, "devices/d1/messages/devicebound/#")
+	sendMessage(t, h.Server, "d1", text("1"))
+	first.wantMessage("1")
+	second := dialTLS(t, h)
+	second.connect(cs)
+	second.acknowledge(second.wantMessage("1"))
+	second.settled()
+	wantPending(t, h.Server, "d1", 0)
+}
+
+func TestQoS0CompletesBySending(t *testing.T) {
+	h := hubtest.New(t)
+	cs := h.Device("d1")
+	for i := range 20 {
+		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+	}
+	d := dialTLS(t, h)
+	d.connect(cs)
+	d.subscribe(0, "devices/d1/messages/devicebound/#")
+	for i := range 20 {
+		if p := receive[*packets.PublishPacket](d); string(p.Payload) != fmt.Sprint(i) || p.Qos != 0 {
+			t.Fatalf("got QoS %d %s, want QoS 0 %d", p.Qos, p.Payload, i)
+		}
+	}
+	d.settled()
+	wantPending(t, h.Server, "d1", 0)
+}
+
+func TestAnUnacknowledgedMessageComesAgainAfterAMinute(t *testing.T) {
+	clock := new(movableClock)
+	h := hubtest.New(t, hubtest.WithOptions(hub.Options{Now: clock.now}))
+	d := dialTLS(t, h)
+	d.connect(h.Device("d1"))
+	d.subscribe(1, "devices/d1/messages/devicebound/#")
+	sendMessage(t, h.Server, "d1", text("1"))
+	first := d.wantMessage("1")
+	clock.move(59 * time.Second)
+	h.SweepQueues()
+	d.settled()
+	clock.move(time.Second)
+	h.SweepQueues()
+	second := d.wantMessage("1")
+	if first.MessageID == second.MessageID {
+		t.Error("the packet identifier is the same")
+	}
+	d.acknowledge(first) // too late
+	d.settled()
+	wantPending(t, h.Server, "d1", 1)
+	d.acknowledge(second)
+	d.settled()
+	wantPending(t, h.Server, "d1", 0)
+}
+
+func TestSixteenMessagesAreUnderWayAtMost(t *testing.T) {
+	h := hubtest.New(t)
+	d := dialTLS(t, h)
+	d.connect(h.Device("d1"))
+	d.subscribe(1, "devices/d1/messages/devicebound/#")
+	for i := range 20 {
+		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+	}
+	var seen []*packets.PublishPacket
+	for i := range 16 {
+		seen = append(seen, d.wantMessage(fmt.Sprint(i)))
+	}
+	d.settled() // and no seventeenth
+	for i := range 4 {
+		d.acknowledge(seen[i])
+		seen = append(seen, d.wantMessage(fmt.Sprint(16+i)))
+	}
+	for _, p := range seen[4:] {
+		d.acknowledge(p)
+	}
+	d.settled()
+	wantPending(t, h.Server, "d1", 0)
+}
+
+func TestMessagesThatAreRefused(t *testing.T) {
+	h := hubtest.New(t)
+	h.Device("d1")
+	largest := hub.Message{MessageID: "1", Properties: []hub.Property{{Name: "ab", Value: "c"}}, Body: make([]byte, 64<<10-4)}
+	sendMessage(t, h.Server, "d1", largest)
+	tooLarge := largest
+	tooLarge.CorrelationID = "x"
+	for name, tt := range map[string]struct {
+		device string
+		m      hub.Message
+		want   error
+	}{
+		"for no device":                          {device: "none", want: hub.ErrDeviceNotFound},
+		"too large":                              {device: "d1", m: tooLarge, want: hub.ErrMessageTooLarge},
+		"with an ack that does not exist":        {device: "d1", m: hub.Message{Ack: "Full"}, want: hub.ErrArgumentInvalid},
+		"with a message id of other characters":  {device: "d1", m: hub.Message{MessageID: "a b"}, want: hub.ErrArgumentInvalid},
+		"with a message id that is too long":     {device: "d1", m: hub.Message{MessageID: strings.Repeat("x", 129)}, want: hub.ErrArgumentInvalid},
+		"with a property without a name":         {device: "d1", m: hub.Message{Properties: []hub.Property{{Value: "x"}}}, want: hub.ErrArgumentInvalid},
+		"with a property like a system property": {device: "d1", m: hub.Message{Properties: []hub.Property{{Name: "$.to"}}}, want: hub.ErrArgumentInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := h.SendMessage(tt.device, tt.m); !errors.Is(err, tt.want) {
+				t.Errorf("SendMessage: %v, want %v", err, tt.want)
+			}
+		})
+	}
+	for i := range 49 {
+		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+	}
+	if err := h.SendMessage("d1", text("one too many")); !errors.Is(err, hub.ErrQueueFull) {
+		t.Errorf("message 51: %v, want %v", err, hub.ErrQueueFull)
+	}
+	wantPending(t, h.Server, "d1", 50)
+	h.Device("d2")
+	sendMessage(t, h.Server, "d2", text("another device's queue has room"))
+}
+
+// receivedOf receives a message as a device does over HTTPS.
+func receivedOf(t testing.TB, h *hub.Server, device string) hub.ReceivedMessage {
+	t.Helper()
+	m, ok, err := h.ReceiveMessage(device, 0)
+	if err != nil || !ok {
+		t.Fatalf("ReceiveMessage: %v, %v", ok, err)
+	}
+	return m
+}
+
+func wantEmpty(t testing.TB, h *hub.Server, device string) {
+	t.Helper()
+	if m, ok, err := h.ReceiveMessage(device, 0); ok || err != nil {
+		t.Fatalf("ReceiveMessage: %+v, %v, want none", m, err)
+	}
+}
+
+func TestMessagesAreSettledByTheirLocks(t *testing.T) {
+	clock := new(movableClock)
+	h := newServer(t, hub.Options{Now: clock.now})
+	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	wantEmpty(t, h, "d1")
+	for i := range 3 {
+		sendMessage(t, h, "d1", hub.Message{MessageID: fmt.Sprint(i), Body: []byte("x"), Properties: []hub.Property{{Name: "a", Value: "b"}}})
+	}
+	first, second := receivedOf(t, h, "d1"), receivedOf(t, h, "d1")
+	want := hub.ReceivedMessage{
+		Message:  hub.Message{MessageID: "0", Ack: hub.AckNone, Properties: []hub.Property{{Name: "a", Value: "b"}}, Body: []byte("x")},
+		Sequence: 1,
+	}
+	if diff := cmp.Diff(want, first, cmpopts.IgnoreFields(hub.ReceivedMessage{}, "LockToken", "Enqueued", "Message.Expires")); diff != "" {
+		t.Errorf("first message (-want +got):\n%s", diff)
+	}
+	if ttl := first.Expires.Sub(first.Enqueued); ttl != time.Hour {
+		t.Errorf("the message lives for %v, want an hour", ttl)
+	}
+	if err := h.AbandonMessage("d1", first.LockToken); err != nil {
+		t.Fatal(err)
+	}
+	again := receivedOf(t, h, "d1")
+	if again.MessageID != "0" || again.Deliveries != 1 {
+		t.Errorf("after abandon comes %s with %d deliveries, want 0 with 1", again.MessageID, again.Deliveries)
+	}
+	if err := h.CompleteMessage("d1", first.LockToken); !errors.Is(err, hub.ErrMessageLockLost) {
+		t.Errorf("completing with a lock that has ended: %v, want %v", err, hub.ErrMessageLockLost)
+	}
+	if err := h.CompleteMessage("d1", again.LockToken); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.RejectMessage("d1", second.LockToken); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.RejectMessage("d1", second.LockToken); !errors.Is(err, hub.ErrMessageLockLost) {
+		t.Errorf("rejecting twice: %v, want %v", err, hub.ErrMessageLockLost)
+	}
+	third := receivedOf(t, h, "d1")
+	wantEmpty(t, h, "d1")
+	wantPending(t, h, "d1", 1)
+	clock.move(61 * time.Second)
+	h.SweepQueues()
+	if again := receivedOf(t, h, "d1"); again.MessageID != third.MessageID || again.Deliveries != 0 {
+		t.Errorf("after its lock ended comes %s with %d deliveries, want %s with 0", again.MessageID, again.Deliveries, third.MessageID)
+	}
+}
+
+// feedbackOf completes the feedback that waits and returns what it says, by
+// message.
+func feedbackOf(t testing.TB, h *hub.Server) map[string]string {
+	t.Helper()
+	batch, ok, err := h.ReceiveFeedback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ok {
+		return nil
+	}
+	got := map[string]string{}
+	for _, f := range batch.Records {
+		got[f.OriginalMessageID] = string(f.StatusCode)
+	}
+	if err := h.CompleteFeedback(batch.LockToken); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
+	clock := new(movableClock)
+	h := newServer(t, hub.Options{Now: clock.now})
+	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	wants := func(outcome string) map[string]string {
+		success := outcome == "Success"
+		want := map[string]string{outcome + "-full": outcome}
+		if success {
+			want[outcome+"-positive"] = outcome
+		} else {
+			want[outcome+"-negative"] = outcome
+		}
+		return want
+	}
+	for outcome, bring := range map[string]func(m hub.ReceivedMessage) error{
+		"Success":  func(m hub.ReceivedMessage) error { return h.CompleteMessage("d1", m.LockToken) },
+		"Rejected": func(m hub.ReceivedMessage) error { return h.RejectMessage("d1", m.LockToken) },
+		"DeliveryCountExceeded": func(m hub.ReceivedMessage) error {
+			for range 9 {
+				if err := h.AbandonMessage("d1", m.LockToken); err != nil {
+					return err
+				}
+				again := receivedOf(t, h, "d1")
+				if again.MessageID != m.MessageID {
+					t.Errorf("after abandon comes %s, want %s", again.MessageID, m.MessageID)
+				}
+				m = again
+			}
+			return h.AbandonMessage("d1", m.LockToken)
+		},
+		"Expired": nil,
+		"Purged":  nil,
+	} {
+		t.Run(outcome, func(t *testing.T) {
+			clock.move(time.Minute) // after the last batch
+			for _, ack := range []hub.Ack{"", hub.AckNone, hub.AckPositive, hub.AckNegative, hub.AckFull} {
+				sendMessage(t, h, "d1", hub.Message{MessageID: outcome + "-" + string(ack), Ack: ack, Expires: clock.now().Add(time.Hour)})
+			}
+			switch outcome {
+			case "Expired":
+				clock.move(time.Hour)
+				h.SweepQueues()
+			case "Purged":
+				receivedOf(t, h, "d1") // what a device has in hand goes too
+				if n, err := h.PurgeMessages("d1"); n != 5 || err != nil {
+					t.Errorf("PurgeMessages: %d, %v, want 5", n, err)
+				}
+			default:
+				for range 5 {
+					if err := bring(receivedOf(t, h, "d1")); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			wantPending(t, h, "d1", 0)
+			if diff := cmp.Diff(wants(outcome), feedbackOf(t, h)); diff != "" {
+				t.Errorf("feedback (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestFeedbackComesInBatches(t *testing.T) {
+	clock := new(movableClock)
+	h := newServer(t, hub.Options{Now: clock.now})
+	var want []string
+	for i := range 70 {
+		device := fmt.Sprintf("d%d", i%7)
+		if i < 7 {
+			create(t, h, hub.ID{Device: device}, hub.IdentitySpec{})
+		}
+		sendMessage(t, h, device, hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckPositive})
+		if err := h.CompleteMessage(device, receivedOf(t, h, device).LockToken); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, fmt.Sprint(i))
+	}
+	receive := func() (ids []string, token string) {
+		t.Helper()
+		b, _, err := h.ReceiveFeedback()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range b.Records {
+			ids = append(ids, f.OriginalMessageID)
+		}
+		return ids, b.LockToken
+	}
+	first, lock := receive()
+	if diff := cmp.Diff(want[:64], first); diff != "" {
+		t.Errorf("first batch (-want +got):\n%s", diff)
+	}
+	if rest, _ := receive(); rest != nil {
+		t.Errorf("%d records come at once after the first batch", len(rest))
+	}
+	clock.move(15 * time.Second)
+	rest, _ := receive()
+	if diff := cmp.Diff(want[64:], rest); diff != "" {
+		t.Errorf("second batch (-want +got):\n%s", diff)
+	}
+	if err := h.AbandonFeedback(lock); err != nil {
+		t.Fatal(err)
+	}
+	again, lock := receive()
+	if diff := cmp.Diff(first, again); diff != "" {
+		t.Errorf("abandoned batch (-want +got):\n%s", diff)
+	}
+	if err := h.CompleteFeedback(lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CompleteFeedback(lock); !errors.Is(err, hub.ErrMessageLockLost) {
+		t.Errorf("completing twice: %v, want %v", err, hub.ErrMessageLockLost)
+	}
+	clock.move(time.Minute) // the lock of the second batch ends
+	if err := h.DeleteIdentity(hub.ID{Device: "d1"}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	last, _ := receive()
+	want = slices.DeleteFunc(want[64:], func(id string) bool { return id == "64" }) // 64 was for d1
+	if diff := cmp.Diff(want, last); diff != "" {
+		t.Errorf("last batch (-want +got):\n%s", diff)
+	}
+	clock.move(2 * time.Hour)
+	h.SweepQueues()
+	if old, _ := receive(); old != nil {
+		t.Errorf("feedback is left after two hours: %v", old)
+	}
+}
+
+func TestQueuesSurviveARestart(t *testing.T) {
+	dir := t.TempDir()
+	h, err := hub.New(hub.Options{Data: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	for i := range 4 {
+		sendMessage(t, h, "d1", hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckFull})
+	}
+	if err := h.CompleteMessage("d1", receivedOf(t, h, "d1").LockToken); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.AbandonMessage("d1", receivedOf(t, h, "d1").LockToken); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	h = newServer(t, hub.Options{Data: dir})
+	wantPending(t, h, "d1", 3)
+	sendMessage(t, h, "d1", hub.Message{MessageID: "4"})
+	for i := range 4 {
+		m := receivedOf(t, h, "d1")
+		deliveries := 0
+		if i == 0 {
+			deliveries = 1
+		}
+		if m.MessageID != fmt.Sprint(i+1) || m.Sequence != uint64(i+2) || m.Deliveries != deliveries {
+			t.Errorf("message %s, number %d, %d deliveries; want message %d, number %d", m.MessageID, m.Sequence, m.Deliveries, i+1, i+2)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"0": "Success"}, feedbackOf(t, h)); diff != "" {
+		t.Errorf("feedback (-want +got):\n%s", diff)
+	}
+	if err := h.DeleteIdentity(hub.ID{Device: "d1"}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	wantEmpty(t, h, "d1")
+	wantPending(t, h, "d1", 0)
+}
+
+// TestMessagesKeepTheirOrderWhateverHappens has a device that now and then goes
+// and comes back, and does not always acknowledge.
+func TestMessagesKeepTheirOrderWhateverHappens(t *testing.T) {
+	h := hubtest.New(t)
+	const devices, messages = 4, 120
+	var wg sync.WaitGroup
+	for n := range devices {
+		device := fmt.Sprint("d", n)
+		cs := h.Device(device)
+		wg.Go(func() {
+			for i := range messages {
+				for {
+					err := h.SendMessage(device, hub.Message{MessageID: fmt.Sprint(i), Body: []byte(fmt.Sprint(i))})
+					if errors.Is(err, hub.ErrQueueFull) {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					break
+				}
+			}
+		})
+		wg.Go(func() {
+			done := make([]bool, messages)
+			left := messages
+			for connections := 0; left > 0; connections++ {
+				d := dialTLS(t, h)
+				d.connect(cs)
+				if connections == 0 {
+					d.subscribe(1, "devices/"+device+"/messages/devicebound/#")
+				}
+				last := -1
+				for taken := 0; left > 0 && taken < 20+n; taken++ {
+					p := receive[*packets.PublishPacket](d)
+					var i int
+					if err := json.Unmarshal(p.Payload, &i); err != nil {
+						t.Error(err)
+						return
+					}
+					if i <= last || done[i] {
+						t.Errorf("%s gets message %d after %d, acknowledged: %v", device, i, last, done[i])
+					}
+					last = i
+					if taken >= 18 {
+						continue // not acknowledged
+					}
+					d.acknowledge(p)
+					done[i] = true
+					left--
+				}
+				d.settledAmid()
+				d.Close()
+			}
+		})
+	}
+	wg.Wait()
+	for n := range devices {
+		wantPending(t, h.Server, fmt.Sprint("d", n), 0)
+	}
+}
+
+// settledAmid is settled with messages still coming in.
+func (c *client) settledAmid() {
+	c.t.Helper()
+	c.send(packets.NewControlPacket(packets.Pingreq))
+	for {
+		c.SetReadDeadline(time.Now().Add(patience))
+		p, err := packets.ReadPacket(c)
+		if err != nil {
+			c.t.Error(err)
+			return
+		}
+		if _, ok := p.(*packets.PingrespPacket); ok {
+			return
+		}
+	}
+}

@@ -1,0 +1,435 @@
+package hub
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/store"
+)
+
+// queues is what the hub knows in memory of the queues of cloud-to-device
+// messages: how much waits, and what the devices have in hand.
+type queues struct {
+	mu         sync.Mutex // guards what follows; never held over I/O
+	waiting    map[string]waiting
+	locks      map[string][]lockedMessage
+	turns      map[string]*turn // devices that messages are being sent to
+	nextExpiry time.Time        // no message expires before
+	nextUnlock time.Time        // no lock ends before
+}
+
+// waiting is what waits for a device, locked or not.
+type waiting struct {
+	count   int
+	expires time.Time // the first of them
+}
+
+// A lockedMessage is a message that a device has in hand.
+type lockedMessage struct {
+	sequence uint64
+	token    string
+	until    time.Time
+	settling bool   // the device has said what becomes of it
+	conn     *conn  // the connection it was sent on, nil over HTTPS
+	packet   uint16 // its packet identifier there
+}
+
+// A turn is held by who sends a device's messages, for their order.
+type turn struct {
+	mu    sync.Mutex
+	users int // guarded by queues.mu: who hold it or wait for it
+}
+
+// never is after everything that is ever due.
+var never = time.Unix(0, math.MaxInt64)
+
+func (q *queues) init() {
+	q.waiting = make(map[string]waiting)
+	q.locks = make(map[string][]lockedMessage)
+	q.turns = make(map[string]*turn)
+	q.nextExpiry, q.nextUnlock = never, never
+}
+
+// note takes down what is in a device's queue.
+func (q *queues) note(device string, queue []queuedMessage) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(queue) == 0 {
+		delete(q.waiting, device)
+		return
+	}
+	w := waiting{len(queue), never}
+	for _, m := range queue {
+		w.expires = earlier(w.expires, m.expires)
+	}
+	q.waiting[device] = w
+	q.nextExpiry = earlier(q.nextExpiry, w.expires)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// takeTurn waits for the device's turn and returns what ends it.
+func (q *queues) takeTurn(device string) (end func()) {
+	q.mu.Lock()
+	t := q.turns[device]
+	if t == nil {
+		t = new(turn)
+		q.turns[device] = t
+	}
+	t.users++
+	q.mu.Unlock()
+	t.mu.Lock()
+	return func() {
+		t.mu.Unlock()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(q.turns, device)
+		}
+	}
+}
+
+// count returns how many messages wait for a device.
+func (q *queues) count(device string) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting[device].count
+}
+
+// locked reports whether a device has a message in hand.
+func (q *queues) locked(device string, sequence uint64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.locks[device], func(l lockedMessage) bool { return l.sequence == sequence })
+}
+
+// lock makes a message invisible, unless it is already.
+func (q *queues) lock(device string, l lockedMessage) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if slices.ContainsFunc(q.locks[device], func(have lockedMessage) bool { return have.sequence == l.sequence }) {
+		return false
+	}
+	q.locks[device] = append(q.locks[device], l)
+	q.nextUnlock = earlier(q.nextUnlock, l.until)
+	return true
+}
+
+// change calls f with the lock that has the token, if there is one.
+func (q *queues) change(device, token string, f func(*lockedMessage)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.locks[device] {
+		if l := &q.locks[device][i]; l.token == token {
+			f(l)
+		}
+	}
+}
+
+// settle begins settling the message whose lock has the token. Only the first
+// to settle it succeeds.
+func (q *queues) settle(device, token string) (sequence uint64, ok bool) {
+	q.change(device, token, func(l *lockedMessage) {
+		ok = !l.settling
+		l.settling = true
+		sequence = l.sequence
+	})
+	return sequence, ok
+}
+
+// unlock makes the message visible again, if it still is in the queue.
+func (q *queues) unlock(device, token string) {
+	q.unlockAll(device, func(l lockedMessage) bool { return l.token == token })
+}
+
+// unlockAll ends the locks that match and returns them.
+func (q *queues) unlockAll(device string, match func(lockedMessage) bool) (ended []lockedMessage) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.unlockLocked(device, match)
+}
+
+// unlockLocked is unlockAll for a caller that holds q.mu.
+func (q *queues) unlockLocked(device string, match func(lockedMessage) bool) (ended []lockedMessage) {
+	list := slices.DeleteFunc(q.locks[device], func(l lockedMessage) bool {
+		if !match(l) {
+			return false
+		}
+		ended = append(ended, l)
+		return true
+	})
+	if len(list) == 0 {
+		delete(q.locks, device)
+	} else {
+		q.locks[device] = list
+	}
+	return ended
+}
+
+// unlockDue ends the locks whose time is up, and returns them by device.
+func (q *queues) unlockDue(now time.Time) map[string][]lockedMessage {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Before(q.nextUnlock) {
+		return nil
+	}
+	q.nextUnlock = never
+	ended := make(map[string][]lockedMessage)
+	for device := range q.locks {
+		list := q.unlockLocked(device, func(l lockedMessage) bool { return !l.settling && !l.until.After(now) })
+		if len(list) > 0 {
+			ended[device] = list
+		}
+		for _, l := range q.locks[device] {
+			q.nextUnlock = earlier(q.nextUnlock, l.until)
+		}
+	}
+	return ended
+}
+
+// expiring returns the devices that have a message whose time is up.
+func (q *queues) expiring(now time.Time) (devices []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Before(q.nextExpiry) {
+		return nil
+	}
+	q.nextExpiry = never
+	for device, w := range q.waiting {
+		if w.expires.After(now) {
+			q.nextExpiry = earlier(q.nextExpiry, w.expires)
+		} else {
+			devices = append(devices, device)
+		}
+	}
+	return devices
+}
+
+// lockMessage makes the first visible message of a device invisible until then
+// and returns it. It is not ok if there is none.
+func (s *Server) lockMessage(device string, until time.Time, c *conn) (m ReceivedMessage, ok bool, err error) {
+	if s.queues.count(device) == 0 {
+		return ReceivedMessage{}, false, nil
+	}
+	data, err := s.store.Get(queueKey(device))
+	queue, err := decodeQueue(data, err)
+	if err != nil {
+		return ReceivedMessage{}, false, err
+	}
+	now := s.now()
+	for _, entry := range queue {
+		l := lockedMessage{sequence: entry.sequence, token: newRequestID().String(), until: until, conn: c}
+		if !entry.expires.After(now) || !s.queues.lock(device, l) {
+			continue
+		}
+		// The queue may have changed since it was read. From here on it
+		// doesn't, for this message.
+		data, err := s.store.Get(messageKey(device, entry.sequence))
+		if err == nil {
+			m, err = decodeMessage(data)
+		}
+		if err != nil {
+			s.queues.unlock(device, l.token)
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			return ReceivedMessage{}, false, err
+		}
+		m.LockToken, m.Sequence, m.Deliveries = l.token, entry.sequence, entry.deliveries
+		return m, true, nil
+	}
+	return ReceivedMessage{}, false, nil
+}
+
+// settleMessage ends the lock with the token: the message leaves the queue, or
+// is abandoned and waits again, unless that has happened too often.
+//
+// Errors: ErrMessageLockLost, ErrDeviceNotFound.
+func (s *Server) settleMessage(device, token string, o outcome) error {
+	sequence, ok := s.queues.settle(device, token)
+	if !ok {
+		return ErrMessageLockLost
+	}
+	err := s.changeQueue(device, func(c *queueChange) error {
+		at := c.find(sequence)
+		if at < 0 {
+			return ErrMessageLockLost // it was purged
+		}
+		if o == abandoned {
+			c.queue[at].deliveries++
+			c.changed = true
+			if c.queue[at].deliveries < maxDeliveries {
+				return nil
+			}
+			return s.removeMessage(c, sequence, deliveryCountExceeded)
+		}
+		return s.removeMessage(c, sequence, o)
+	})
+	var refused *Error
+	if err != nil && !errors.As(err, &refused) {
+		// What the device said is not on disk. It may say it again.
+		s.queues.change(device, token, func(l *lockedMessage) { l.settling = false })
+		return err
+	}
+	s.queues.unlock(device, token)
+	return err
+}
+
+// deliver sends what waits for a device, in its order, if the device is
+// connected over MQTT and subscribed, and has not too much unacknowledged.
+func (s *Server) deliver(device string) {
+	if s.queues.count(device) == 0 {
+		return
+	}
+	defer s.queues.takeTurn(device)()
+	c := s.connection(ID{Device: device})
+	if c == nil {
+		return
+	}
+	// What was sent on a connection that has been taken over comes again, and
+	// before what is new.
+	s.queues.unlockAll(device, func(l lockedMessage) bool { return l.conn != nil && l.conn != c && !l.settling })
+	for {
+		more, err := s.deliverNext(c)
+		if err != nil {
+			s.log.Error("delivering a message", logID, device, logReason, err)
+		}
+		if !more || err != nil {
+			return
+		}
+	}
+}
+
+// deliverTo delivers when c has begun to take messages.
+func (s *Server) deliverTo(c *conn) {
+	if c.id.Module == "" {
+		s.deliver(c.id.Device)
+	}
+}
+
+// deliverNext sends one message to c. At QoS 0 it is completed by that, at QoS
+// 1 by the device's acknowledgement.
+func (s *Server) deliverNext(c *conn) (more bool, err error) {
+	device := c.id.Device
+	qos, ok := c.takesMessages()
+	if !ok {
+		return false, nil
+	}
+	m, ok, err := s.lockMessage(device, s.now().Add(messageLock), c)
+	if !ok || err != nil {
+		return false, err
+	}
+	token := m.LockToken
+	packet, ok := c.sendMessage(qos, m.bag(device), m.Body, func() { s.messageAcked(device, token) })
+	if !ok {
+		s.queues.unlock(device, token)
+		return false, nil
+	}
+	if qos == 0 {
+		return true, s.settleMessage(device, token, completed)
+	}
+	s.queues.change(device, token, func(l *lockedMessage) { l.packet = packet })
+	return true, nil
+}
+
+// messageAcked completes a message that its device has acknowledged over MQTT.
+func (s *Server) messageAcked(device, token string) {
+	err := s.settleMessage(device, token, completed)
+	if err != nil && !errors.Is(err, ErrMessageLockLost) && !errors.Is(err, ErrDeviceNotFound) {
+		s.log.Error("completing a message", logID, device, logReason, err)
+	}
+	s.deliver(device)
+}
+
+// releaseMessages makes the messages visible again that were sent on a
+// connection that has ended.
+func (s *Server) releaseMessages(c *conn) {
+	s.queues.unlockAll(c.id.Device, func(l lockedMessage) bool { return l.conn == c && !l.settling })
+	s.deliverTo(c) // on the connection that took over
+}
+
+// messageTick is how long after its time a lock ends or a message expires at
+// most.
+const messageTick = time.Second
+
+// keepQueues ends locks and drops messages and feedback whose time is up.
+func (s *Server) keepQueues() {
+	tick := time.NewTicker(messageTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.sweepQueues()
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) sweepQueues() {
+	now := s.now()
+	for device, locks := range s.queues.unlockDue(now) {
+		for _, l := range locks {
+			if l.conn != nil {
+				l.conn.forgetMessage(l.packet)
+			}
+		}
+		s.deliver(device)
+	}
+	for _, device := range s.queues.expiring(now) {
+		switch err := s.changeQueue(device, nil); {
+		case errors.Is(err, ErrDeviceNotFound): // deleted since
+		case err != nil:
+			s.log.Error("dropping expired messages", logID, device, logReason, err)
+		}
+	}
+	if err := s.dropFeedback(now); err != nil {
+		s.log.Error("dropping expired feedback", logReason, err)
+	}
+}
+
+// ReceiveMessage returns the first message that waits for a device, and makes
+// it invisible for the duration lock; 0 is one minute. It is not ok if there is
+// none.
+//
+// Errors: ErrDeviceNotFound.
+func (s *Server) ReceiveMessage(device string, lock time.Duration) (m ReceivedMessage, ok bool, err error) {
+	if _, err := s.readIdentity(ID{Device: device}); err != nil {
+		return ReceivedMessage{}, false, err
+	}
+	if lock <= 0 {
+		lock = messageLock
+	}
+	return s.lockMessage(device, s.now().Add(lock), nil)
+}
+
+// CompleteMessage removes a message that a device has received.
+//
+// Errors: ErrMessageLockLost, ErrDeviceNotFound.
+func (s *Server) CompleteMessage(device, lockToken string) error {
+	return s.settleMessage(device, lockToken, completed)
+}
+
+// RejectMessage removes a message that a device has received and does not
+// want. The errors are those of CompleteMessage.
+func (s *Server) RejectMessage(device, lockToken string) error {
+	return s.settleMessage(device, lockToken, rejected)
+}
+
+// AbandonMessage lets a message that a device has received wait again. After
+// the tenth time it is removed. The errors are those of CompleteMessage.
+func (s *Server) AbandonMessage(device, lockToken string) error {
+	err := s.settleMessage(device, lockToken, abandoned)
+	if err == nil {
+		s.deliver(device)
+	}
+	return err
+}

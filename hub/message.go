@@ -1,0 +1,181 @@
+package hub
+
+import (
+	"encoding/binary"
+	"errors"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// An Ack says which feedback the sender of a cloud-to-device message wants.
+type Ack string
+
+// The kinds of feedback, from "Understand cloud-to-device messaging from an IoT
+// hub". The empty Ack is AckNone.
+const (
+	AckNone     Ack = "none"
+	AckPositive Ack = "positive" // when the device completed it
+	AckNegative Ack = "negative" // when it did not
+	AckFull     Ack = "full"     // in both cases
+)
+
+func (a Ack) wants(o outcome) bool {
+	switch a {
+	case AckPositive:
+		return o == completed
+	case AckNegative:
+		return o != completed
+	default:
+		return a == AckFull
+	}
+}
+
+// A Message is a cloud-to-device message.
+type Message struct {
+	MessageID       string // the hub makes one if feedback is wanted
+	CorrelationID   string
+	UserID          string
+	ContentType     string
+	ContentEncoding string
+	Ack             Ack
+	Expires         time.Time // zero is in one hour; two days from now is the latest
+	Properties      []Property
+	Body            []byte // up to 64 KiB with the properties
+}
+
+// Limits of cloud-to-device messages, from "Understand cloud-to-device
+// messaging from an IoT hub" and "IoT Hub quotas and throttling".
+const (
+	maxQueueDepth     = 50
+	maxDeviceMessage  = 64 << 10
+	maxDeliveries     = 10 // that end with abandon
+	defaultMessageTTL = time.Hour
+	maxMessageTTL     = 48 * time.Hour
+	messageLock       = time.Minute
+)
+
+// messageIDPattern is what "Create and read IoT Hub messages" allows.
+var messageIDPattern = regexp.MustCompile(`^[A-Za-z0-9\-:.+%_#*?!(),=@;$']{0,128}$`)
+
+// prepare checks m and fills in what the hub decides.
+func (m *Message) prepare(now time.Time) error {
+	switch m.Ack {
+	case "":
+		m.Ack = AckNone
+	case AckNone, AckPositive, AckNegative, AckFull:
+	default:
+		return ErrArgumentInvalid.with("iothub-ack must be none, positive, negative or full")
+	}
+	if !messageIDPattern.MatchString(m.MessageID) {
+		return ErrArgumentInvalid.with("the message id must be up to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '")
+	}
+	for _, p := range m.Properties {
+		// They stand among the system properties where a device reads them.
+		if p.Name == "" || strings.HasPrefix(p.Name, "$") || strings.HasPrefix(p.Name, "iothub-") {
+			return ErrArgumentInvalid.with("'%s' cannot be the name of an application property", clip(p.Name))
+		}
+	}
+	if m.size() > maxDeviceMessage {
+		return ErrMessageTooLarge.with("a cloud-to-device message must be at most %d bytes", maxDeviceMessage)
+	}
+	if m.MessageID == "" && m.Ack != AckNone {
+		m.MessageID = newRequestID().String()
+	}
+	if m.Expires.IsZero() {
+		m.Expires = now.Add(defaultMessageTTL)
+	}
+	if latest := now.Add(maxMessageTTL); m.Expires.After(latest) {
+		m.Expires = latest
+	}
+	if earliest := time.Unix(0, 0); m.Expires.Before(earliest) {
+		m.Expires = earliest
+	}
+	return nil
+}
+
+// size is the size of the message as the service counts it.
+func (m *Message) size() int {
+	n := len(m.Body)
+	for _, text := range m.texts() {
+		n += len(*text)
+	}
+	for _, p := range m.Properties {
+		n += len(p.Name) + len(p.Value)
+	}
+	return n
+}
+
+func (m *Message) texts() []*string {
+	return []*string{&m.MessageID, &m.CorrelationID, &m.UserID, &m.ContentType, &m.ContentEncoding}
+}
+
+// A ReceivedMessage is a cloud-to-device message that a device has received
+// and has to settle.
+type ReceivedMessage struct {
+	Message
+	LockToken  string // settles it
+	Sequence   uint64 // numbers the messages of the device
+	Deliveries int    // how often it has been abandoned
+	Enqueued   time.Time
+}
+
+// messageTo is the destination of a message, as the service writes it.
+func messageTo(device string) string { return "/devices/" + device + "/messages/deviceBound" }
+
+// bag returns the property bag with which the message goes to the device over
+// MQTT. Parsers of the SDKs depend on the form: a system property first and
+// always, with "%24"; an ack only in lower case.
+func (m *Message) bag(device string) string {
+	list := make([]Property, 0, 7+len(m.Properties))
+	add := func(name, value string) {
+		if value != "" {
+			list = append(list, Property{Name: name, Value: value})
+		}
+	}
+	add("$.mid", m.MessageID)
+	add("$.to", messageTo(device))
+	add("$.cid", m.CorrelationID)
+	add("$.uid", m.UserID)
+	add("$.ct", m.ContentType)
+	add("$.ce", m.ContentEncoding)
+	add("iothub-ack", string(m.Ack))
+	return string(appendBag(nil, append(list, m.Properties...)))
+}
+
+// messageFormat is the first byte of a stored message. The times follow, the
+// texts with their length in front, and the body last.
+const messageFormat = 1
+
+func (m *Message) encode(enqueued time.Time) []byte {
+	b := make([]byte, 0, 64+m.size())
+	b = append(b, messageFormat)
+	b = binary.AppendUvarint(b, uint64(enqueued.UnixNano()))
+	b = binary.AppendUvarint(b, uint64(m.Expires.UnixNano()))
+	for _, text := range m.texts() {
+		b = appendText(b, *text)
+	}
+	b = appendText(b, string(m.Ack))
+	b = appendProperties(b, m.Properties)
+	return append(b, m.Body...)
+}
+
+// decodeMessage reads what encode wrote. The body is a slice of data.
+func decodeMessage(data []byte) (ReceivedMessage, error) {
+	if len(data) == 0 || data[0] != messageFormat {
+		return ReceivedMessage{}, errors.New("stored message: unknown format")
+	}
+	d := fieldReader{rest: data[1:]}
+	m := ReceivedMessage{Enqueued: time.Unix(0, int64(d.number()))}
+	m.Expires = time.Unix(0, int64(d.number()))
+	for _, text := range m.texts() {
+		*text = string(d.text())
+	}
+	m.Ack = Ack(d.text())
+	m.Properties = d.properties()
+	m.Body = d.rest
+	if d.cut {
+		return ReceivedMessage{}, errors.New("stored message: cut short")
+	}
+	return m, nil
+}

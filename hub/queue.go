@@ -1,0 +1,230 @@
+package hub
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/store"
+)
+
+// A device's queue of cloud-to-device messages is one record that says what
+// waits, and a record for each message. A message is invisible while it is
+// locked, which is not stored: after a restart everything waits again.
+
+const (
+	queuePrefix    = "queue/"    // what waits, by device; absent when nothing does
+	messagePrefix  = "message/"  // the messages, by device and sequence number
+	sequencePrefix = "sequence/" // the last sequence number, by device
+)
+
+func queueKey(device string) []byte    { return []byte(queuePrefix + device) }
+func sequenceKey(device string) []byte { return []byte(sequencePrefix + device) }
+
+func messageKey(device string, sequence uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(messagePrefix+device+"/"), sequence)
+}
+
+// A queuedMessage is what a queue says of one message.
+type queuedMessage struct {
+	sequence   uint64
+	expires    time.Time
+	deliveries int // that ended with abandon
+}
+
+// queueFormat is the first byte of a stored queue. The numbers of its messages
+// follow.
+const queueFormat = 1
+
+func encodeQueue(queue []queuedMessage) []byte {
+	b := []byte{queueFormat}
+	for _, m := range queue {
+		b = binary.AppendUvarint(b, m.sequence)
+		b = binary.AppendUvarint(b, uint64(m.expires.UnixNano()))
+		b = binary.AppendUvarint(b, uint64(m.deliveries))
+	}
+	return b
+}
+
+// decodeQueue turns the result of a Get into a queue, which is in the order of
+// the messages.
+func decodeQueue(data []byte, err error) ([]queuedMessage, error) {
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 || data[0] != queueFormat {
+		return nil, errors.New("stored queue: unknown format")
+	}
+	var queue []queuedMessage
+	d := fieldReader{rest: data[1:]}
+	for len(d.rest) > 0 && !d.cut {
+		queue = append(queue, queuedMessage{d.number(), time.Unix(0, int64(d.number())), int(d.number())})
+	}
+	if d.cut {
+		return nil, errors.New("stored queue: cut short")
+	}
+	return queue, nil
+}
+
+// A queueChange is a change of a device's queue within a transaction.
+type queueChange struct {
+	tx      *store.Tx
+	device  Identity
+	now     time.Time
+	queue   []queuedMessage
+	changed bool
+}
+
+// changeQueue drops what has expired from the queue of a device and then
+// applies change, which may be nil.
+//
+// Errors: ErrDeviceNotFound, and those of change.
+func (s *Server) changeQueue(device string, change func(*queueChange) error) error {
+	return s.store.Update(device, func(tx *store.Tx) error {
+		i, err := txIdentity(tx, ID{Device: device})
+		if err != nil {
+			return err
+		}
+		c := queueChange{tx: tx, device: i, now: s.now()}
+		data, err := tx.Get(queueKey(device))
+		if c.queue, err = decodeQueue(data, err); err != nil {
+			return err
+		}
+		for _, m := range slices.Clone(c.queue) {
+			// One that the device has in hand has still a chance.
+			if !m.expires.After(c.now) && !s.queues.locked(device, m.sequence) {
+				if err := s.removeMessage(&c, m.sequence, expired); err != nil {
+					return err
+				}
+			}
+		}
+		if change != nil {
+			if err := change(&c); err != nil {
+				return err
+			}
+		}
+		switch {
+		case c.changed && len(c.queue) == 0:
+			tx.Delete(queueKey(device))
+		case c.changed:
+			tx.Set(queueKey(device), encodeQueue(c.queue))
+		}
+		tx.OnCommit(func() { s.queues.note(device, c.queue) })
+		return nil
+	})
+}
+
+// removeMessage takes a message out of the queue, with feedback if its sender
+// wants some.
+func (s *Server) removeMessage(c *queueChange, sequence uint64, o outcome) error {
+	at := c.find(sequence)
+	if at < 0 {
+		return nil
+	}
+	key := messageKey(c.device.Device, sequence)
+	data, err := c.tx.Get(key)
+	if err != nil {
+		return err
+	}
+	m, err := decodeMessage(data)
+	if err != nil {
+		return err
+	}
+	if m.Ack.wants(o) {
+		when := c.now
+		if o == expired {
+			when = m.Expires
+		}
+		s.addFeedback(c.tx, c.now, Feedback{
+			OriginalMessageID: m.MessageID, EnqueuedTime: when, StatusCode: o, Description: string(o),
+			DeviceID: c.device.Device, DeviceGenerationID: c.device.GenerationID,
+		})
+	}
+	c.tx.Delete(key)
+	c.queue = slices.Delete(c.queue, at, at+1)
+	c.changed = true
+	return nil
+}
+
+func (c *queueChange) find(sequence uint64) int {
+	return slices.IndexFunc(c.queue, func(m queuedMessage) bool { return m.sequence == sequence })
+}
+
+// SendMessage puts a message into the queue of a device. When it returns, the
+// message is durable, and on its way if the device is connected and takes
+// messages.
+//
+// Errors: ErrDeviceNotFound, ErrArgumentInvalid, ErrMessageTooLarge,
+// ErrQueueFull.
+func (s *Server) SendMessage(device string, m Message) error {
+	err := s.changeQueue(device, func(c *queueChange) error {
+		if err := m.prepare(c.now); err != nil {
+			return err
+		}
+		if len(c.queue) >= maxQueueDepth {
+			return ErrQueueFull
+		}
+		sequence := uint64(1)
+		if data, err := c.tx.Get(sequenceKey(device)); err == nil {
+			last, _ := binary.Uvarint(data)
+			sequence += last
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		c.tx.Set(sequenceKey(device), binary.AppendUvarint(nil, sequence))
+		c.tx.Set(messageKey(device, sequence), m.encode(c.now))
+		c.queue = append(c.queue, queuedMessage{sequence: sequence, expires: m.Expires})
+		c.changed = true
+		return nil
+	})
+	if err == nil {
+		s.deliver(device)
+	}
+	return err
+}
+
+// PurgeMessages removes all messages from the queue of a device, those that
+// the device has in hand included, and returns how many there were.
+//
+// Errors: ErrDeviceNotFound.
+func (s *Server) PurgeMessages(device string) (n int, err error) {
+	err = s.changeQueue(device, func(c *queueChange) error {
+		n = len(c.queue)
+		for _, m := range slices.Clone(c.queue) {
+			if err := s.removeMessage(c, m.sequence, purged); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+// deleteQueue removes what a device that is deleted leaves.
+func (s *Server) deleteQueue(tx *store.Tx, device string) {
+	data, err := tx.Get(queueKey(device))
+	queue, _ := decodeQueue(data, err)
+	for _, m := range queue {
+		tx.Delete(messageKey(device, m.sequence))
+	}
+	tx.Delete(queueKey(device))
+	tx.Delete(sequenceKey(device))
+	tx.OnCommit(func() { s.queues.note(device, nil) })
+}
+
+// loadQueues finds out what waits.
+func (s *Server) loadQueues() error {
+	prefix := []byte(queuePrefix)
+	return s.store.Scan(prefix, prefixEnd(prefix), func(k, v []byte) error {
+		queue, err := decodeQueue(v, nil)
+		if err != nil {
+			return err
+		}
+		s.queues.note(string(k[len(prefix):]), queue)
+		return nil
+	})
+}
