@@ -38,8 +38,12 @@ type fleet struct {
 	CA        []byte
 	Key       sas.Key // of policy "device"
 	Count     int
-	Subscribe bool
+	Subscribe bool // to direct methods, which are answered
+	Patches   int  // reported patches that the devices send together
 }
+
+// patched is what devices that send patches report.
+type patched struct{ Took, P99 time.Duration }
 
 const fleetVariable = "IOTDM_BENCHMARK_FLEET"
 
@@ -61,7 +65,8 @@ func TestFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	var group sync.WaitGroup
-	next := atomic.Int64{}
+	var next atomic.Int64
+	devices := make([]*echoDevice, f.Count)
 	for range 16 {
 		group.Go(func() {
 			for {
@@ -79,13 +84,45 @@ func TestFleet(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				go d.serve()
+				devices[i] = d
+				if f.Patches == 0 {
+					go d.serve()
+				}
 			}
 		})
 	}
 	group.Wait()
 	fmt.Println("ready")
+	if f.Patches > 0 && !t.Failed() {
+		json.NewEncoder(os.Stdout).Encode(sendPatches(t, devices, f.Patches))
+	}
 	io.Copy(io.Discard, os.Stdin)
+}
+
+func sendPatches(t *testing.T, devices []*echoDevice, count int) patched {
+	var group sync.WaitGroup
+	var next atomic.Int64
+	took := make([]time.Duration, count)
+	began := time.Now()
+	for _, d := range devices {
+		group.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= count {
+					return
+				}
+				sent := time.Now()
+				if err := d.patch(i); err != nil {
+					t.Error(err)
+					return
+				}
+				took[i] = time.Since(sent)
+			}
+		})
+	}
+	group.Wait()
+	slices.Sort(took)
+	return patched{Took: time.Since(began), P99: took[count*99/100]}
 }
 
 func fleetID(i int) hub.ID { return hub.ID{Device: "device-" + strconv.Itoa(i)} }
@@ -99,7 +136,9 @@ func startFleet(b *testing.B, h *hubtest.Hub, count int, subscribe bool) {
 	runFleet(b, fleet{Addr: h.MQTTSAddr, CA: h.CACertificate(), Key: h.Policy("device").SharedAccessKey, Count: count, Subscribe: subscribe})
 }
 
-func runFleet(b *testing.B, f fleet) {
+// runFleet starts the process of the devices and returns when they are
+// connected, with what it has to say further.
+func runFleet(b *testing.B, f fleet) *bufio.Reader {
 	b.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFleet$")
 	cmd.Env = append(os.Environ(), fleetVariable+"=1")
@@ -122,9 +161,11 @@ func runFleet(b *testing.B, f fleet) {
 	if err := json.NewEncoder(in).Encode(f); err != nil {
 		b.Fatal(err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+	r := bufio.NewReader(out)
+	if line, err := r.ReadString('\n'); line != "ready\n" {
 		b.Fatalf("the devices say %q (%v)", line, err)
 	}
+	return r
 }
 
 // An echoDevice answers every direct method with its payload, with as little
@@ -196,6 +237,20 @@ func (d *echoDevice) serve() {
 			return
 		}
 	}
+}
+
+// patch changes a reported property and waits for the answer.
+func (d *echoDevice) patch(i int) error {
+	topic, payload := "$iothub/twin/PATCH/properties/reported/?$rid=1", fmt.Sprintf(`{"counter":%d}`, i)
+	out := append([]byte{0x30, byte(2 + len(topic) + len(payload)), 0, byte(len(topic))}, topic+payload...)
+	if _, err := d.nc.Write(out); err != nil {
+		return err
+	}
+	_, body, err := d.read()
+	if err == nil && !strings.HasPrefix(string(body[2:]), "$iothub/twin/res/204/") {
+		err = fmt.Errorf("the answer to a patch is %q", body)
+	}
+	return err
 }
 
 // BenchmarkMethodRoundTrip calls a direct method of one device over MQTT, one
@@ -289,6 +344,24 @@ func BenchmarkMethods(b *testing.B) {
 	group.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "methods/s")
 	b.ReportMetric(float64((processorTime()-used).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
+}
+
+// BenchmarkReportedPatches has 256 devices change their reported properties,
+// each change durable on disk before it is answered.
+func BenchmarkReportedPatches(b *testing.B) {
+	const devices = 256
+	h := hubtest.New(b, hubtest.WithOptions(hub.Options{Data: b.TempDir()}))
+	for i := range devices {
+		register(b, h, fleetID(i), hub.IdentitySpec{})
+	}
+	f := fleet{Addr: h.MQTTSAddr, CA: h.CACertificate(), Key: h.Policy("device").SharedAccessKey, Count: devices, Patches: b.N}
+	var got patched
+	if err := json.NewDecoder(runFleet(b, f)).Decode(&got); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/got.Took.Seconds(), "patches/s")
+	b.ReportMetric(float64(got.P99.Microseconds())/1e3, "p99-ms")
+	b.ReportMetric(0, "ns/op") // it counts the start of the devices
 }
 
 // BenchmarkIdleDevices reports what an idle device over TLS costs the hub.

@@ -44,6 +44,8 @@ type conn struct {
 	unstored  int           // telemetry that is not durable yet
 	allStored chan struct{} // closed when it is; nil if nobody waits
 	lastID    uint16        // packet identifier of the last message
+	sent      uint64        // bytes that were ever queued
+	read      uint64        // of which the device has read so many, as its answers show
 	out       []byte        // packets that wait to be written
 	writing   bool          // somebody is writing out
 	writers   sync.WaitGroup
@@ -53,6 +55,7 @@ type conn struct {
 type pendingCall struct {
 	rid    string
 	answer chan<- methodAnswer
+	sent   uint64 // conn.sent with the method
 }
 
 // A pendingMessage is a QoS 1 PUBLISH that waits for the device's PUBACK.
@@ -68,6 +71,10 @@ const (
 
 	// Answers are written while more is being read once this many bytes wait.
 	maxBatch = 16 << 10
+
+	// While the device has no more than this to read, a write finds room in
+	// the buffer of any socket and does not wait for the device.
+	maxUnread = 4 << 10
 
 	// A peer has writeTimeout for every writeChunk bytes.
 	writeChunk   = 16 << 10
@@ -122,30 +129,35 @@ func (c *conn) expect(rid string) (<-chan methodAnswer, error) {
 		return nil, ErrTooManyMethodCalls
 	}
 	answer := make(chan methodAnswer, 1)
-	c.calls = append(c.calls, pendingCall{rid, answer})
+	c.calls = append(c.calls, pendingCall{rid: rid, answer: answer})
 	return answer, nil
 }
 
 // forget ends the wait for rid's answer. A later one is ignored.
-func (c *conn) forget(rid string) { c.takeCall(rid) }
-
-// answer gives a to the caller that waits for rid, if one still does.
-func (c *conn) answer(rid string, a methodAnswer) {
-	if call, ok := c.takeCall(rid); ok {
-		call.answer <- a
+func (c *conn) forget(rid string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := c.callLocked(rid); i >= 0 {
+		c.calls = slices.Delete(c.calls, i, i+1)
 	}
 }
 
-func (c *conn) takeCall(rid string) (call pendingCall, ok bool) {
+// answer gives a to the caller that waits for rid, if one still does.
+func (c *conn) answer(rid string, a methodAnswer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.calls, func(p pendingCall) bool { return p.rid == rid })
+	i := c.callLocked(rid)
 	if i < 0 {
-		return pendingCall{}, false
+		return
 	}
-	call = c.calls[i]
+	call := c.calls[i]
 	c.calls = slices.Delete(c.calls, i, i+1)
-	return call, true
+	c.read = max(c.read, call.sent)
+	call.answer <- a // never waits: it is the only one
+}
+
+func (c *conn) callLocked(rid string) int {
+	return slices.IndexFunc(c.calls, func(p pendingCall) bool { return p.rid == rid })
 }
 
 // takesMethod reports whether the device has subscribed to the direct method.
@@ -171,9 +183,34 @@ func (c *conn) subscribedLocked(topic string) (qos byte, ok bool) {
 
 // sendMethod sends a direct method, at QoS 0 as the service does.
 func (c *conn) sendMethod(rid, name string, payload []byte) {
+	if !c.queueMethod(rid, name, payload) {
+		return
+	}
+	// The caller is about to wait anyway. That it writes itself saves the
+	// wake-up of another goroutine.
+	if c.writeQueued() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.writing = false
+		c.writeLocked()
+	}
+}
+
+// queueMethod queues a direct method. It reports whether the caller shall write
+// it, which it can do without waiting for the device.
+func (c *conn) queueMethod(rid, name string, payload []byte) (mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sendLocked(0, 0, methodTopic+name+"/?$rid="+rid, payload)
+	c.queueLocked(0, 0, methodTopic+name+"/?$rid="+rid, payload)
+	if i := c.callLocked(rid); i >= 0 {
+		c.calls[i].sent = c.sent
+	}
+	if c.writing || len(c.out) == 0 || c.sent-c.read > maxUnread {
+		c.writeLocked()
+		return false
+	}
+	c.writing = true
+	return true
 }
 
 // sendDesired tells the device of its desired properties, if it has asked for
@@ -248,109 +285,4 @@ func (c *conn) takeMessage(id uint16) (m pendingMessage, ok bool) {
 	m = c.messages[i]
 	c.messages = slices.Delete(c.messages, i, i+1)
 	return m, true
-}
-
-// sendLocked queues a PUBLISH and has it written.
-func (c *conn) sendLocked(qos byte, id uint16, topic string, payload []byte) {
-	if !c.open || !c.roomLocked(len(topic)+len(payload)) {
-		return
-	}
-	c.out = appendPublish(c.outLocked(), qos, id, topic, payload)
-	c.writeLocked()
-}
-
-// writeLocked has somebody else than the caller write what is queued.
-func (c *conn) writeLocked() {
-	if !c.writing && len(c.out) > 0 {
-		c.writing = true
-		c.writers.Go(c.write)
-	}
-}
-
-// roomLocked reports whether n more bytes may wait, and ends the connection if not.
-func (c *conn) roomLocked(n int) bool {
-	if len(c.out)+n <= maxQueued {
-		return true
-	}
-	c.endLocked(errSlowReader)
-	return false
-}
-
-// outLocked returns out, borrowed if it is empty.
-func (c *conn) outLocked() []byte {
-	if c.out == nil {
-		c.out = buffers.Get().(*[pooledBuffer]byte)[:0]
-	}
-	return c.out
-}
-
-// reply queues packets of the reading goroutine, which has to flush them.
-func (c *conn) reply(packets []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.replyLocked(packets)
-}
-
-// replyLocked is reply for a caller that holds c.mu.
-func (c *conn) replyLocked(packets []byte) {
-	if c.reason == nil && c.roomLocked(len(packets)) {
-		c.out = append(c.outLocked(), packets...)
-	}
-}
-
-// backlog returns how many bytes wait.
-func (c *conn) backlog() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.out)
-}
-
-// flush writes what is queued, unless somebody is doing so already.
-func (c *conn) flush() {
-	c.mu.Lock()
-	mine := !c.writing && len(c.out) > 0
-	if mine {
-		c.writing = true
-	}
-	c.mu.Unlock()
-	if mine {
-		c.write()
-	}
-}
-
-// write writes until the queue is empty. The caller has set writing.
-func (c *conn) write() {
-	for {
-		c.mu.Lock()
-		out := c.out
-		c.out = nil
-		if len(out) == 0 || c.reason != nil {
-			c.writing = false
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		if err := c.writeAll(out); err != nil {
-			c.end(err)
-		}
-		if cap(out) == pooledBuffer {
-			buffers.Put((*[pooledBuffer]byte)(out[:pooledBuffer]))
-		}
-	}
-}
-
-func (c *conn) writeAll(out []byte) error {
-	for chunk := range slices.Chunk(out, writeChunk) {
-		deadline := time.Now().Add(writeTimeout)
-		if err := c.setDeadline(c.net.SetWriteDeadline, deadline); err != nil {
-			return err
-		}
-		if _, err := c.net.Write(chunk); err != nil {
-			if !time.Now().Before(deadline) {
-				return errSlowReader
-			}
-			return err
-		}
-	}
-	return nil
 }

@@ -3,7 +3,9 @@ package hub
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,4 +311,35 @@ func TestMessagesToTheDevice(t *testing.T) {
 func (p *peer) stop() {
 	p.SetReadDeadline(longAgo)
 	<-p.closed
+}
+
+// TestWhoWritesDirectMethods has the caller write while the device reads, and
+// somebody else as soon as the write might wait for the device.
+func TestWhoWritesDirectMethods(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	go io.Copy(io.Discard, far)
+	c := &conn{net: near, open: true}
+	rid, payload := 0, make([]byte, maxUnread/4)
+	queue := func() (mine bool) {
+		rid++
+		name := strconv.Itoa(rid)
+		if _, err := c.expect(name); err != nil {
+			t.Fatal(err)
+		}
+		if mine = c.queueMethod(name, "m", payload); mine {
+			c.write()
+		}
+		c.writers.Wait()
+		return mine
+	}
+	for _, want := range []bool{true, true, true, false, false} {
+		if got := queue(); got != want {
+			t.Fatalf("call %d is written by its caller: %v, want %v", rid, got, want)
+		}
+	}
+	c.answer("5", methodAnswer{}) // what was sent before has been read too
+	if !queue() {
+		t.Error("a call is not written by its caller though all before it were read")
+	}
 }
