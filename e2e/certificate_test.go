@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,16 +23,21 @@ import (
 //	certificate NAME COMMON-NAME [CA]
 //
 // It makes a certificate, signed by itself or by an earlier one, in NAME.pem
-// and NAME.key, and sets $thumbprint to its SHA-1.
+// and NAME.key, and sets $thumbprint to its SHA-1. The common name may be
+// @FILE.
 func writeCertificate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: certificate NAME COMMON-NAME [CA]")
+	}
+	name := args[1]
+	if file, ok := strings.CutPrefix(name, "@"); ok {
+		name = strings.TrimSpace(ts.ReadFile(file))
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	ts.Check(err)
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(time.Now().UnixNano()),
-		Subject:               pkix.Name{CommonName: args[1]},
+		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
 		IsCA:                  len(args) == 2,
