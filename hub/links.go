@@ -214,6 +214,18 @@ func (c ConnectionState) String() string {
 
 // ConnectionState returns what the hub knows of the identity's connection.
 func (s *Server) ConnectionState(id ID) ConnectionState {
+	return s.connectionState(id, func() activity {
+		data, err := s.store.Get(id.activityKey())
+		if err != nil {
+			return activity{}
+		}
+		return decodeActivity(data)
+	})
+}
+
+// connectionState is ConnectionState for those who have another way to read the
+// store.
+func (s *Server) connectionState(id ID, stored func() activity) ConnectionState {
 	s.links.mu.RLock()
 	c := s.links.byID[id]
 	a, recent := s.links.activity[id]
@@ -226,9 +238,7 @@ func (s *Server) ConnectionState(id ID) ConnectionState {
 		return ConnectionState{Connected: true, Changed: c.since, LastActivity: c.lastActivity(), PendingMessages: pending}
 	}
 	if !recent {
-		if data, err := s.store.Get(id.activityKey()); err == nil {
-			a = decodeActivity(data)
-		}
+		a = stored()
 	}
 	return ConnectionState{Changed: a.Changed, LastActivity: a.Last, PendingMessages: pending}
 }

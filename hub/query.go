@@ -13,7 +13,8 @@ const (
 	// maxQueryPage is how many rows a page has at most, which is also the
 	// default.
 	maxQueryPage = 100
-	// maxQueryPageBytes ends a page early: a twin may have hundreds of KiB.
+	// maxQueryPageBytes ends a page early: a twin may have hundreds of KiB. A
+	// page has less than twice as much and a row.
 	maxQueryPageBytes = 4 << 20
 )
 
@@ -82,8 +83,8 @@ func queryError(err error) error {
 
 // rowPart is what addRows gathers of a part of the rows.
 type rowPart struct {
-	body  []byte
-	ends  []int // of the rows in body
+	body  []byte // the rows, each with a comma before it
+	ends  []int  // of the rows in body
 	names []string
 }
 
@@ -99,26 +100,28 @@ func (p *QueryPage) addRows(ctx context.Context, sc *scan, at position, size int
 	err := collect(ctx, sc,
 		func() *rowPart { return &rowPart{} },
 		func(part *rowPart, r *row) bool {
-			part.body = sc.query.Project(part.body, r)
+			part.body = sc.query.Project(append(part.body, ','), r)
 			part.ends = append(part.ends, len(part.body))
 			part.names = append(part.names, string(r.name))
 			return len(part.ends) < want && len(part.body) < maxQueryPageBytes
 		},
 		func(part *rowPart) bool {
-			start := 0
-			for i, end := range part.ends {
-				if p.Rows == size || len(p.Body) >= maxQueryPageBytes {
-					more = true
-					return false
+			if n := min(len(part.ends), size-p.Rows); n > 0 {
+				p.Rows += n
+				last = part.names[n-1]
+				if rows := part.body[:part.ends[n-1]]; p.Body == nil {
+					p.Body = rows
+				} else {
+					p.Body = append(p.Body, rows...)
 				}
-				p.Body = append(append(p.Body, ','), part.body[start:end]...)
-				p.Rows, last, start = p.Rows+1, part.names[i], end
+				more = n < len(part.ends)
+			} else {
+				more = len(part.ends) > 0
 			}
-			if len(part.body) >= maxQueryPageBytes {
+			if len(p.Body) >= maxQueryPageBytes {
 				more = true // part may have been cut short
-				return false
 			}
-			return p.Rows < want
+			return !more && p.Rows < want
 		})
 	if err != nil {
 		return err

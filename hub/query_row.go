@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
@@ -234,9 +233,9 @@ func (r *row) Field(f query.Field) query.Value {
 		}
 		return valueDisconnected
 	case query.LastActivityTime:
-		return query.String(twin.FormatTime(r.lastActivity()))
+		return query.String(twin.FormatTime(r.connectionState().LastActivity))
 	case query.CloudToDeviceMessageCount:
-		return query.Number(float64(r.scan.server.ConnectionState(r.loadID()).PendingMessages))
+		return query.Number(float64(r.connectionState().PendingMessages))
 	default:
 		if query.FieldSet(1 << f).Has(twinFields...) {
 			return r.twinField(f)
@@ -246,27 +245,20 @@ func (r *row) Field(f query.Field) query.Value {
 	return query.Value{}
 }
 
-// lastActivity returns what Server.ConnectionState does.
-func (r *row) lastActivity() time.Time {
-	id, links := r.loadID(), &r.scan.server.links
-	links.mu.RLock()
-	c := links.byID[id]
-	a, recent := links.activity[id]
-	links.mu.RUnlock()
-	if c != nil {
-		return c.lastActivity()
-	}
-	if !recent {
-		if a, recent = r.scan.activity[id]; !recent {
-			a = decodeActivity(r.load(activityRecord))
+// connectionState is Server.ConnectionState.
+func (r *row) connectionState() ConnectionState {
+	id := r.loadID()
+	return r.scan.server.connectionState(id, func() activity {
+		if a, ok := r.scan.activity[id]; ok {
+			return a
 		}
-	}
-	return a.Last
+		return decodeActivity(r.load(activityRecord))
+	})
 }
 
 // document returns the twin as the service prints it.
 func (r *row) document() query.Value {
-	v := r.scan.server.view(*r.loadIdentity(), *r.loadTwin())
+	v := TwinView{Identity: *r.loadIdentity(), State: r.connectionState(), record: *r.loadTwin()}
 	if r.err != nil {
 		return query.Value{}
 	}

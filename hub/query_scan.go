@@ -38,7 +38,7 @@ type scan struct {
 // of all if that is empty.
 func (s *Server) scan(ctx context.Context, q *query.Query, after string, fn func(*scan) error) error {
 	sc := &scan{server: s, query: q}
-	if (q.ConditionFields() | q.ResultFields()).Has(query.LastActivityTime) {
+	if (q.ConditionFields() | q.ResultFields()).Has(query.LastActivityTime, query.Document) {
 		s.links.mu.RLock()
 		sc.activity = maps.Clone(s.links.activity)
 		s.links.mu.RUnlock()

@@ -97,8 +97,8 @@ func TestALongScanInPartsFindsTheSameRowsInOrder(t *testing.T) {
 	for text, keep := range map[string]func(i int) bool{
 		"SELECT deviceId FROM devices WHERE tags.even AND properties.reported.battery < 1":                  func(i int) bool { return i%2 == 0 && i%101 == 0 },
 		"SELECT deviceId FROM devices WHERE tags.even = true AND status = 'disabled' AND tags.n % 1000 = 0": func(i int) bool { return i%1000 == 0 },
-		"SELECT TOP 3 deviceId FROM devices WHERE tags.n > 4500 AND deviceId != 'd004501'":                 func(i int) bool { return i > 4501 && i < 4505 },
-		"SELECT deviceId FROM devices.modules WHERE tags.n >= 5000":                                        func(i int) bool { return i >= 5000 && i%10 == 0 },
+		"SELECT TOP 3 deviceId FROM devices WHERE tags.n > 4500 AND deviceId != 'd004501'":                  func(i int) bool { return i > 4501 && i < 4505 },
+		"SELECT deviceId FROM devices.modules WHERE tags.n >= 5000":                                         func(i int) bool { return i >= 5000 && i%10 == 0 },
 		"SELECT deviceId FROM devices WHERE deviceId >= 'd0059' OR STARTSWITH(deviceId, 'd00000')":          func(i int) bool { return i >= 5900 || i < 10 },
 	} {
 		want := []any{}
@@ -239,7 +239,7 @@ func TestPagesEndEarlyWhenTheirRowsAreLarge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(page.Body) > maxQueryPageBytes+500_000 {
+		if len(page.Body) > 2*maxQueryPageBytes+500_000 {
 			t.Errorf("a page has %d bytes", len(page.Body))
 		}
 		var rows []struct{ DeviceID any }

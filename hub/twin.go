@@ -110,32 +110,24 @@ type TwinView struct {
 func (v TwinView) ETag() string { return v.record.etag() }
 
 // MarshalJSON prints the twin as the service does; see "Understand and use
-// device twins in IoT Hub".
+// device twins in IoT Hub". The sections, which are JSON already, are by far the
+// most of it and copied as they are.
 func (v TwinView) MarshalJSON() ([]byte, error) {
-	type properties struct {
-		Desired  json.RawMessage `json:"desired"`
-		Reported json.RawMessage `json:"reported"`
-	}
-	doc := struct {
-		DeviceID         string          `json:"deviceId"`
-		ModuleID         string          `json:"moduleId,omitempty"`
-		ETag             string          `json:"etag"`
-		DeviceETag       string          `json:"deviceEtag"`
-		Status           Status          `json:"status"`
-		StatusReason     *string         `json:"statusReason,omitempty"`
-		StatusUpdateTime string          `json:"statusUpdateTime"`
-		ConnectionState  string          `json:"connectionState"`
-		LastActivityTime string          `json:"lastActivityTime"`
-		C2DCount         int             `json:"cloudToDeviceMessageCount"`
-		AuthType         AuthType        `json:"authenticationType"`
-		X509             X509Thumbprint  `json:"x509Thumbprint"`
-		ModelID          string          `json:"modelId"`
-		Version          int64           `json:"version"`
-		Tags             json.RawMessage `json:"tags,omitempty"`
-		Properties       properties      `json:"properties"`
-		Capabilities     *capabilities   `json:"capabilities,omitempty"`
-		DeviceScope      string          `json:"deviceScope,omitempty"`
-		ParentScopes     []string        `json:"parentScopes,omitempty"`
+	head, err := marshal(struct {
+		DeviceID         string         `json:"deviceId"`
+		ModuleID         string         `json:"moduleId,omitempty"`
+		ETag             string         `json:"etag"`
+		DeviceETag       string         `json:"deviceEtag"`
+		Status           Status         `json:"status"`
+		StatusReason     *string        `json:"statusReason,omitempty"`
+		StatusUpdateTime string         `json:"statusUpdateTime"`
+		ConnectionState  string         `json:"connectionState"`
+		LastActivityTime string         `json:"lastActivityTime"`
+		C2DCount         int            `json:"cloudToDeviceMessageCount"`
+		AuthType         AuthType       `json:"authenticationType"`
+		X509             X509Thumbprint `json:"x509Thumbprint"`
+		ModelID          string         `json:"modelId"`
+		Version          int64          `json:"version"`
 	}{
 		DeviceID: v.Identity.Device, ModuleID: v.Identity.Module,
 		ETag: v.record.etag(), DeviceETag: v.Identity.ETag(),
@@ -144,16 +136,36 @@ func (v TwinView) MarshalJSON() ([]byte, error) {
 		ConnectionState:  v.State.String(), LastActivityTime: twin.FormatTime(v.State.LastActivity),
 		C2DCount: v.State.PendingMessages, AuthType: v.Identity.Auth.Type, X509: v.Identity.Auth.X509,
 		ModelID: v.record.ModelID, Version: v.record.Version,
-		Properties:  properties{Desired: v.record.Desired.Service(), Reported: v.record.Reported.Service()},
-		DeviceScope: v.Identity.DeviceScope, ParentScopes: v.Identity.ParentScopes,
+	})
+	if err != nil {
+		return nil, err
 	}
-	if string(v.record.Tags) != "{}" {
-		doc.Tags = v.record.Tags
-	}
+	tail := struct {
+		Capabilities *capabilities `json:"capabilities,omitempty"`
+		DeviceScope  string        `json:"deviceScope,omitempty"`
+		ParentScopes []string      `json:"parentScopes,omitempty"`
+	}{DeviceScope: v.Identity.DeviceScope, ParentScopes: v.Identity.ParentScopes}
 	if v.Identity.Module == "" {
-		doc.Capabilities = &capabilities{v.Identity.IoTEdge}
+		tail.Capabilities = &capabilities{v.Identity.IoTEdge}
 	}
-	return marshal(doc)
+	end, err := marshal(tail)
+	if err != nil {
+		return nil, err
+	}
+	desired, reported := v.record.Desired.Service(), v.record.Reported.Service()
+	doc := make([]byte, 0, len(head)+len(v.record.Tags)+len(desired)+len(reported)+len(end)+64)
+	doc = append(doc, head[:len(head)-1]...)
+	if string(v.record.Tags) != "{}" {
+		doc = append(append(doc, `,"tags":`...), v.record.Tags...)
+	}
+	doc = append(append(doc, `,"properties":{"desired":`...), desired...)
+	doc = append(append(doc, `,"reported":`...), reported...)
+	doc = append(doc, '}')
+	if string(end) != "{}" {
+		end[0] = ','
+		return append(doc, end...), nil
+	}
+	return append(doc, '}'), nil
 }
 
 // Twin returns the twin of a device or module.
