@@ -5,8 +5,10 @@
 'use strict';
 
 const fs = require('node:fs');
-const { NoRetry } = require('azure-iot-common');
+const https = require('node:https');
+const { NoRetry, SharedAccessSignature } = require('azure-iot-common');
 const { Client, Message, ModuleClient } = require('azure-iot-device');
+const { Http } = require('azure-iot-device-http');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const iothub = require('azure-iothub');
 const { Inbox, check, rejects, run, soon } = require('./checks');
@@ -33,6 +35,21 @@ async function twinOf(deviceId) {
 async function reported(deviceId) {
   const { $metadata, $version, ...properties } = (await twinOf(deviceId)).properties.reported;
   return properties;
+}
+
+// send sends a cloud-to-device message over REST, since the SDK does so over AMQP only.
+function send(deviceId, body, headers) {
+  const policy = iothub.ConnectionString.parse(owner);
+  const token = SharedAccessSignature.create(policy.HostName, policy.SharedAccessKeyName, policy.SharedAccessKey, Math.floor(Date.now() / 1000) + 600);
+  const path = `/devices/${deviceId}/messages/deviceBound?api-version=2021-04-12`;
+  return new Promise((resolve, reject) => {
+    const request = https.request({ host: policy.HostName, path, method: 'POST', headers: { Authorization: token.toString(), ...headers } }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    request.on('error', reject);
+    request.end(body);
+  });
 }
 
 function update(twin, patch) {
@@ -83,6 +100,38 @@ async function wholeLife(name, transport) {
   await client.sendEvent(message);
   await client.sendEvent(new Message(''));
   console.log(`ok ${name}: telemetry acknowledged`);
+
+  await receiveMessage(name, deviceId, client);
+  await client.close();
+}
+
+async function receiveMessage(name, deviceId, client) {
+  const messages = new Inbox();
+  client.on('message', (message) => messages.put(message));
+  check(`${name}: cloud-to-device message sent`, await send(deviceId, 'grüß', { 'IoTHub-MessageId': 'm-1', 'iothub-app-color': 'a b/c&d=e' }), 204);
+  const message = await messages.next('cloud-to-device message');
+  check(`${name}: cloud-to-device message`, [message.data.toString(), message.messageId], ['grüß', 'm-1']);
+  // Over HTTP the SDK leaves the prefix of the header in the name.
+  const property = message.properties.propertyList.find((p) => p.key.replace('iothub-app-', '') === 'color');
+  check(`${name}: its property`, property?.value, 'a b/c&d=e');
+  await client.complete(message);
+  await soon('completion', (async () => {
+    // Over MQTT nobody tells the device that its acknowledgement has arrived.
+    while ((await twinOf(deviceId)).cloudToDeviceMessageCount > 0);
+  })());
+  console.log(`ok ${name}: completed`);
+}
+
+// overHttp sends telemetry and receives messages without a connection.
+async function overHttp() {
+  const { connectionString } = await create('node-http');
+  const client = Client.fromConnectionString(connectionString, Http);
+  await client.setOptions({ http: { receivePolicy: { interval: 1 } } });
+  await client.open();
+  await client.sendEvent(new Message('one'));
+  await client.sendEventBatch([new Message('two'), new Message('three')]);
+  console.log('ok http: telemetry acknowledged');
+  await receiveMessage('http', 'node-http', client);
   await client.close();
 }
 
@@ -149,6 +198,7 @@ async function certificates() {
 run(async () => {
   await wholeLife('tcp', Mqtt);
   await wholeLife('websockets', MqttWs);
+  await overHttp();
   await refusals();
   await takeover();
   await modules();

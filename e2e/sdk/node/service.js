@@ -78,10 +78,27 @@ async function bulk() {
   check('bulk remove', (await body(registry.removeDevices(devices, true))).isSuccessful, true);
 }
 
+async function queries() {
+  for (let floor = 0; floor < 5; floor++) {
+    await registry.create({ deviceId: `js-q-${floor}` });
+    await registry.updateTwin(`js-q-${floor}`, { tags: { floor } }, '*');
+  }
+  const query = registry.createQuery('SELECT * FROM devices WHERE tags.floor >= 1', 2);
+  const found = [];
+  let pages = 0;
+  for (; query.hasMoreResults; pages++) {
+    found.push(...(await query.nextAsTwin()).result.map((twin) => twin.deviceId));
+  }
+  check('query in pages', [found.sort(), pages], [['js-q-1', 'js-q-2', 'js-q-3', 'js-q-4'], 2]);
+  const count = registry.createQuery("SELECT COUNT() AS n FROM devices WHERE STARTSWITH(deviceId, 'js-q-')");
+  check('count', (await count.next()).result, [{ n: 5 }]);
+}
+
 run(async () => {
   await identities();
   await modules();
   await twins();
   await methods();
   await bulk();
+  await queries();
 });
