@@ -58,6 +58,18 @@ func TestNodeJobs(t *testing.T) {
 	runSDK(t, startHubOn443(t, "127.0.0.52"), node, "sdk/node/jobs.js")
 }
 
+func TestPythonQueries(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
+	runSDK(t, startHub(t, "127.0.0.41"), python, "-u", "sdk/python/query.py")
+}
+
+func TestNodeQueries(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.42"), node, "sdk/node/query.js")
+}
+
 // runSDK runs a program that ends by itself and says "all checks passed".
 func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 	t.Helper()
