@@ -2,6 +2,8 @@ package hub_test
 
 import (
 	"encoding/json"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -234,24 +236,42 @@ func TestConnectionEndsWhenItsTokenExpires(t *testing.T) {
 
 func TestTakeover(t *testing.T) {
 	h := hubtest.New(t)
-	cs, module := h.Device("d1"), h.Module("d1", "m1")
-	first, other := dialTLS(t, h), dialTLS(t, h)
-	first.connect(cs)
-	other.connect(module)
-	second := dialWebSocket(t, h)
-	second.connect(cs)
-	first.wantClosed()
-	// A refused newcomer takes nothing over, and a module is an identity of its own.
-	third := dialTLS(t, h)
-	p := connectPacket(t, cs)
-	p.Password = []byte("wrong")
-	third.send(p)
-	receive[*packets.ConnackPacket](third)
-	for _, d := range []*client{second, other} {
-		d.send(packets.NewControlPacket(packets.Pingreq))
-		receive[*packets.PingrespPacket](d)
+	eachTransport(t, h, func(t *testing.T, dial func() *client) {
+		cs, module := h.Device("d1"), h.Module("d1", "m1")
+		first, other := dial(), dial()
+		first.connect(cs)
+		other.connect(module)
+		second := dial()
+		second.connect(cs)
+		first.wantClosed()
+		// A refused newcomer takes nothing over, and a module is an identity of its own.
+		third := dial()
+		p := connectPacket(t, cs)
+		p.Password = []byte("wrong")
+		third.send(p)
+		receive[*packets.ConnackPacket](third)
+		for _, d := range []*client{second, other} {
+			d.send(packets.NewControlPacket(packets.Pingreq))
+			receive[*packets.PingrespPacket](d)
+		}
+		if !h.ConnectionState(hub.ID{Device: "d1"}).Connected {
+			t.Error("the device is not connected")
+		}
+	})
+}
+
+// TestAnIdleConnectionIsOneGoroutine waits for the goroutines that accepted the
+// connections to end.
+func TestAnIdleConnectionIsOneGoroutine(t *testing.T) {
+	h := hubtest.New(t)
+	before := runtime.NumGoroutine()
+	const devices = 20
+	for i := range devices {
+		dialTLS(t, h).connect(h.Device("d" + strconv.Itoa(i)))
 	}
-	if !h.ConnectionState(hub.ID{Device: "d1"}).Connected {
-		t.Error("the device is not connected")
+	for began := time.Now(); runtime.NumGoroutine() > before+devices; runtime.Gosched() {
+		if time.Since(began) > patience {
+			t.Fatalf("%d goroutines for %d connections", runtime.NumGoroutine()-before, devices)
+		}
 	}
 }

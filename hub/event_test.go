@@ -372,7 +372,7 @@ func TestFollowersSeeEventsAtOnceAndShutdownEndsThem(t *testing.T) {
 	h := startREST(t, hub.Options{})
 	d := dialTLSAt(t, h.Hub, restNow)
 	d.connect(h.Device("d1"))
-	req, err := http.NewRequest("GET", "https://"+h.HTTPSAddr+"/iotdm/events?api-version=2021-04-12&follow=true&from=latest&device=d1", nil)
+	req, err := http.NewRequest("GET", "https://"+h.HTTPSAddr+"/iotdm/events?api-version=2021-04-12&follow=true&from=latest&device=d1&source=Telemetry", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

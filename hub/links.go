@@ -287,7 +287,11 @@ func (s *Server) flushActivity() {
 	}
 	err := s.store.Update(activityPrefix, func(tx *store.Tx) error {
 		for id, a := range pending {
-			tx.Set(id.activityKey(), a.encode())
+			// One that was deleted while connected leaves nothing to a later
+			// identity of the same name.
+			if _, err := tx.Get(id.identityKey()); err == nil {
+				tx.Set(id.activityKey(), a.encode())
+			}
 		}
 		return nil
 	})

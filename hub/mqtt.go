@@ -139,7 +139,7 @@ func (s *Server) readConnect(c *conn, chain []*x509.Certificate) error {
 			return err
 		}
 		if !ok {
-			if header := c.in.bytes()[c.in.start:c.in.end]; len(header) > 0 && header[0] != packets.Connect<<4 {
+			if first, ok := c.in.peek(); ok && first != packets.Connect<<4 {
 				return errors.New("the first packet is not CONNECT")
 			}
 			if err := c.in.fill(c.net); err != nil {

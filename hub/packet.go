@@ -58,6 +58,14 @@ func (b *packetBuffer) take(limit int) (header byte, body []byte, ok bool, err e
 	return data[0], data[n : n+length], true, nil
 }
 
+// peek returns the first byte of the next packet, if it has come.
+func (b *packetBuffer) peek() (header byte, ok bool) {
+	if b.start == b.end {
+		return 0, false
+	}
+	return b.bytes()[b.start], true
+}
+
 // packetLength reads a fixed header: the length of the body, and the length of
 // the header itself, which is 0 while data is too short to tell.
 func packetLength(data []byte) (length, header int, err error) {
