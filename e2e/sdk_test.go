@@ -52,6 +52,12 @@ func TestPythonJobs(t *testing.T) {
 	runSDK(t, startHub(t, "127.0.0.51"), python, "-u", "sdk/python/jobs.py")
 }
 
+func TestPythonConfigurations(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
+	runSDK(t, startHub(t, "127.0.0.53"), python, "-u", "sdk/python/configurations.py")
+}
+
 func TestNodeJobs(t *testing.T) {
 	t.Parallel()
 	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")

@@ -53,6 +53,11 @@ var (
 	ErrBulkOperation              = &Error{Status: 400, Code: 400013, Name: "BulkRegistryOperationFailure", Text: "BadRequest"}
 	ErrInvalidDeviceScope         = &Error{Status: 400, Code: 400028, Name: "InvalidDeviceScope", Text: "a scope must be that of an existing IoT Edge device"}
 
+	ErrConfigurationTarget    = &Error{Status: 400, Code: 400401, Name: "InvalidConfigurationTargetCondition", Text: "Invalid targetCondition"}
+	ErrConfigurationContent   = &Error{Status: 400, Code: 400402, Name: "InvalidConfigurationContent", Text: "The content provided for configuration is invalid. Please check and try again"}
+	ErrConfigurationImmutable = &Error{Status: 400, Code: 400403, Name: "CannotModifyImmutableConfigurationContent", Text: "the content of a configuration cannot be changed"}
+	ErrConfigurationMetrics   = &Error{Status: 400, Code: 400404, Name: "InvalidConfigurationCustomMetricsQuery", Text: "the metrics are not valid"}
+
 	ErrUnauthorizedAccess = &Error{Status: 401, Code: 401002, Name: "IotHubUnauthorizedAccess", Text: "Unauthorized"}
 
 	ErrPrincipalUnauthorized = &Error{Status: 401, Code: 401003, Name: "IotHubUnauthorized", Text: "Unauthorized"}
@@ -64,11 +69,12 @@ var (
 	ErrTwinTooLarge          = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
 	ErrTooManyMethodCalls    = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
 
-	ErrJobNotFound     = &Error{Status: 404, Code: 404002, Name: "JobNotFound", Text: "Not found"}
-	ErrDeviceNotFound  = &Error{Status: 404, Code: 404001, Name: "DeviceNotFound", Text: "Not found"}
-	ErrModuleNotFound  = &Error{Status: 404, Code: 404010, Name: "ModuleNotFound", Text: "Not found"}
-	ErrDeviceNotOnline = &Error{Status: 404, Code: 404103, Name: "DeviceNotOnline", Text: "The operation failed because the requested device isn't online or hasn't registered the direct method callback. To learn more, see https://aka.ms/iothub404103"}
-	ErrRouteNotFound   = &Error{Status: 404, Code: 404000, Name: "GenericNotFound", Text: "Not found"}
+	ErrJobNotFound           = &Error{Status: 404, Code: 404002, Name: "JobNotFound", Text: "Not found"}
+	ErrDeviceNotFound        = &Error{Status: 404, Code: 404001, Name: "DeviceNotFound", Text: "Not found"}
+	ErrModuleNotFound        = &Error{Status: 404, Code: 404010, Name: "ModuleNotFound", Text: "Not found"}
+	ErrDeviceNotOnline       = &Error{Status: 404, Code: 404103, Name: "DeviceNotOnline", Text: "The operation failed because the requested device isn't online or hasn't registered the direct method callback. To learn more, see https://aka.ms/iothub404103"}
+	ErrConfigurationNotFound = &Error{Status: 404, Code: 404301, Name: "ConfigurationNotFound", Text: "Not found"}
+	ErrRouteNotFound         = &Error{Status: 404, Code: 404000, Name: "GenericNotFound", Text: "Not found"}
 
 	ErrMethodNotAllowed = &Error{Status: 405, Code: 405000, Name: "GenericMethodNotAllowed", Text: "Method not allowed"}
 
@@ -76,11 +82,14 @@ var (
 	ErrJobAlreadyExists    = &Error{Status: 409, Code: 409104, Name: "JobAlreadyExists", Text: "Conflict"}
 	ErrModuleAlreadyExists = &Error{Status: 409, Code: 409301, Name: "ModuleAlreadyExistsOnDevice", Text: "Conflict"}
 
+	ErrConfigurationAlreadyExists = &Error{Status: 409, Code: 409401, Name: "ConfigurationAlreadyExists", Text: "Conflict"}
+
 	ErrPreconditionFailed = &Error{Status: 412, Code: 412001, Name: "PreconditionFailed", Text: "PreconditionFailed"}
 	ErrMessageLockLost    = &Error{Status: 412, Code: 412002, Name: "DeviceMessageLockLost", Text: "the lock of the message has ended"}
 
-	ErrMessageTooLarge = &Error{Status: 413, Code: 413001, Name: "MessageTooLarge", Text: "the message is too large"}
-	ErrTooManyModules  = &Error{Status: 413, Code: 413003, Name: "TooManyModulesOnDevice", Text: "a device may have at most 50 modules"}
+	ErrMessageTooLarge       = &Error{Status: 413, Code: 413001, Name: "MessageTooLarge", Text: "the message is too large"}
+	ErrTooManyConfigurations = &Error{Status: 413, Code: 413101, Name: "ConfigurationCountLimitExceeded", Text: "RequestEntityTooLarge"}
+	ErrTooManyModules        = &Error{Status: 413, Code: 413003, Name: "TooManyModulesOnDevice", Text: "a device may have at most 50 modules"}
 
 	ErrTooManyJobs = &Error{Status: 429, Code: 429004, Name: "ThrottlingMaxActiveJobCountExceeded", Text: "as many jobs are running as this hub allows. Wait until one has ended, or schedule the job for later"}
 

@@ -76,15 +76,17 @@ type Options struct {
 
 // A Server is a running hub. Its methods may be called concurrently.
 type Server struct {
-	log     *slog.Logger
-	now     func() time.Time
-	folder  *folder
-	store   *store.DB
-	names   hostNames
-	links   links
-	jobs    jobs
-	metrics *metrics
-	entra   *entra
+	log    *slog.Logger
+	now    func() time.Time
+	folder *folder
+	store  *store.DB
+	names  hostNames
+	links  links
+	jobs   jobs
+
+	configurations configurations
+	metrics        *metrics
+	entra          *entra
 
 	queues    queues
 	feedbacks feedbacks
@@ -162,8 +164,9 @@ func New(opt Options) (*Server, error) {
 		return nil, errors.Join(err, s.events.Close(), s.store.Close(), s.folder.close())
 	}
 	s.jobs.init(s.ctx, opt.MaxJobs)
-	if err := s.loadJobs(); err != nil {
-		return nil, errors.Join(fmt.Errorf("load jobs: %w", err), events.Close(), db.Close(), f.close())
+	s.configurations.init()
+	if err := errors.Join(s.loadJobs(), s.loadConfigurations()); err != nil {
+		return nil, errors.Join(fmt.Errorf("load jobs and configurations: %w", err), events.Close(), db.Close(), f.close())
 	}
 	s.metrics = newMetrics(s)
 	s.http = s.newHTTPServer()
@@ -174,6 +177,7 @@ func New(opt Options) (*Server, error) {
 	s.goroutine(s.keepQueues)
 	s.goroutine(s.trimEvents)
 	s.goroutine(s.scheduleJobs)
+	s.goroutine(s.configure)
 	return s, nil
 }
 

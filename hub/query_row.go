@@ -51,7 +51,7 @@ func keyEnd(prefix, end string) []byte {
 
 // twinFields are the fields that are in the twin's record.
 var twinFields = []query.Field{
-	query.ETag, query.Version, query.ModelID, query.Tags, query.Properties,
+	query.ETag, query.Version, query.ModelID, query.Tags, query.Configurations, query.Properties,
 	query.Desired, query.DesiredProperties, query.DesiredMetadata, query.DesiredVersion,
 	query.Reported, query.ReportedProperties, query.ReportedMetadata, query.ReportedVersion,
 }
@@ -283,6 +283,10 @@ func (r *row) twinField(f query.Field) query.Value {
 			return query.Value{} // as in the document
 		}
 		return query.JSON(t.Tags)
+	case query.Configurations:
+		if len(t.Configurations) > 0 {
+			return query.JSON(t.Configurations)
+		}
 	case query.Properties:
 		return query.JSON(fmt.Appendf(nil, `{"desired":%s,"reported":%s}`, t.Desired.Service(), t.Reported.Service()))
 	case query.Desired:

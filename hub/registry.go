@@ -231,7 +231,10 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 	}
 	t := newTwin(id, now)
 	tx.Set(id.twinKey(), t.encode())
-	tx.OnCommit(func() { s.identityChanged(id, "createDeviceIdentity", t) })
+	tx.OnCommit(func() {
+		s.configurations.touch(id)
+		s.identityChanged(id, "createDeviceIdentity", t)
+	})
 	return i, nil
 }
 
@@ -255,7 +258,10 @@ func (s *Server) updateIdentity(tx *store.Tx, id ID, spec IdentitySpec, m Match)
 	if err := writeIdentity(tx, i); err != nil {
 		return Identity{}, err
 	}
-	tx.OnCommit(func() { s.recheckLinks(id) })
+	tx.OnCommit(func() {
+		s.configurations.touch(id)
+		s.recheckLinks(id)
+	})
 	return i, nil
 }
 
@@ -403,11 +409,12 @@ func (s *Server) deleteIdentity(tx *store.Tx, id ID) {
 	t, err := twinOf(id, data, err)
 	tx.Delete(id.identityKey())
 	tx.Delete(id.twinKey())
+	tx.Delete(id.configuredKey())
 	tx.Delete(id.activityKey())
 	tx.Delete(id.sessionKey())
 	if id.Module == "" {
 		s.deleteQueue(tx, id.Device)
-		for _, prefix := range []string{modulePrefix, moduleTwinPrefix, activityPrefix, sessionPrefix} {
+		for _, prefix := range []string{modulePrefix, moduleTwinPrefix, activityPrefix, sessionPrefix, configuredPrefix} {
 			tx.DeletePrefix([]byte(prefix + id.Device + "/"))
 		}
 	}

@@ -106,11 +106,11 @@ var routes = []route{
 	{"PUT", "jobs/v2/{name}", mayServe, "jobs/write", (*Server).restPutJob, 0},
 	{"POST", "jobs/v2/{name}/cancel", mayServe, "jobs/delete", (*Server).restCancelJob, 0},
 
-	{"POST", "configurations/testQueries", mayReadOrServe, "configurations/testQueries/action", restUnavailable("configurations are"), 0},
-	{"GET", "configurations", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), 0},
-	{"GET", "configurations/{name}", mayReadOrServe, "configurations/read", restUnavailable("configurations are"), 0},
-	{"PUT", "configurations/{name}", mayWriteOrServe, "configurations/write", restUnavailable("configurations are"), 0},
-	{"DELETE", "configurations/{name}", mayWriteOrServe, "configurations/delete", restUnavailable("configurations are"), 0},
+	{"POST", "configurations/testQueries", mayReadOrServe, "configurations/testQueries/action", (*Server).restTestConfiguration, 0},
+	{"GET", "configurations", mayReadOrServe, "configurations/read", (*Server).restListConfigurations, 0},
+	{"GET", "configurations/{name}", mayReadOrServe, "configurations/read", (*Server).restGetConfiguration, 0},
+	{"PUT", "configurations/{name}", mayWriteOrServe, "configurations/write", (*Server).restPutConfiguration, 0},
+	{"DELETE", "configurations/{name}", mayWriteOrServe, "configurations/delete", (*Server).restDeleteConfiguration, 0},
 }
 
 // A routeMatch is what the route table says of a method and a path.

@@ -20,6 +20,7 @@ type twinRecord struct {
 	ModelID           string // the Plug and Play model the device announced
 	Tags              json.RawMessage
 	Desired, Reported twin.Section
+	Configurations    json.RawMessage // those that have it as a target, with their statuses; nil if none has
 }
 
 // twinFormat is the first byte of a stored twin. The rest are the numbers as
@@ -40,6 +41,9 @@ func (t twinRecord) encode() []byte {
 		b = appendText(b, s.Properties)
 		b = appendText(b, s.Metadata)
 	}
+	if len(t.Configurations) > 0 {
+		b = appendText(b, t.Configurations)
+	}
 	return b
 }
 
@@ -59,6 +63,9 @@ func decodeTwin(data []byte) (twinRecord, error) {
 		s.Version = int64(d.number())
 		s.Properties = d.text()
 		s.Metadata = d.text()
+	}
+	if len(d.rest) > 0 {
+		t.Configurations = d.text()
 	}
 	if d.cut {
 		return twinRecord{}, errors.New("stored twin: cut short")
@@ -144,7 +151,9 @@ func (v TwinView) MarshalJSON() ([]byte, error) {
 		Capabilities *capabilities `json:"capabilities,omitempty"`
 		DeviceScope  string        `json:"deviceScope,omitempty"`
 		ParentScopes []string      `json:"parentScopes,omitempty"`
-	}{DeviceScope: v.Identity.DeviceScope, ParentScopes: v.Identity.ParentScopes}
+
+		Configurations json.RawMessage `json:"configurations,omitempty"`
+	}{DeviceScope: v.Identity.DeviceScope, ParentScopes: v.Identity.ParentScopes, Configurations: v.record.Configurations}
 	if v.Identity.Module == "" {
 		tail.Capabilities = &capabilities{v.Identity.IoTEdge}
 	}
@@ -316,6 +325,7 @@ func (s *Server) writeTwin(tx *store.Tx, id ID, m Match, change twinWrite) (Twin
 	tx.Set(id.twinKey(), t.encode())
 	tx.OnCommit(func() {
 		s.metrics.twinWrite("service")
+		s.configurations.touch(id)
 		s.twinWritten(id, t, notice, now)
 		if notice.device == nil {
 			return
@@ -376,6 +386,7 @@ func (s *Server) PatchReported(id ID, patch []byte, condition int64) (version in
 		return nil
 	})
 	if err == nil {
+		s.configurations.touch(id)
 		s.metrics.twinWrite("device")
 	}
 	return version, err

@@ -14,7 +14,7 @@ const host = process.env.HUB_HOST;
 const registry = iothub.Registry.fromConnectionString(owner);
 const jobs = iothub.JobClient.fromConnectionString(owner);
 const body = async (promise) => (await promise).responseBody;
-const jobOf = async (promise) => (await promise).result;
+const jobOf = async (promise) => (await promise).jobStatus;
 
 async function ended(jobId) {
   for (const deadline = Date.now() + 30_000; ;) {
@@ -44,7 +44,7 @@ run(async () => {
   const method = { methodName: 'reboot', payload: { delay: 5 }, responseTimeoutInSeconds: 30, connectTimeoutInSeconds: 30 };
   const created = await jobOf(jobs.scheduleDeviceMethod('js-method', "deviceId = 'js-live'", method, new Date(), 60));
   check('created', [created.jobId, created.type, created.status], ['js-method', 'scheduleDeviceMethod', 'queued']);
-  await rejects('created twice', 'Error', jobs.scheduleDeviceMethod('js-method', '*', method, new Date(), 60));
+  await rejects('created twice', 'DeviceAlreadyExistsError', jobs.scheduleDeviceMethod('js-method', '*', method, new Date(), 60));
   let job = await ended('js-method');
   check('method job', [job.status, job.deviceJobStatistics], ['completed', { deviceCount: 1, failedCount: 0, succeededCount: 1, runningCount: 0, pendingCount: 0 }]);
   check('its outcome', (await rows('js-method'))['js-live'].outcome, { deviceMethodResponse: { status: 200, payload: { got: { delay: 5 } } } });

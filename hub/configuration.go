@@ -1,0 +1,369 @@
+package hub
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/query"
+	"github.com/iotdm/iotdm/hub/store"
+)
+
+// A ConfigurationSpec is what a caller says of an automatic configuration; see
+// "Automatic device and module management using Azure IoT Hub".
+type ConfigurationSpec struct {
+	ID              string
+	SchemaVersion   *string
+	Labels          map[string]string
+	Content         ConfigurationContent // cannot be changed
+	TargetCondition string               // "" is no twin, "*" all devices
+	Priority        int                  // of two that set the same, the bigger one counts
+	Metrics         map[string]string    // queries by name
+}
+
+// ConfigurationContent is what a configuration sets. The maps go from a path,
+// such as "properties.desired.interval", to a value; null removes what is there.
+type ConfigurationContent struct {
+	Device  map[string]json.RawMessage            `json:"deviceContent,omitempty"`  // for devices
+	Module  map[string]json.RawMessage            `json:"moduleContent,omitempty"`  // for modules
+	Modules map[string]map[string]json.RawMessage `json:"modulesContent,omitempty"` // for the modules of an IoT Edge device
+}
+
+// A Configuration is an automatic configuration as the hub keeps it.
+type Configuration struct {
+	ConfigurationSpec
+	Created time.Time
+	Updated time.Time
+	Version uint64 // the number behind the etag
+}
+
+// ETag returns the configuration's etag, without quotes.
+func (c Configuration) ETag() string {
+	return base64.StdEncoding.EncodeToString(strconv.AppendUint(nil, c.Version, 10))
+}
+
+// Limits of configurations, from "IoT Hub quotas and throttling".
+const (
+	maxConfigurations       = 100
+	maxConfigurationMetrics = 5
+)
+
+var configurationIDPattern = regexp.MustCompile(`^[a-z0-9\-_.+%:#*?!(),=@$';~` + "`" + `]{1,128}$`)
+
+// desiredPath begins every path of a configuration's content.
+const desiredPath = "properties.desired"
+
+func (spec *ConfigurationSpec) validate() error {
+	if !configurationIDPattern.MatchString(spec.ID) {
+		return ErrArgumentInvalid.with("configuration id '%s' must be 1 to 128 lower-case letters, digits and punctuation other than & ^ [ ] { } | \" < > / and backslash", clip(spec.ID))
+	}
+	if len(spec.Metrics) > maxConfigurationMetrics {
+		return ErrConfigurationMetrics.with("a configuration has at most %d metrics", maxConfigurationMetrics)
+	}
+	if err := spec.Content.validate(); err != nil {
+		return err
+	}
+	_, err := spec.target()
+	return err
+}
+
+func (c *ConfigurationContent) validate() error {
+	parts := 0
+	for _, n := range []int{len(c.Device), len(c.Module), len(c.Modules)} {
+		if n > 0 {
+			parts++
+		}
+	}
+	if parts != 1 {
+		return ErrConfigurationContent.with("content needs exactly one of deviceContent, moduleContent and modulesContent")
+	}
+	if len(c.Modules) > 0 {
+		return ErrNotAvailable.with("configurations of IoT Edge modules are not available on this hub. modulesContent cannot be used")
+	}
+	for path := range c.paths() {
+		rest, ok := strings.CutPrefix(path, desiredPath+".")
+		if !ok || slices.Contains(strings.Split(rest, "."), "") {
+			return ErrConfigurationContent.with("path '%s' must be %s. and the names of properties", clip(path), desiredPath)
+		}
+	}
+	return nil
+}
+
+// paths are the content for the one kind of twin it is for.
+func (c *ConfigurationContent) paths() map[string]json.RawMessage {
+	if len(c.Module) > 0 {
+		return c.Module
+	}
+	return c.Device
+}
+
+func (c *ConfigurationContent) modules() bool { return len(c.Module) > 0 }
+
+// same reports whether two contents set the same, however they are written.
+func (c *ConfigurationContent) same(other *ConfigurationContent) bool {
+	plain := func(c *ConfigurationContent) (v any) {
+		// It came from JSON, so it can be printed and read again.
+		_ = json.Unmarshal(mustMarshal(c), &v)
+		return v
+	}
+	return reflect.DeepEqual(plain(c), plain(other))
+}
+
+// moduleTarget begins the condition of a configuration for modules.
+const moduleTarget = "from devices.modules where "
+
+// target returns the query that finds the twins of the configuration, or nil
+// if it has none.
+func (spec *ConfigurationSpec) target() (*query.Query, error) {
+	q, err := parseTarget(spec.TargetCondition)
+	if err != nil {
+		return nil, ErrConfigurationTarget.with("Invalid targetCondition. %v", err)
+	}
+	if q != nil && (q.From() == query.Modules) != spec.Content.modules() {
+		if spec.Content.modules() {
+			return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of moduleContent must begin with '%s'", strings.TrimSpace(moduleTarget))
+		}
+		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of deviceContent must not begin with FROM")
+	}
+	return q, nil
+}
+
+func parseTarget(condition string) (*query.Query, error) {
+	text := strings.TrimSpace(condition)
+	words := strings.Join(strings.Fields(text), " ")
+	switch {
+	case text == "":
+		return nil, nil
+	case len(words) >= len(moduleTarget) && strings.EqualFold(words[:len(moduleTarget)], moduleTarget):
+		return query.Parse("SELECT * " + text)
+	default:
+		return query.ParseCondition(text)
+	}
+}
+
+// ConfigurationErrors are what TestConfigurationQueries found.
+type ConfigurationErrors struct {
+	Target  string            // "" if the condition is good
+	Metrics map[string]string // of the queries that are not
+}
+
+// TestConfigurationQueries says what is wrong with a target condition and with
+// metrics.
+func (s *Server) TestConfigurationQueries(condition string, metrics map[string]string) ConfigurationErrors {
+	result := ConfigurationErrors{Metrics: make(map[string]string)}
+	if _, err := parseTarget(condition); err != nil {
+		result.Target = err.Error()
+	}
+	for name, text := range metrics {
+		if _, err := query.Parse(text); err != nil {
+			result.Metrics[name] = err.Error()
+		}
+	}
+	return result
+}
+
+// PutConfiguration creates the configuration when m is no condition, and
+// otherwise replaces its labels, target condition, priority and metrics. The
+// twins change soon after.
+//
+// Errors: ErrArgumentInvalid, ErrConfigurationTarget, ErrConfigurationContent,
+// ErrConfigurationMetrics, ErrConfigurationImmutable, ErrConfigurationAlreadyExists,
+// ErrConfigurationNotFound, ErrPreconditionFailed, ErrTooManyConfigurations,
+// ErrNotAvailable (modulesContent).
+func (s *Server) PutConfiguration(spec ConfigurationSpec, m Match) (Configuration, error) {
+	if err := spec.validate(); err != nil {
+		return Configuration{}, err
+	}
+	var c Configuration
+	err := s.store.Update(configurationPrefix, func(tx *store.Tx) error {
+		now := s.now().UTC()
+		before, err := txConfiguration(tx, spec.ID)
+		found := err == nil
+		switch {
+		case err != nil && !errors.Is(err, ErrConfigurationNotFound):
+			return err
+		case m.none() && found:
+			return ErrConfigurationAlreadyExists.with("A configuration with ID '%s' already exists.", spec.ID)
+		case m.none():
+			if len(s.configurations.list()) >= maxConfigurations {
+				return ErrTooManyConfigurations
+			}
+			before = Configuration{Created: now}
+		case !found:
+			return err
+		case m.ETag != "" && m.ETag != before.ETag():
+			return ErrPreconditionFailed
+		case !before.Content.same(&spec.Content):
+			return ErrConfigurationImmutable
+		}
+		c = Configuration{ConfigurationSpec: spec, Created: before.Created, Updated: now, Version: before.Version + 1}
+		return s.writeConfiguration(tx, c)
+	})
+	return c, err
+}
+
+// DeleteConfiguration removes a configuration, and soon after what it has set
+// from the twins, where the next one in priority then counts.
+//
+// Errors: ErrConfigurationNotFound, ErrPreconditionFailed.
+func (s *Server) DeleteConfiguration(id string, m Match) error {
+	return s.store.Update(configurationPrefix, func(tx *store.Tx) error {
+		c, err := txConfiguration(tx, id)
+		if err != nil {
+			return err
+		}
+		if m.ETag != "" && m.ETag != c.ETag() {
+			return ErrPreconditionFailed
+		}
+		tx.Delete(configurationKey(id))
+		tx.OnCommit(func() { s.configurations.remove(id) })
+		return nil
+	})
+}
+
+// Configuration returns a configuration.
+//
+// Errors: ErrConfigurationNotFound.
+func (s *Server) Configuration(id string) (Configuration, error) {
+	for _, c := range s.configurations.list() {
+		if c.ID == id {
+			return c.Configuration, nil
+		}
+	}
+	return Configuration{}, ErrConfigurationNotFound.with("%s", clip(id))
+}
+
+// Configurations returns all configurations in the order of their ids.
+func (s *Server) Configurations() []Configuration {
+	list := s.configurations.list()
+	all := make([]Configuration, len(list))
+	for i, c := range list {
+		all[i] = c.Configuration
+	}
+	slices.SortFunc(all, func(a, b Configuration) int { return strings.Compare(a.ID, b.ID) })
+	return all
+}
+
+// A ConfigurationMetric is a query and the number of rows it has.
+type ConfigurationMetric struct {
+	Query  string
+	Result int
+	Valid  bool // the query could be run
+}
+
+// ConfigurationMetrics runs the queries of a configuration: those that every
+// one has, and its own.
+func (s *Server) ConfigurationMetrics(ctx context.Context, c Configuration) (system, custom map[string]ConfigurationMetric, err error) {
+	system, custom = make(map[string]ConfigurationMetric), make(map[string]ConfigurationMetric)
+	for name, text := range c.systemQueries() {
+		if system[name], err = s.configurationMetric(ctx, text); err != nil {
+			return nil, nil, err
+		}
+	}
+	for name, text := range c.Metrics {
+		if custom[name], err = s.configurationMetric(ctx, text); err != nil {
+			return nil, nil, err
+		}
+	}
+	return system, custom, nil
+}
+
+func (s *Server) configurationMetric(ctx context.Context, text string) (ConfigurationMetric, error) {
+	m := ConfigurationMetric{Query: text, Valid: true}
+	if text == "" {
+		return m, nil // no target
+	}
+	if _, err := query.Parse(text); err != nil {
+		m.Valid = false // it may be anything, and is not counted
+		return m, nil
+	}
+	for continuation := ""; ; {
+		page, err := s.Query(ctx, text, 1000, continuation)
+		if err != nil {
+			return m, err
+		}
+		m.Result += page.Rows
+		if continuation = page.Continuation; continuation == "" {
+			return m, nil
+		}
+	}
+}
+
+// systemQueries are the texts that clients run again by themselves.
+func (c Configuration) systemQueries() map[string]string {
+	selection, targeted := "select deviceId from devices", ""
+	condition := strings.TrimSpace(c.TargetCondition)
+	if c.Content.modules() {
+		selection = "select deviceId, moduleId from devices.modules"
+		if condition != "" {
+			targeted = "select deviceId, moduleId " + condition
+		}
+	} else if condition == "*" {
+		targeted = selection
+	} else if condition != "" {
+		targeted = selection + " where " + condition
+	}
+	return map[string]string{
+		"targetedCount": targeted,
+		"appliedCount":  selection + " where configurations.[[" + c.ID + "]].status = 'Applied'",
+	}
+}
+
+// Keys of the store.
+const (
+	configurationPrefix = "configuration/"
+	// configuredPrefix begins the keys of what configurations have set in a
+	// twin: the paths, so that they can be taken back.
+	configuredPrefix = "configured/"
+)
+
+func configurationKey(id string) []byte { return []byte(configurationPrefix + id) }
+
+func (id ID) configuredKey() []byte { return []byte(configuredPrefix + id.String()) }
+
+func txConfiguration(tx *store.Tx, id string) (c Configuration, err error) {
+	data, err := tx.Get(configurationKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return c, ErrConfigurationNotFound.with("%s", clip(id))
+	}
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(data, &c)
+}
+
+func (s *Server) writeConfiguration(tx *store.Tx, c Configuration) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	active, err := newActiveConfiguration(c)
+	if err != nil {
+		return err
+	}
+	tx.Set(configurationKey(c.ID), data)
+	tx.OnCommit(func() { s.configurations.put(active) })
+	return nil
+}
+
+// loadConfigurations reads the configurations that the hub has.
+func (s *Server) loadConfigurations() error {
+	return s.store.Scan([]byte(configurationPrefix), prefixEnd([]byte(configurationPrefix)), func(_, v []byte) error {
+		var c Configuration
+		if err := json.Unmarshal(v, &c); err != nil {
+			return err
+		}
+		active, err := newActiveConfiguration(c)
+		if err == nil {
+			s.configurations.put(active)
+		}
+		return err
+	})
+}
