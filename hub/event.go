@@ -97,13 +97,14 @@ func (s *Server) receiveTelemetry(id ID, g grant, model string, m telemetry, sto
 		Source: SourceTelemetry, From: id,
 		Generation: g.generation, AuthMethod: `{"scope":"` + g.scope + `","type":"` + g.kind + `","issuer":"iothub"}`, Model: model,
 		System: m.System, Properties: m.Properties, Body: m.Body,
-	}, stored)
+	}, nil, stored)
 }
 
-func (s *Server) appendEvent(e Event, stored func(error)) error {
+// appendEvent appends e, whose body is a patch if that is not nil.
+func (s *Server) appendEvent(e Event, patch *reportedPatch, stored func(error)) error {
 	buf := eventBuffers.Get().(*[]byte)
 	defer eventBuffers.Put(buf)
-	*buf = e.appendTo((*buf)[:0])
+	*buf = e.appendTo((*buf)[:0], patch)
 	err := s.events.Append(e.From.Device, *buf, stored)
 	switch {
 	case errors.Is(err, eventlog.ErrClosed):
@@ -117,14 +118,26 @@ func (s *Server) appendEvent(e Event, stored func(error)) error {
 
 var eventBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// eventFormat is the first byte of a stored event. Texts follow with their
+// The first byte of a stored event is one of these. Texts follow with their
 // length in front, the device first, and the body last.
-const eventFormat = 1
+const (
+	eventFormat = 1
+	patchFormat = 2 // with the numbers of a reportedPatch behind the texts, and the patch as body
+)
 
-func (e *Event) appendTo(b []byte) []byte {
-	b = append(b, eventFormat)
+func (e *Event) appendTo(b []byte, patch *reportedPatch) []byte {
+	format := byte(eventFormat)
+	if patch != nil {
+		format = patchFormat
+	}
+	b = append(b, format)
 	for _, text := range []string{e.From.Device, e.From.Module, string(e.Source), e.Generation, e.AuthMethod, e.Model} {
 		b = appendText(b, text)
+	}
+	if patch != nil {
+		b = binary.AppendUvarint(b, uint64(patch.twin))
+		b = binary.AppendUvarint(b, uint64(patch.reported))
+		b = binary.AppendUvarint(b, uint64(patch.at.UnixNano()))
 	}
 	b = appendProperties(b, e.System)
 	b = appendProperties(b, e.Properties)
@@ -172,9 +185,9 @@ func (d *fieldReader) properties() []Property {
 	return list
 }
 
-// decodeEvent reads an event of the log. The body is a slice of the record.
+// decodeEvent reads an event of the log. The body may be a slice of the record.
 func decodeEvent(r eventlog.Record) (Event, error) {
-	if len(r.Data) == 0 || r.Data[0] != eventFormat {
+	if !isEvent(r.Data) {
 		return Event{}, errors.New("stored event: unknown format")
 	}
 	d := fieldReader{rest: r.Data[1:]}
@@ -182,13 +195,27 @@ func decodeEvent(r eventlog.Record) (Event, error) {
 		Partition: r.Partition, Sequence: r.Sequence, Offset: r.Offset, Enqueued: r.Time,
 		From:   ID{string(d.text()), string(d.text())},
 		Source: EventSource(d.text()), Generation: string(d.text()), AuthMethod: string(d.text()), Model: string(d.text()),
-		System: d.properties(), Properties: d.properties(),
 	}
+	var patch reportedPatch
+	if r.Data[0] == patchFormat {
+		patch = reportedPatch{twin: int64(d.number()), reported: int64(d.number()), at: time.Unix(0, int64(d.number()))}
+	}
+	e.System, e.Properties = d.properties(), d.properties()
 	e.Body = d.rest
 	if d.cut {
 		return Event{}, errors.New("stored event: cut short")
 	}
+	if r.Data[0] == patchFormat {
+		var err error
+		if e.Body, err = patch.body(d.rest); err != nil {
+			return Event{}, fmt.Errorf("stored event: %w", err)
+		}
+	}
 	return e, nil
+}
+
+func isEvent(data []byte) bool {
+	return len(data) > 0 && (data[0] == eventFormat || data[0] == patchFormat)
 }
 
 // An EventQuery says which events to read. The zero value is all that are kept.
@@ -247,7 +274,7 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, atEnd func(), fn 
 
 // isEventOf tells whose event it is without decoding all of it.
 func isEventOf(data []byte, device string) bool {
-	if len(data) == 0 || data[0] != eventFormat {
+	if !isEvent(data) {
 		return true // decodeEvent says what is wrong
 	}
 	d := fieldReader{rest: data[1:]}

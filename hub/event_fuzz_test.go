@@ -22,7 +22,7 @@ func FuzzEvent(f *testing.F) {
 		if null {
 			want.System = nil
 		}
-		data := want.appendTo(nil)
+		data := want.appendTo(nil, nil)
 		got, err := decodeEvent(eventlog.Record{Data: data})
 		if err != nil {
 			t.Fatal(err)

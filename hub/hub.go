@@ -60,7 +60,8 @@ type Options struct {
 	EventBytes int64
 
 	// EventSources are the sources of the events that are kept, besides
-	// SourceTelemetry. Nil is all.
+	// SourceTelemetry. Nil is all. Without SourceTwinChange a hub whose devices
+	// report as fast as it can take it stores up to a fifth more patches.
 	EventSources []EventSource
 
 	// MaxJobs is how many scheduled jobs run at a time. 0 is 10.

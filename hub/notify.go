@@ -41,6 +41,11 @@ func (s *Server) notifies(source EventSource) bool {
 
 // notify appends an event about id.
 func (s *Server) notify(source EventSource, id ID, schema, operation string, at time.Time, body []byte) {
+	s.notifyPatch(source, id, schema, operation, at, body, nil)
+}
+
+// notifyPatch is notify with a body that is a patch if that is not nil.
+func (s *Server) notifyPatch(source EventSource, id ID, schema, operation string, at time.Time, body []byte, patch *reportedPatch) {
 	properties := []Property{
 		{Name: "hubName", Value: s.name},
 		{Name: "deviceId", Value: id.Device},
@@ -59,7 +64,7 @@ func (s *Server) notify(source EventSource, id ID, schema, operation string, at 
 			{Name: "correlation-id", Value: newRequestID().compact()},
 			{Name: "user-id", Value: s.name},
 		},
-	}, s.eventLost)
+	}, patch, s.eventLost)
 	if err != nil {
 		s.eventLost(err)
 	}
@@ -132,29 +137,41 @@ func (s *Server) twinWritten(id ID, t twinRecord, n twinNotice, at time.Time) {
 		body = fmt.Appendf(body, `,"tags":%s`, n.tags)
 	}
 	if n.desired != nil {
-		body = fmt.Appendf(body, `,"properties":{"desired":%s}`, patchWithMetadata(twin.Desired, n.desired, t.Desired.Version, at))
+		desired, err := patchWithMetadata(twin.Desired, n.desired, t.Desired.Version, at)
+		if err != nil {
+			s.eventLost(err)
+			return
+		}
+		body = fmt.Appendf(body, `,"properties":{"desired":%s}`, desired)
 	}
 	s.notify(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, append(body, '}'))
 }
 
-// twinReported appends an event about a patch of the device that left t.
+// twinReported appends an event about a patch of the device that left t. Devices
+// patch often and few read of it: the body is made when it is read.
 func (s *Server) twinReported(id ID, t twinRecord, patch []byte, at time.Time) {
-	if !s.notifies(SourceTwinChange) {
-		return
+	if s.notifies(SourceTwinChange) {
+		s.notifyPatch(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, patch,
+			&reportedPatch{twin: t.Version, reported: t.Reported.Version, at: at})
 	}
-	body := fmt.Appendf(nil, `{"version":%d,"properties":{"reported":%s}}`,
-		t.Version, patchWithMetadata(twin.Reported, patch, t.Reported.Version, at))
-	s.notify(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, body)
+}
+
+// A reportedPatch is what makes the body of an event of a patch.
+type reportedPatch struct {
+	twin, reported int64 // versions that it left
+	at             time.Time
+}
+
+func (p reportedPatch) body(patch []byte) ([]byte, error) {
+	reported, err := patchWithMetadata(twin.Reported, patch, p.reported, p.at)
+	return fmt.Appendf(nil, `{"version":%d,"properties":{"reported":%s}}`, p.twin, reported), err
 }
 
 // patchWithMetadata returns a patch that was merged with the metadata of what
 // it names. Unlike the section, it shows what was removed.
-func patchWithMetadata(kind twin.Kind, patch []byte, version int64, at time.Time) json.RawMessage {
+func patchWithMetadata(kind twin.Kind, patch []byte, version int64, at time.Time) (json.RawMessage, error) {
 	// Merged into nothing, it has just that metadata.
 	changed, err := twin.Section{Version: version - 1}.Patch(kind, patch, at)
-	if err != nil {
-		panic(fmt.Sprintf("a patch that was merged is refused: %v", err))
-	}
 	changed.Properties = patch
-	return changed.Service()
+	return changed.Service(), err
 }
