@@ -27,6 +27,9 @@ func (t target) explain(ctx context.Context, err error, on hubrest.Target) error
 	if answer, ok := errors.AsType[*hubrest.Error](err); ok {
 		return t.explainAnswer(ctx, answer, on)
 	}
+	if refusal, ok := errors.AsType[*hubrest.TokenError](err); ok && refusal.Status < http.StatusInternalServerError {
+		return failf(statusUnauthorized, "Entra ID: %v; check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or certificate", err)
+	}
 	return t.explainNetwork(err, t.httpsAddr, t.host())
 }
 
@@ -79,6 +82,8 @@ func (t target) explainUnauthorized(ctx context.Context, hubWords string) error 
 	}
 	whose := "the shared access signature of the connection string"
 	switch c := t.connection; {
+	case t.entra:
+		return failf(statusUnauthorized, "%s does not let the Entra ID principal in the environment do this; give it a role such as IoT Hub Data Contributor", t.host())
 	case c.X509:
 		return failf(statusUnauthorized, "%s refuses the certificate of %s (its common name is %q), or the device is unknown or disabled; see its authentication with \"iotdm service device get --device %s\"",
 			t.host(), noun(t.identity()), t.link.certificateName(), c.DeviceID)

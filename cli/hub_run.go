@@ -23,7 +23,7 @@ type hubRunOptions struct {
 	hosts                          urfave.StringSlice
 	data                           string
 	ephemeral                      bool
-	seed                           string
+	seed, entra                    string
 	verbose                        bool
 }
 
@@ -54,6 +54,8 @@ func hubRunCommand(s streams) *urfave.Command {
 				Usage: "keep devices and twins in memory only"},
 			&urfave.StringFlag{Name: "seed", Destination: &o.seed, EnvVars: []string{"IOTDM_HUB_SEED"},
 				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks"},
+			&urfave.StringFlag{Name: "entra", Destination: &o.entra, EnvVars: []string{"IOTDM_HUB_ENTRA"},
+				Usage: "accept the Entra ID tokens that `FILE` (YAML or JSON) describes"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
 				Usage: "log every packet and request"},
 		},
@@ -73,6 +75,10 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 	if err != nil {
 		return err
 	}
+	entra, err := readEntra(o.entra)
+	if err != nil {
+		return err
+	}
 	// Listening comes first: a port that is taken must leave no trace on disk.
 	var on hubListeners
 	if err := o.listen(&on); err != nil {
@@ -84,6 +90,7 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 		Ephemeral: o.ephemeral,
 		HostNames: o.hosts.Value(),
 		Policies:  seed.policies(),
+		Entra:     entra,
 		Logger:    hubLogger(s, o.verbose),
 	})
 	if err != nil {

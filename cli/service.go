@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"strings"
+
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/sas"
 )
 
 func serviceCommands(s streams) *urfave.Command {
@@ -23,19 +26,50 @@ func serviceCommands(s streams) *urfave.Command {
 
 // serviceOptions are what every service command has.
 type serviceOptions struct {
-	hub    hubOptions
-	output outputOptions
+	hub     hubOptions
+	hubName string
+	output  outputOptions
 }
 
-func (o *serviceOptions) flags() []urfave.Flag { return concat(o.hub.flags(), o.output.flags()) }
+func (o *serviceOptions) flags() []urfave.Flag {
+	return concat(o.hub.flags(), []urfave.Flag{
+		&urfave.StringFlag{Name: "hub-name", Category: "Which hub", Destination: &o.hubName, EnvVars: []string{"IOTDM_HUB_NAME"},
+			Usage: "the hub `HOST`, with Entra ID instead of a key"},
+	}, o.output.flags())
+}
 
 // open finds the hub. The caller closes the client.
 func (o *serviceOptions) open(s streams) (target, *hubrest.Client, error) {
+	if o.hubName != "" {
+		return o.openWithEntra()
+	}
 	t, err := o.hub.service(s)
 	if err != nil {
 		return t, nil, err
 	}
 	client, err := t.client()
+	return t, client, err
+}
+
+// openWithEntra finds the hub by its name. Who calls is in the environment, in
+// the variables of Azure's tools, or is the managed identity of the machine.
+func (o *serviceOptions) openWithEntra() (target, *hubrest.Client, error) {
+	if o.hub.connectionString != "" {
+		return target{}, nil, usagef("--hub-name goes without --connection-string: one is for Entra ID, the other for keys")
+	}
+	if !strings.Contains(o.hubName, ".") && !strings.HasPrefix(o.hubName, "localhost") {
+		return target{}, nil, usagef("--hub-name %q is not a host name; a hub in Azure has one such as %s.azure-devices.net", o.hubName, o.hubName)
+	}
+	credential, err := hubrest.CredentialFromEnvironment(nil)
+	if err != nil {
+		return target{}, nil, failf(statusUnauthorized, "Entra ID: %v", err)
+	}
+	t, err := o.hub.target(sas.ConnectionString{HostName: o.hubName})
+	if err != nil {
+		return t, nil, err
+	}
+	t.entra = true
+	client, err := hubrest.New(hubrest.Options{ConnectionString: t.connection, Credential: credential, Addr: t.httpsAddr, TLS: t.tls})
 	return t, client, err
 }
 

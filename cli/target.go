@@ -54,6 +54,7 @@ type target struct {
 	mqttsAddr  string
 	tls        *tls.Config // nil: the system's roots
 	local      bool        // found through the data folder
+	entra      bool        // as a principal of Entra ID, not with a key
 	link       deviceLink  // how a device connects
 	disabled   bool        // the registry says that the device may not connect
 }

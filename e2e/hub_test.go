@@ -19,7 +19,7 @@ type hubProcess struct {
 // startHub runs "iotdm hub run" on the ports that the official SDKs have built
 // in, at a loopback address that no other test uses, and returns when it is
 // ready. Without the right to bind port 443 it takes another port for REST.
-func startHub(t *testing.T, address string) *hubProcess {
+func startHub(t *testing.T, address string, flags ...string) *hubProcess {
 	t.Helper()
 	h := &hubProcess{address: address, https: "443", data: t.TempDir()}
 	if l, err := net.Listen("tcp", net.JoinHostPort(address, h.https)); err != nil {
@@ -27,9 +27,9 @@ func startHub(t *testing.T, address string) *hubProcess {
 	} else {
 		l.Close()
 	}
-	cmd := exec.Command("iotdm", "hub", "run", "--data", h.data, "--host", address,
-		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https))
-	h.program = start(t, cmd)
+	args := append([]string{"hub", "run", "--data", h.data, "--host", address,
+		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https)}, flags...)
+	h.program = start(t, exec.Command("iotdm", args...))
 	h.await(t, "ready")
 	return h
 }
