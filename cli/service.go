@@ -20,6 +20,7 @@ func serviceCommands(s streams) *urfave.Command {
 		moduleCommands(s),
 		queryCommand(s),
 		jobCommands(s),
+		configurationCommands(s),
 		statsCommand(s),
 	)
 }

@@ -1,0 +1,306 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+func configurationCommands(s streams) *urfave.Command {
+	return group("configuration", "set desired properties of all twins that a condition chooses",
+		configurationCreateCommand(s), configurationGetCommand(s), configurationListCommand(s),
+		configurationUpdateCommand(s), configurationDeleteCommand(s), configurationTestCommand(s))
+}
+
+// configurationColumns are what the table of configurations shows.
+var configurationColumns = []column{
+	{"CONFIGURATION", "id"}, {"PRIORITY", "priority"}, {"TARGET", "targetCondition"},
+	{"TARGETED", "systemMetrics.results.targetedCount"}, {"APPLIED", "systemMetrics.results.appliedCount"}, {"CREATED", "createdTimeUtc"},
+}
+
+// configurationOptions are those of all commands about one configuration.
+type configurationOptions struct {
+	serviceOptions
+	id          string
+	content     string
+	target      string
+	priority    int
+	labels      string
+	metrics     string
+	etag        string
+	targetSet   bool
+	prioritySet bool
+}
+
+// configurationCommand makes a command about one configuration, which is its
+// argument or --config-id.
+func configurationCommand(s streams, c *urfave.Command, flags func(*configurationOptions) []urfave.Flag, run func(context.Context, target, *hubrest.Client, configurationOptions) (result, error)) *urfave.Command {
+	var o configurationOptions
+	c.ArgsUsage = "[CONFIGURATION]"
+	c.Flags = concat([]urfave.Flag{
+		&urfave.StringFlag{Name: "config-id", Aliases: []string{"c"}, Destination: &o.id, Usage: "the configuration's `ID`, instead of the argument"},
+	}, flags(&o), o.flags())
+	c.Action = func(ctx *urfave.Context) error {
+		if arg := ctx.Args().First(); arg != "" {
+			if o.id != "" {
+				return usagef("give the configuration as argument or with --config-id, not both")
+			}
+			o.id = arg
+		}
+		if o.id == "" {
+			return usagef("CONFIGURATION is missing; see \"iotdm service configuration list\"")
+		}
+		o.targetSet, o.prioritySet = ctx.IsSet("target-condition"), ctx.IsSet("priority")
+		for flag, value := range map[string]*string{"--content": &o.content, "--labels": &o.labels, "--metrics": &o.metrics} {
+			if *value == "" {
+				continue
+			}
+			object, err := readObject(s, flag, *value)
+			if err != nil {
+				return err
+			}
+			*value = string(object)
+		}
+		if err := o.output.check(); err != nil {
+			return err
+		}
+		t, client, err := o.open(s)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		r, err := run(ctx.Context, t, client, o)
+		if err != nil {
+			return t.explainConfiguration(ctx.Context, err, o.id)
+		}
+		if r.value == nil {
+			return nil
+		}
+		return o.output.print(s, r)
+	}
+	return leaf(c)
+}
+
+// explainConfiguration is explain for a request about a configuration.
+func (t target) explainConfiguration(ctx context.Context, err error, id string) error {
+	answer, ok := asAnswer(err)
+	switch {
+	case !ok:
+	case answer.Status == 404:
+		return failf(statusNotFound, "configuration %s does not exist on %s; see \"iotdm service configuration list\"", id, t.host())
+	case answer.Status == 409:
+		return failf(statusFailed, "configuration %s exists already on %s; change it with \"iotdm service configuration update\"", id, t.host())
+	case answer.Status == 412:
+		return failf(statusFailed, "configuration %s was changed by somebody else in the meantime; look at it and try again", id)
+	}
+	return t.explain(ctx, err, noIdentity)
+}
+
+// changeFlags are the flags for what can be changed of a configuration.
+func (o *configurationOptions) changeFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where"}, Destination: &o.target, Usage: "which twins: a `CONDITION` or '*'; for modules FROM devices.modules WHERE and a condition"},
+		&urfave.IntFlag{Name: "priority", Destination: &o.priority, Usage: "of two configurations that set the same, the one with the bigger `N` counts", DefaultText: "0"},
+		&urfave.StringFlag{Name: "labels", Destination: &o.labels, Usage: "a `JSON` object of texts, @FILE or -"},
+		&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
+	}
+}
+
+// apply puts what the flags say into c.
+func (o *configurationOptions) apply(c *hubrest.Configuration) error {
+	if o.targetSet {
+		c.TargetCondition = o.target
+	}
+	if o.prioritySet {
+		c.Priority = o.priority
+	}
+	if o.labels != "" {
+		c.Labels = nil
+		if err := json.Unmarshal([]byte(o.labels), &c.Labels); err != nil {
+			return usagef("--labels must go from names to texts")
+		}
+	}
+	if o.metrics != "" {
+		// Also in the form of a configuration: {"queries": {...}}.
+		var whole struct{ Queries map[string]string }
+		if json.Unmarshal([]byte(o.metrics), &whole) == nil && whole.Queries != nil {
+			c.Metrics.Queries = whole.Queries
+			return nil
+		}
+		c.Metrics.Queries = nil
+		if err := json.Unmarshal([]byte(o.metrics), &c.Metrics.Queries); err != nil {
+			return usagef("--metrics must go from names to queries")
+		}
+	}
+	return nil
+}
+
+func configurationCreateCommand(s streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{
+		Name:  "create",
+		Usage: "create a configuration, which the hub applies to all twins that match",
+		Description: "For example:\n" +
+			"   iotdm service configuration create eco --where \"tags.site = 'north'\" --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'",
+	}, func(o *configurationOptions) []urfave.Flag {
+		return concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "content", Destination: &o.content, Usage: "a `JSON` object with deviceContent or moduleContent, which go from paths to values; @FILE or -"},
+		}, o.changeFlags())
+	}, func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
+		c := hubrest.Configuration{ID: o.id, SchemaVersion: "2.0"}
+		if o.content == "" {
+			return result{}, usagef("--content is missing, for example --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'")
+		}
+		// The Azure CLI takes the content with and without its name.
+		var named struct{ Content *hubrest.ConfigurationContent }
+		if err := json.Unmarshal([]byte(o.content), &named); err != nil {
+			return result{}, usagef("--content: %v", err)
+		}
+		if named.Content != nil {
+			c.Content = *named.Content
+		} else if err := json.Unmarshal([]byte(o.content), &c.Content); err != nil {
+			return result{}, usagef("--content: %v", err)
+		}
+		if err := o.apply(&c); err != nil {
+			return result{}, err
+		}
+		created, err := client.CreateConfiguration(ctx, c)
+		return result{value: created}, err
+	})
+}
+
+func configurationUpdateCommand(s streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{
+		Name:  "update",
+		Usage: "change the condition, priority, labels or metrics of a configuration",
+	}, func(o *configurationOptions) []urfave.Flag {
+		return concat(o.changeFlags(), []urfave.Flag{etagFlag(&o.etag)})
+	}, func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
+		c, err := client.Configuration(ctx, o.id)
+		if err != nil {
+			return result{}, err
+		}
+		if err := o.apply(&c); err != nil {
+			return result{}, err
+		}
+		if o.etag != "" {
+			c.ETag = strings.Trim(o.etag, `"`)
+		}
+		updated, err := client.UpdateConfiguration(ctx, c)
+		return result{value: updated}, err
+	})
+}
+
+func configurationGetCommand(s streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{Name: "get", Usage: "print a configuration with its metrics"}, noFlags,
+		func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
+			c, err := client.Configuration(ctx, o.id)
+			return result{value: c}, err
+		})
+}
+
+func configurationDeleteCommand(s streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete a configuration, and what it has set"},
+		func(o *configurationOptions) []urfave.Flag { return []urfave.Flag{etagFlag(&o.etag)} },
+		func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
+			return result{}, client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`))
+		})
+}
+
+func noFlags(*configurationOptions) []urfave.Flag { return nil }
+
+type configurationListOptions struct {
+	serviceOptions
+	top int
+}
+
+func configurationListCommand(s streams) *urfave.Command {
+	var o configurationListOptions
+	return leaf(&urfave.Command{
+		Name:  "list",
+		Usage: "list the configurations",
+		Flags: concat([]urfave.Flag{
+			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "at most `N`", DefaultText: "all"},
+		}, o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if o.top < 0 {
+				return usagef("--top %d is negative", o.top)
+			}
+			if err := o.output.check(); err != nil {
+				return err
+			}
+			t, client, err := o.open(s)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			list, err := client.Configurations(ctx.Context, o.top)
+			if err != nil {
+				return t.explain(ctx.Context, err, noIdentity)
+			}
+			if list == nil {
+				list = []hubrest.Configuration{}
+			}
+			return o.output.print(s, result{value: list, columns: configurationColumns})
+		},
+	})
+}
+
+type configurationTestOptions struct {
+	serviceOptions
+	target  string
+	metrics string
+}
+
+func configurationTestCommand(s streams) *urfave.Command {
+	var o configurationTestOptions
+	return leaf(&urfave.Command{
+		Name:  "test",
+		Usage: "say what is wrong with a condition, or with queries of metrics",
+		Flags: concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where"}, Destination: &o.target, Usage: "the `CONDITION`"},
+			&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
+		}, o.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if o.target == "" && o.metrics == "" {
+				return usagef("what is to be tested? give --target-condition or --metrics")
+			}
+			if err := o.output.check(); err != nil {
+				return err
+			}
+			return testConfiguration(ctx.Context, s, o)
+		},
+	})
+}
+
+func testConfiguration(ctx context.Context, s streams, o configurationTestOptions) error {
+	var metrics map[string]string
+	if o.metrics != "" {
+		object, err := readObject(s, "--metrics", o.metrics)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(object, &metrics); err != nil {
+			return usagef("--metrics must go from names to queries")
+		}
+	}
+	t, client, err := o.open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	found, err := client.TestConfigurationQueries(ctx, o.target, metrics)
+	if err != nil {
+		return t.explain(ctx, err, noIdentity)
+	}
+	if err := o.output.print(s, result{value: found}); err != nil {
+		return err
+	}
+	if found.TargetCondition != "" || len(found.Metrics) > 0 {
+		return failf(statusFailed, "the hub would refuse this")
+	}
+	return nil
+}
