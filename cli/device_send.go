@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -45,17 +44,9 @@ func deviceSendCommand(s streams) *urfave.Command {
 }
 
 func (o *deviceSendOptions) check() error {
-	for _, p := range o.properties.Value() {
-		name, value, ok := strings.Cut(p, "=")
-		if !ok || name == "" {
-			return usagef("--property %q is not NAME=VALUE", p)
-		}
-		if o.message.Properties == nil {
-			o.message.Properties = make(map[string]string)
-		}
-		o.message.Properties[name] = value
-	}
-	return nil
+	var err error
+	o.message.Properties, err = parseProperties(o.properties.Value())
+	return err
 }
 
 func sendMessage(ctx context.Context, s streams, o deviceSendOptions) error {

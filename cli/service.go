@@ -12,6 +12,7 @@ import (
 func serviceCommands(s streams) *urfave.Command {
 	return group("service", "operate devices: reboot, methods, twins, identities, queries",
 		serviceRebootCommand(s),
+		c2dCommands(s),
 		group("method", "direct methods", methodInvokeCommand(s)),
 		group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinWatchCommand(s)),
 		group("device", "device identities",

@@ -22,12 +22,14 @@ const (
 
 // A Message goes from a service to a device. See the article "Understand cloud-to-device messaging from an IoT hub".
 type Message struct {
-	Body          []byte // up to 64 KiB
-	ContentType   string
-	MessageID     string
-	CorrelationID string
-	Ack           Ack       // empty: none
-	Expiry        time.Time // when the hub may throw the message away; zero: the hub's default, one hour
+	Body            []byte // up to 64 KiB
+	ContentType     string
+	ContentEncoding string
+	MessageID       string
+	CorrelationID   string
+	UserID          string
+	Ack             Ack       // empty: none
+	Expiry          time.Time // when the hub may throw the message away; zero: the hub's default, one hour
 	// Properties are the application's own. They travel as headers: names must be tokens as HTTP has them (letters,
 	// digits and !#$%&'*+-.^_`|~) and may change their case, values lose the blanks at both ends.
 	Properties map[string]string
@@ -48,7 +50,10 @@ func (c *Client) SendMessage(ctx context.Context, deviceID string, m Message) er
 		"Content-Type":         m.ContentType,
 		"IoTHub-MessageId":     m.MessageID,
 		"IoTHub-CorrelationId": m.CorrelationID,
-		"IoTHub-Ack":           string(m.Ack),
+		"IoTHub-UserId":        m.UserID,
+		// Not "Content-Encoding", which is about how the body travels.
+		"iothub-contentencoding": m.ContentEncoding,
+		"IoTHub-Ack":             string(m.Ack),
 	} {
 		if value != "" {
 			h[name] = []string{value}

@@ -22,11 +22,12 @@ func TestMessagesBecomeTheseRequests(t *testing.T) {
 		{
 			"with everything",
 			hubrest.Message{
-				Body: []byte("h\x00llo"), ContentType: "text/plain", MessageID: "m-1", CorrelationID: "c-1", Ack: hubrest.AckFull,
+				Body: []byte("h\x00llo"), ContentType: "text/plain", ContentEncoding: "utf-8", MessageID: "m-1", CorrelationID: "c-1", UserID: "u-1", Ack: hubrest.AckFull,
 				Expiry: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), Properties: map[string]string{"color": "blau, ö"},
 			},
 			map[string]string{
 				"Content-Length": "5", "Content-Type": "text/plain", "Iothub-Messageid": "m-1", "Iothub-Correlationid": "c-1",
+				"Iothub-Userid": "u-1", "Iothub-Contentencoding": "utf-8",
 				"Iothub-Ack": "full", "Iothub-Expiry": "2026-01-02T02:04:05Z", "Iothub-App-Color": "blau, ö",
 			},
 		},

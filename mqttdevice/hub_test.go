@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
@@ -196,6 +197,79 @@ func TestTelemetryToARealHub(t *testing.T) {
 		if err := c.Send(t.Context(), m); err != nil {
 			t.Errorf("%s: %v", conn.ModuleID, err)
 		}
+	}
+}
+
+func TestMessagesFromARealHub(t *testing.T) {
+	const device = "dev+1#%$"
+	for _, transport := range transports {
+		h := hubtest.New(t)
+		c, _ := start(t, h, h.Device(device), mqttdevice.Options{Transport: transport})
+		seen, verdict := make(chan mqttdevice.CloudToDeviceMessage), make(chan error)
+		c.HandleMessage(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
+			seen <- m
+			return <-verdict
+		})
+		sent := hub.Message{
+			MessageID: "m-1", CorrelationID: "c-1", UserID: "u/1", ContentType: "text/plain", ContentEncoding: "utf-8", Ack: hub.AckFull,
+			Properties: []hub.Property{{Name: "a b", Value: "c/d&e=+"}, {Name: "empty"}}, Body: []byte("hello"),
+		}
+		if err := h.SendMessage(device, sent); err != nil { // it waits for the device
+			t.Fatal(err)
+		}
+		connect(t, c)
+		want := mqttdevice.CloudToDeviceMessage{
+			Payload: []byte("hello"), ID: "m-1", CorrelationID: "c-1", UserID: "u/1", ContentType: "text/plain", ContentEncoding: "utf-8",
+			To: "/devices/" + device + "/messages/deviceBound", Ack: "full",
+			Properties: map[string]string{"a b": "c/d&e=+", "empty": ""},
+		}
+		if diff := cmp.Diff(want, <-seen, cmpopts.IgnoreFields(want, "Expiry")); diff != "" {
+			t.Errorf("message (-want +got):\n%s", diff)
+		}
+
+		// What the device could not deal with comes again upon the next connection.
+		verdict <- errors.New("not now")
+		c.Close()
+		again, _ := start(t, h, h.Device(device), mqttdevice.Options{Transport: transport})
+		handled := make(chan string, 10)
+		again.HandleMessage(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
+			handled <- m.ID
+			return nil
+		})
+		connect(t, again)
+		if got := <-handled; got != "m-1" {
+			t.Errorf("message %q, want m-1 again", got)
+		}
+		again.Close()
+		// The acknowledgement went out before DISCONNECT, so the hub gets to know.
+		for {
+			batch, ok, err := h.ReceiveFeedback()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok {
+				if got := batch.Records[0]; got.OriginalMessageID != "m-1" || got.StatusCode != "Success" {
+					t.Errorf("feedback %+v, want success for m-1", got)
+				}
+				break
+			}
+			runtime.Gosched()
+		}
+	}
+}
+
+func TestModelOfARealHub(t *testing.T) {
+	h := hubtest.New(t)
+	const model = "dtmi:com:example:Thermostat;1"
+	c, _ := start(t, h, h.Device("dev-1"), mqttdevice.Options{ModelID: model})
+	connect(t, c)
+	view, err := h.Twin(hub.ID{Device: "dev-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := json.Marshal(view)
+	if err != nil || !strings.Contains(string(doc), `"modelId":"`+model+`"`) {
+		t.Errorf("twin %s, %v, want the model", doc, err)
 	}
 }
 
