@@ -1,0 +1,67 @@
+package hub_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// put sends a request to the hub and wants 200.
+func (h killedHub) put(t *testing.T, path, body string) {
+	t.Helper()
+	token, err := sas.Sign("localhost", h.service.SharedAccessKeyName, h.service.SharedAccessKey, time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest("PUT", "https://"+h.https+path+"?api-version=2021-04-12", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "localhost"
+	req.Header.Set("Authorization", token)
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: trustAnyone}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("PUT %s: %s", path, resp.Status)
+	}
+}
+
+// TestJobResumesAfterAKill kills a hub while a device has a call of a job that
+// it has not answered. Nobody can know whether it was called, so it is called
+// again, and the result says so.
+func TestJobResumesAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	killed := startToKill(t, dir)
+	d := dialAddr(t, killed.mqtts)
+	d.connect(killed.device, cleanSession)
+	d.subscribe(0, "$iothub/methods/POST/#")
+	killed.put(t, "/jobs/v2/job-1", `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot"},"queryCondition":"deviceId IN ['d1']"}`)
+	receive[*packets.PublishPacket](d)
+	killed.kill()
+
+	h := hubtest.New(t, hubtest.WithOptions(hub.Options{Data: dir}))
+	again := dialTLS(t, h)
+	again.connect(h.Device("d1"), cleanSession)
+	again.subscribe(0, "$iothub/methods/POST/#")
+	p := receive[*packets.PublishPacket](again)
+	again.send(publishPacket(0, 0, "$iothub/methods/res/200/?$rid="+ridOf(p), "1"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := h.WaitJob(ctx, "job-1"); err != nil {
+		t.Fatal(err)
+	}
+	wantOutcomes(t, h.Server, "job-1", map[string]string{"d1": "completed 200 1 repeated"})
+}
