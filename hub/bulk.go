@@ -206,6 +206,6 @@ func (s *Server) createEntry(tx *store.Tx, e BulkEntry) error {
 			return twinError(err)
 		}
 	}
-	tx.Set(e.ID.twinKey(), t.encode())
+	t.store(tx, e.ID)
 	return nil
 }

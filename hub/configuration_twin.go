@@ -70,7 +70,7 @@ func (s *Server) configureTwin(id ID) error {
 		if patch != nil {
 			t.ETag++
 		}
-		tx.Set(id.twinKey(), t.encode())
+		t.store(tx, id)
 		if len(paths) > 0 {
 			tx.Set(id.configuredKey(), mustMarshal(paths))
 		} else {

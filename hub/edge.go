@@ -107,7 +107,8 @@ func (s *Server) switchEdge(tx *store.Tx, i Identity) error {
 		if err := writeIdentity(tx, m); err != nil {
 			return err
 		}
-		tx.Set(id.twinKey(), newTwin(id, s.now()).encode())
+		t := newTwin(id, s.now())
+		t.store(tx, id)
 	}
 	return nil
 }

@@ -166,8 +166,8 @@ func New(opt Options) (*Server, error) {
 	}
 	s.jobs.init(s.ctx, opt.MaxJobs)
 	s.configurations.init()
-	if err := errors.Join(s.loadJobs(), s.loadConfigurations()); err != nil {
-		return nil, errors.Join(fmt.Errorf("load jobs and configurations: %w", err), events.Close(), db.Close(), f.close())
+	if err := errors.Join(s.indexTwins(), s.loadJobs(), s.loadConfigurations()); err != nil {
+		return nil, errors.Join(fmt.Errorf("load twins, jobs and configurations: %w", err), events.Close(), db.Close(), f.close())
 	}
 	s.metrics = newMetrics(s)
 	s.http = s.newHTTPServer()

@@ -58,11 +58,11 @@ func newFleet(b *testing.B, n int) *Server {
 				if err := writeIdentity(tx, identity); err != nil {
 					return err
 				}
-				t, err := fleetTwin(id, i, s.now())
+				t, err := fleetTwin(id, i, time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC).AddDate(map[bool]int{true: 1}[i%(n/100) == 0], 0, 0))
 				if err != nil {
 					return err
 				}
-				tx.Set(id.twinKey(), t.encode())
+				t.store(tx, id)
 			}
 			return nil
 		})
@@ -91,6 +91,7 @@ var queryClasses = []struct{ name, text string }{
 	{"by 10 ids", "SELECT * FROM devices WHERE deviceId IN ['d000001','d000102','d000203','d000304','d000405','d000506','d000607','d000708','d000809','d000910']"},
 	{"by prefix", "SELECT * FROM devices WHERE STARTSWITH(deviceId, 'd00004')"},
 	{"connected, 100 of them", "SELECT COUNT() FROM devices WHERE connectionState = 'Connected' AND tags.even = true"},
+	{"updated lately, 100 of them", "SELECT COUNT() FROM devices WHERE properties.reported.$metadata.$lastUpdated > '2027-01-02'"},
 	{"first page of all", "SELECT * FROM devices"},
 	{"first page of a projection", "SELECT deviceId, tags.n, properties.reported.battery FROM devices"},
 	{"page of 100 in a thousandth", "SELECT deviceId FROM devices WHERE tags.n % 1000 = 7"},

@@ -108,13 +108,13 @@ func within(names []string, spans []span) []span {
 const maxConnectedNames = 20_000
 
 // choose decides what the scan reads: where it looks, and in which records.
-func (sc *scan) choose() {
+func (sc *scan) choose() error {
 	q, from := sc.query, sc.query.From()
 	if from == query.Jobs {
 		sc.main = jobRecord
 		sc.spans = spansOf(from, q.Ranges(query.JobID))
 		sc.plan = "jobs, " + describe(sc.spans)
-		return
+		return nil
 	}
 	fields := q.ConditionFields()
 	if q.Aggregates() {
@@ -134,7 +134,18 @@ func (sc *scan) choose() {
 			}
 		}
 	}
+	if since := minuteFrom(q.UpdatedFrom()); since > 0 {
+		names, few, err := sc.updatedNames(since)
+		if err != nil {
+			return err
+		}
+		if few {
+			sc.spans = within(names, sc.spans)
+			how = fmt.Sprintf("updated lately (%d)", len(sc.spans))
+		}
+	}
 	sc.plan += ", " + how
+	return nil
 }
 
 func describe(spans []span) string {

@@ -45,7 +45,9 @@ func (s *Server) scan(ctx context.Context, q *query.Query, after string, fn func
 	}
 	return s.store.View(func(v *store.View) error {
 		sc.view = v
-		sc.choose()
+		if err := sc.choose(); err != nil {
+			return err
+		}
 		if after != "" {
 			sc.spans = behind(sc.spans, after)
 		}

@@ -39,13 +39,13 @@ func fill(t testing.TB, s *Server, n, bytes int) {
 				if err := writeIdentity(tx, Identity{ID: id, Version: 1, Status: status, Auth: Authentication{Type: AuthSAS}}); err != nil {
 					return err
 				}
-				tx.Set(id.twinKey(), record.encode())
+				record.store(tx, id)
 				if i%10 == 0 {
 					id.Module = "m"
 					if err := writeIdentity(tx, Identity{ID: id, Version: 1, Status: status}); err != nil {
 						return err
 					}
-					tx.Set(id.twinKey(), record.encode())
+					record.store(tx, id)
 				}
 			}
 			return nil
@@ -195,7 +195,8 @@ func TestRangesOfDeviceIDsFindTheModules(t *testing.T) {
 				if err := writeIdentity(tx, Identity{ID: id}); err != nil {
 					return err
 				}
-				tx.Set(id.twinKey(), newTwin(id, s.now()).encode())
+				record := newTwin(id, s.now())
+				record.store(tx, id)
 			}
 		}
 		return nil

@@ -230,7 +230,7 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 		return Identity{}, err
 	}
 	t := newTwin(id, now)
-	tx.Set(id.twinKey(), t.encode())
+	t.store(tx, id)
 	tx.OnCommit(func() {
 		s.configurations.touch(id)
 		s.identityChanged(id, "createDeviceIdentity", t)
@@ -408,12 +408,13 @@ func (s *Server) deleteIdentity(tx *store.Tx, id ID) {
 	data, err := tx.Get(id.twinKey())
 	t, err := twinOf(id, data, err)
 	tx.Delete(id.identityKey())
-	tx.Delete(id.twinKey())
+	t.remove(tx, id)
 	tx.Delete(id.configuredKey())
 	tx.Delete(id.activityKey())
 	tx.Delete(id.sessionKey())
 	if id.Module == "" {
 		s.deleteQueue(tx, id.Device)
+		s.unindexModules(tx, id.Device)
 		for _, prefix := range []string{modulePrefix, moduleTwinPrefix, activityPrefix, sessionPrefix, configuredPrefix} {
 			tx.DeletePrefix([]byte(prefix + id.Device + "/"))
 		}

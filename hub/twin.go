@@ -20,7 +20,11 @@ type twinRecord struct {
 	ModelID           string // the Plug and Play model the device announced
 	Tags              json.RawMessage
 	Desired, Reported twin.Section
-	Configurations    json.RawMessage // those that have it as a target, with their statuses; nil if none has
+
+	// Whether decodeTwin has read it, and the metadata that it had.
+	stored                        bool
+	storedDesired, storedReported json.RawMessage
+	Configurations                json.RawMessage // those that have it as a target, with their statuses; nil if none has
 }
 
 // twinFormat is the first byte of a stored twin. The rest are the numbers as
@@ -28,7 +32,7 @@ type twinRecord struct {
 // where it lies, without decoding the others.
 const twinFormat = 1
 
-func (t twinRecord) encode() []byte {
+func (t *twinRecord) bytes() []byte {
 	b := make([]byte, 0, 64+len(t.ModelID)+len(t.Tags)+
 		len(t.Desired.Properties)+len(t.Desired.Metadata)+len(t.Reported.Properties)+len(t.Reported.Metadata))
 	b = append(b, twinFormat)
@@ -52,7 +56,7 @@ func appendText[T string | json.RawMessage](b []byte, text T) []byte {
 	return append(b, text...)
 }
 
-// decodeTwin reads what encode wrote. The texts are slices of data.
+// decodeTwin reads what bytes wrote. The texts are slices of data.
 func decodeTwin(data []byte) (twinRecord, error) {
 	if len(data) == 0 || data[0] != twinFormat {
 		return twinRecord{}, errors.New("stored twin: unknown format")
@@ -70,6 +74,7 @@ func decodeTwin(data []byte) (twinRecord, error) {
 	if d.cut {
 		return twinRecord{}, errors.New("stored twin: cut short")
 	}
+	t.stored, t.storedDesired, t.storedReported = true, t.Desired.Metadata, t.Reported.Metadata
 	return t, nil
 }
 
@@ -322,7 +327,7 @@ func (s *Server) writeTwin(tx *store.Tx, id ID, m Match, change twinWrite) (Twin
 	}
 	t.ETag++
 	t.Version++
-	tx.Set(id.twinKey(), t.encode())
+	t.store(tx, id)
 	tx.OnCommit(func() {
 		s.metrics.twinWrite("service")
 		s.configurations.touch(id)
@@ -381,7 +386,7 @@ func (s *Server) PatchReported(id ID, patch []byte, condition int64) (version in
 		}
 		t.Version++
 		version = t.Reported.Version
-		tx.Set(id.twinKey(), t.encode())
+		t.store(tx, id)
 		tx.OnCommit(func() { s.twinReported(id, t, patch, now) })
 		return nil
 	})
@@ -406,7 +411,7 @@ func (s *Server) setModel(id ID, model string) error {
 			return err
 		}
 		t.ModelID = model
-		tx.Set(id.twinKey(), t.encode())
+		t.store(tx, id)
 		return nil
 	})
 }

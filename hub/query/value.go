@@ -69,6 +69,14 @@ func (v Value) Get(key string) Value {
 	return valueAt(member(v.raw, key))
 }
 
+// Chars returns the characters of a string, or nil for any other value.
+func (v Value) Chars() []byte {
+	if v.kind != text {
+		return nil
+	}
+	return v.chars()
+}
+
 func (v Value) isTrue() bool    { return v.kind == boolean && v.num != 0 }
 func (v Value) primitive() bool { return v.kind >= null && v.kind <= text }
 
