@@ -145,7 +145,11 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	case t.link.transport == mqttdevice.WebSocket:
 		addr = t.host() + " port " + httpsPort
 	default:
-		addr = t.host() + " port " + mqttsPort + "; where only port 443 is open, try --transport ws"
+		addr = t.host() + " port " + mqttsPort
 	}
-	return t.explainNetwork(err, addr, t.host())
+	err = t.explainNetwork(err, addr, t.host())
+	if f, ok := errors.AsType[*failure](err); ok && f.status == statusTimeout && t.link.transport == mqttdevice.TCP {
+		err = failf(f.status, "%v; where only port 443 is open, try --transport ws", f)
+	}
+	return err
 }

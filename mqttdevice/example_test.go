@@ -91,6 +91,39 @@ func ExampleClient_HandleDesired() {
 	// Output: version 2 {"interval":"5m"}
 }
 
+// A program that takes cloud-to-device messages. One that it cannot deal with comes again.
+func ExampleClient_HandleMessage() {
+	h, conn, addr := exampleHub()
+	defer h.Close()
+	c, err := mqttdevice.New(mqttdevice.Options{
+		ConnectionString: conn,
+		Addr:             addr,
+		TLS:              &tls.Config{RootCAs: h.RootCAs()},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	printed := make(chan bool)
+	c.HandleMessage(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
+		fmt.Println(m.ID, string(m.Payload), m.Properties)
+		close(printed)
+		return nil
+	})
+	if err := c.Connect(context.Background()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	message := hub.Message{MessageID: "m-1", Body: []byte("hello"), Properties: []hub.Property{{Name: "urgent", Value: "true"}}}
+	if err := h.SendMessage("dev-1", message); err != nil {
+		fmt.Println(err)
+		return
+	}
+	<-printed
+	// Output: m-1 hello map[urgent:true]
+}
+
 // exampleHub starts a hub that knows the device dev-1.
 func exampleHub() (h *hub.Server, conn sas.ConnectionString, addr string) {
 	h, err := hub.New(hub.Options{})

@@ -439,9 +439,10 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	h := hubtest.New(t)
 	conn := h.Device("dev-1")
 	before := runtime.NumGoroutine()
-	for range 5 {
-		c, _ := start(t, h, conn, mqttdevice.Options{})
+	for i := range 6 {
+		c, _ := start(t, h, conn, mqttdevice.Options{Transport: transports[i%2]})
 		c.HandleDesired(func(context.Context, mqttdevice.Desired) {})
+		c.HandleMessage(func(context.Context, mqttdevice.CloudToDeviceMessage) error { return nil })
 		connect(t, c)
 		if _, err := c.Twin(t.Context()); err != nil {
 			t.Error(err)

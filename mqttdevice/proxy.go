@@ -97,7 +97,7 @@ func (d *dialer) dialThrough(ctx context.Context, through *url.URL) (net.Conn, e
 	return conn, nil
 }
 
-// maxTunnelAnswer bounds what a proxy may say before the tunnel stands.
+// maxTunnelAnswer bounds what a proxy, or the hub, may say before the stream stands.
 const maxTunnelAnswer = 64 << 10
 
 // tunnel asks the HTTP proxy at the other end of conn for a connection to addr (RFC 9110, section

@@ -44,6 +44,7 @@ func newDialer(opt Options) *dialer {
 		d.proxy = proxyFromEnvironment()
 	}
 	if opt.Transport == WebSocket {
+		d.tls.NextProtos = nil // HTTP/1.1, whatever else the configuration is for
 		d.ws = &url.URL{Scheme: "wss", Host: peerHost(opt), Path: "/$iothub/websocket"}
 		if !opt.ConnectionString.X509 {
 			// As the SDK for Java: Azure then doesn't ask for a certificate in a second handshake.
@@ -81,6 +82,8 @@ func startWebSocket(ctx context.Context, conn net.Conn, to *url.URL) (net.Conn, 
 		Transport: &http.Transport{
 			DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 			DisableKeepAlives: true,
+
+			MaxResponseHeaderBytes: maxTunnelAnswer,
 		},
 		// There is one connection, and it leads to the hub.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
