@@ -187,7 +187,7 @@ func checkNumber(name, b []byte) *Error {
 		return nil
 	}
 	if n, err := strconv.ParseInt(string(b), 10, 64); err != nil || n < minInt || n > maxInt {
-		return refuse(name, "Property or Tag value should be an integer from %d to %d.", minInt, maxInt)
+		return refuse(name, "Property or Tag value should be an integer from %d to %d.", int64(minInt), int64(maxInt))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -255,7 +256,7 @@ func (l *Log) recover() error {
 		}
 		l.segments = append(l.segments, s)
 	}
-	slices.SortFunc(l.segments, func(a, b segment) int { return int(a.base - b.base) })
+	slices.SortFunc(l.segments, func(a, b segment) int { return cmp.Compare(a.base, b.base) })
 	for i := range l.segments {
 		s := &l.segments[i]
 		if i+1 < len(l.segments) {
