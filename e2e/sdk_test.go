@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -76,6 +77,17 @@ func TestNodeQueries(t *testing.T) {
 	runSDK(t, startHubOn443(t, "127.0.0.42"), node, "sdk/node/query.js")
 }
 
+func TestJavaSDK(t *testing.T) {
+	t.Parallel()
+	classPath := compileJava(t)
+	h := startHubOn443(t, "127.0.0.7")
+	store := trustStore(t, h)
+	for _, class := range []string{"ServiceChecks", "DeviceChecks"} {
+		runSDK(t, h, "java", "-Djavax.net.ssl.trustStore="+store, "-Djavax.net.ssl.trustStorePassword="+storePassword,
+			"-Dfile.encoding=UTF-8", "-cp", classPath, class)
+	}
+}
+
 // runSDK runs a program that ends by itself and says "all checks passed".
 func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 	t.Helper()
@@ -95,7 +107,7 @@ func startHubOn443(t *testing.T, address string) *hubProcess {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(address, "443"))
 	if err != nil {
-		skip(t, "port 443 of "+address+" cannot be bound, and Node's service SDK knows no other: run as root, or setcap cap_net_bind_service")
+		skip(t, "port 443 of "+address+" cannot be bound, and the SDKs for Node and Java know no other: run as root, or setcap cap_net_bind_service")
 	}
 	l.Close()
 	return startHub(t, address)
@@ -114,6 +126,51 @@ func nodeWith(t *testing.T, packages ...string) string {
 		}
 	}
 	return node
+}
+
+// compileJava compiles the Java programs and returns the class path to run them with.
+func compileJava(t *testing.T) string {
+	t.Helper()
+	libraries := os.Getenv("IOTDM_JAVA_CLASSPATH")
+	if libraries == "" {
+		skip(t, "IOTDM_JAVA_CLASSPATH is not set: copy the dependencies of e2e/sdk/java/pom.xml to DIR with Maven, and set it to DIR/*")
+	}
+	for _, program := range []string{"java", "javac", "keytool"} {
+		if _, err := exec.LookPath(program); err != nil {
+			skip(t, program+" is not installed")
+		}
+	}
+	sources, err := filepath.Glob("sdk/java/*.java")
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes := t.TempDir()
+	args := append([]string{"-encoding", "UTF-8", "-cp", libraries, "-d", classes}, sources...)
+	if out, err := exec.Command("javac", args...).CombinedOutput(); err != nil {
+		t.Fatalf("javac: %v\n%s", err, out)
+	}
+	return classes + string(os.PathListSeparator) + libraries
+}
+
+const storePassword = "changeit"
+
+// trustStore returns a file that has the JVM trust the hub's authority.
+func trustStore(t *testing.T, h *hubProcess) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "trust.p12")
+	for _, v := range h.env(t) {
+		ca, ok := strings.CutPrefix(v, "NODE_EXTRA_CA_CERTS=")
+		if !ok {
+			continue
+		}
+		cmd := exec.Command("keytool", "-importcert", "-noprompt", "-alias", "hub", "-file", ca, "-keystore", file, "-storepass", storePassword)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("keytool: %v\n%s", err, out)
+		}
+		return file
+	}
+	t.Fatal("hub env does not name the authority's file")
+	return ""
 }
 
 // certificate makes a self-signed client certificate and returns the variables
