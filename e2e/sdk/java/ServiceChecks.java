@@ -1,8 +1,14 @@
 import com.microsoft.azure.sdk.iot.service.auth.AuthenticationType;
+import com.microsoft.azure.sdk.iot.service.configurations.Configuration;
+import com.microsoft.azure.sdk.iot.service.configurations.ConfigurationContent;
+import com.microsoft.azure.sdk.iot.service.configurations.ConfigurationsClient;
 import com.microsoft.azure.sdk.iot.service.exceptions.IotHubBadFormatException;
 import com.microsoft.azure.sdk.iot.service.exceptions.IotHubConflictException;
 import com.microsoft.azure.sdk.iot.service.exceptions.IotHubException;
 import com.microsoft.azure.sdk.iot.service.exceptions.IotHubNotFoundException;
+import com.microsoft.azure.sdk.iot.service.jobs.ScheduledJobStatus;
+import com.microsoft.azure.sdk.iot.service.jobs.ScheduledJobType;
+import com.microsoft.azure.sdk.iot.service.jobs.ScheduledJobsClient;
 import com.microsoft.azure.sdk.iot.service.methods.DirectMethodRequestOptions;
 import com.microsoft.azure.sdk.iot.service.methods.DirectMethodsClient;
 import com.microsoft.azure.sdk.iot.service.query.QueryClient;
@@ -15,7 +21,11 @@ import com.microsoft.azure.sdk.iot.service.registry.RegistryClient;
 import com.microsoft.azure.sdk.iot.service.twin.Twin;
 import com.microsoft.azure.sdk.iot.service.twin.TwinClient;
 import java.util.ArrayList;
+import java.util.Date;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
 
 /**
  * Drives a hub with iot-service-client as back ends do.
@@ -36,6 +46,8 @@ final class ServiceChecks {
             twins();
             methods();
             queries();
+            jobs();
+            configurations();
         });
     }
 
@@ -95,7 +107,7 @@ final class ServiceChecks {
         Twin patch = new Twin("java-t");
         patch.getTags().put("site", "A");
         patch.getTags().put("floor", 3);
-        patch.getDesiredProperties().put("a", java.util.Map.of("b", 1));
+        patch.getDesiredProperties().put("a", Map.of("b", 1));
         Twin twin = twins.patch(patch);
         Checks.check("patched", List.of(twin.getTags().toJsonObject(), Checks.properties(twin.getDesiredProperties())), List.of(Checks.json("{'site':'A','floor':3}"), Checks.json("{'a':{'b':1}}")));
         Checks.check("versions", List.of(twin.getVersion(), twin.getDesiredProperties().getVersion()), List.of(3, 2));
@@ -143,5 +155,40 @@ final class ServiceChecks {
         var raw = queries.queryRaw("SELECT COUNT() AS n FROM devices WHERE STARTSWITH(deviceId, 'java-q-')");
         Checks.check("count", Checks.json(raw.next()), Checks.json("{'n':5}"));
         refused("a query that is none", IotHubBadFormatException.class, "ArgumentInvalid", () -> queries.queryTwins("SELECT FROM"));
+    }
+
+    static void jobs() throws Exception {
+        ScheduledJobsClient jobs = new ScheduledJobsClient(OWNER);
+        Twin patch = new Twin();
+        patch.setETag("*");
+        patch.getTags().put("ring", "2");
+        jobs.scheduleUpdateTwin("java-job", "STARTSWITH(deviceId, 'java-q-')", patch, new Date(), 60);
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(Checks.WAIT);
+        var job = jobs.get("java-job");
+        while (job.getJobStatus() != ScheduledJobStatus.completed && System.nanoTime() < deadline) {
+            Thread.sleep(50);
+            job = jobs.get("java-job");
+        }
+        Checks.check("job", List.of(job.getJobStatus(), job.getJobStatistics().getSucceededCount()), List.of(ScheduledJobStatus.completed, 5));
+        Checks.check("twin after the job", twins.get("java-q-3").getTags().get("ring"), "2");
+        Checks.check("jobs", jobs.query((ScheduledJobType) null, null).next().getJobId(), "java-job");
+        var rows = jobs.query("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'java-job' AND devices.jobs.deviceId = 'java-q-3'");
+        Checks.check("job of one device", rows.next().getJobStatus(), ScheduledJobStatus.completed);
+    }
+
+    static void configurations() throws Exception {
+        ConfigurationsClient configurations = new ConfigurationsClient(OWNER);
+        ConfigurationContent content = new ConfigurationContent();
+        content.setDeviceContent(new HashMap<>(Map.of("properties.desired.rate", 10)));
+        Configuration configuration = new Configuration("java-configuration");
+        configuration.setTargetCondition("tags.floor = 1");
+        configuration.setPriority(3);
+        configuration.setContent(content);
+        configuration = configurations.create(configuration);
+        configuration.setPriority(4);
+        Checks.check("configuration", configurations.replace(configuration).getPriority(), 4);
+        Checks.check("configurations", configurations.get(10).size(), 1);
+        configurations.delete("java-configuration");
+        Checks.check("no configurations", configurations.get(10).size(), 0);
     }
 }
