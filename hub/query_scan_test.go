@@ -323,3 +323,34 @@ func TestInOrder(t *testing.T) {
 		}
 	})
 }
+
+// Whatever a client sends as a continuation, it is refused or one that leads on.
+func FuzzContinuation(f *testing.F) {
+	q, err := query.Parse("SELECT TOP 300 * FROM devices")
+	if err != nil {
+		f.Fatal(err)
+	}
+	at, err := parsePosition(q, "")
+	if err != nil {
+		f.Fatal(err)
+	}
+	at.after, at.left = "d1", 200
+	f.Add(at.String())
+	f.Add("")
+	f.Add("AQ")
+	f.Fuzz(func(t *testing.T, continuation string) {
+		at, err := parsePosition(q, continuation)
+		if err != nil {
+			if !errors.Is(err, ErrArgumentInvalid) {
+				t.Errorf("%q: %v", continuation, err)
+			}
+			return
+		}
+		if at.left < 1 || at.left > 300 || continuation != "" && at.after == "" {
+			t.Errorf("%q leads to %+v", continuation, at)
+		}
+		if again, err := parsePosition(q, at.String()); err == nil && again != at {
+			t.Errorf("%+v prints as %+v", at, again)
+		}
+	})
+}

@@ -18,6 +18,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Add(`SELECT tags.a[1] AS [[x y]], AVG(tags.b) FROM devices WHERE -(0x1F+1.5e3)/tags.c >= tags.d[0] GROUP BY tags.a[1]`, []byte(`{"tags":{"a":[1,"\u00e9`))
 	f.Add(`SELECT * FROM devices.jobs WHERE devices.jobs.x NIN [ [1], '\ud83d\ude00', /* ; */ [[group]] ]`, []byte(`{"a" : {"b":`))
+	f.Add("SELECT [[a;]], COUNT() FROM devices", []byte("{}"))
 	f.Fuzz(func(t *testing.T, text string, doc []byte) {
 		q, err := query.Parse(text)
 		var mistake *query.Error

@@ -29,6 +29,7 @@ type parser struct {
 	tokens []token
 	next   int
 	from   Collection
+	items  []token // where the items of the list begin
 	depth  int
 }
 
@@ -203,6 +204,7 @@ func (p *parser) list(q *Query) error {
 		if p.at("*") && len(q.items) > 0 {
 			return p.fail(p.peek(), UnsupportedClause, "'*' selects everything and goes with nothing else")
 		}
+		p.items = append(p.items, p.peek())
 		it, err := p.item()
 		if err != nil {
 			return err
@@ -276,7 +278,7 @@ func (p *parser) check(q *Query, list, group token) error {
 		if it.aggregate != noAggregate || q.group != nil && q.group.equal(it.path) {
 			continue
 		}
-		return p.fail(list, UnsupportedClause, "%s must be aggregated, or be what GROUP BY names", quote(it.path.last()))
+		return p.fail(p.items[i], UnsupportedClause, "this property must be aggregated, or be what GROUP BY names")
 	}
 	return nil
 }

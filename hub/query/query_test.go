@@ -29,7 +29,11 @@ func TestCanonicalForm(t *testing.T) {
 		"indexes":                              {"SELECT tags.a [ 0 ] [1].b, parentScopes[0] FROM devices", "SELECT tags.a[0][1].b, parentScopes[0] FROM devices"},
 		"aggregates":                           {"select top 3 tags.a, count( ), max(tags.b) as m from devices where is_defined( tags.a ) group by tags.a", "SELECT TOP 3 tags.a, COUNT(), MAX(tags.b) AS m FROM devices WHERE IS_DEFINED(tags.a) GROUP BY tags.a"},
 		"aliases":                              {"SELECT tags.a AS [[the a]], tags.b as b2, tags.c as [[count]] FROM devices", "SELECT tags.a AS [[the a]], tags.b AS b2, tags.c AS [[count]] FROM devices"},
-		"the word undefined":                   {"SELECT tags.undefined FROM devices WHERE undefined = null OR [[undefined]] = TRUE", "SELECT tags.[[undefined]] FROM devices WHERE undefined = null OR [[undefined]] = true"},
+		"the list of Azure IoT Explorer": {"\n    SELECT deviceId as DeviceId,\n    status as Status,\n    statusUpdatedTime as StatusUpdatedTime,\n    " +
+			"capabilities.iotEdge as IotEdge FROM devices WHERE (capabilities.iotEdge = true AND STARTSWITH(devices.deviceId, 'x'))",
+			"SELECT deviceId AS DeviceId, status AS Status, statusUpdateTime AS StatusUpdatedTime, capabilities.iotEdge AS IotEdge " +
+				"FROM devices WHERE capabilities.iotEdge = true AND STARTSWITH(deviceId, 'x')"},
+		"the word undefined": {"SELECT tags.undefined FROM devices WHERE undefined = null OR [[undefined]] = TRUE", "SELECT tags.[[undefined]] FROM devices WHERE undefined = null OR [[undefined]] = true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q, err := query.Parse(tt.text)
@@ -74,7 +78,8 @@ func TestMistakesAreReportedInOneClearLine(t *testing.T) {
 		"SELECT devices FROM devices":                                "ParseError: 1:7 a collection is not a property",
 		"SELECT devices.modules FROM devices.modules":                "ParseError: 1:7 a collection is not a property",
 		"SELECT tags.a FROM devices GROUP BY tags.a, tags.b":         "UnsupportedClause: 1:42 GROUP BY takes one property",
-		"SELECT tags.b FROM devices GROUP BY tags.a":                 "UnsupportedClause: 1:7 'b' must be aggregated, or be what GROUP BY names",
+		"SELECT tags.b FROM devices GROUP BY tags.a":                 "UnsupportedClause: 1:7 this property must be aggregated, or be what GROUP BY names",
+		"SELECT COUNT(), [[a;\n]] FROM devices":                      "UnsupportedClause: 1:16 this property must be aggregated, or be what GROUP BY names",
 		"SELECT * FROM devices GROUP BY tags.a":                      "UnsupportedClause: 1:22 GROUP BY does not go with 'SELECT *'",
 		"SELECT * FROM devices.jobs GROUP BY jobId":                  "UnsupportedClause: 1:27 devices.jobs has no GROUP BY",
 		"SELECT jobId FROM devices.jobs":                             "UnsupportedClause: 1:7 devices.jobs is selected from with '*' only",
