@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"errors"
-	"runtime"
 
 	"github.com/iotdm/iotdm/hub/query"
 )
@@ -31,7 +30,8 @@ type QueryPage struct {
 
 // Query answers a query in the language of "IoT Hub query language for device
 // and module twins, jobs, and message routing", as the hub's state is now. Rows
-// are in the order of their ids, groups in that of their values.
+// are in the order of "device", "device/module" or "job/device", byte by byte, and
+// groups in that of their values.
 //
 // A page has up to size rows (0 is 100) and begins where the continuation of the
 // one before says; "" is the beginning. Between pages devices may come and go:
@@ -170,6 +170,3 @@ func (p *QueryPage) finish(q *query.Query, at position, last string, more bool) 
 		p.Continuation = at.String()
 	}
 }
-
-// scanners is how many goroutines read for one query.
-func scanners() int { return runtime.GOMAXPROCS(0) }

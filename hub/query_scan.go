@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -168,7 +169,7 @@ func inOrder[T any](ctx context.Context, n int, work func(ctx context.Context, i
 	defer workers.Wait()
 	defer cancel()
 
-	count := min(scanners(), n)
+	count := min(runtime.GOMAXPROCS(0), n)
 	results := make([]chan result, n)
 	for i := range results {
 		results[i] = make(chan result, 1)
