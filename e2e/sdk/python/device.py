@@ -38,10 +38,11 @@ def reported(device_id):
     return {k: v for k, v in properties.items() if not k.startswith("$")}
 
 
-def await_state(device_id, state):
+def await_twin(device_id, what, holds):
     deadline = time.monotonic() + WAIT
-    while service.get_twin(device_id).connection_state != state:
-        check_that(f"{device_id} becomes {state}", time.monotonic() < deadline)
+    while not holds(service.get_twin(device_id)):
+        if time.monotonic() > deadline:
+            check_that(f"{device_id} {what}", False)
         time.sleep(0.05)
 
 
@@ -104,8 +105,10 @@ def whole_life(transport, **options):
     message = messages.next("cloud-to-device message")
     check(f"{transport}: cloud-to-device message", (message.data.decode(), message.message_id, message.custom_properties["color"]), ("grüß", "m-1", "a b/c&d=e"))
 
+    await_twin(device_id, "has completed the message", lambda twin: twin.cloud_to_device_message_count == 0)
+
     client.disconnect()
-    await_state(device_id, "Disconnected")
+    await_twin(device_id, "is disconnected", lambda twin: twin.connection_state == "Disconnected")
     check(f"{transport}: cloud-to-device message while away", send(device_id, b"later", {}), 204)
     check(f"{transport}: it waits", service.get_twin(device_id).cloud_to_device_message_count, 1)
     patch_desired(device_id, {"interval": 9})
