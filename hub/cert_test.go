@@ -307,8 +307,11 @@ next(["localhost", "127.0.0.1", "iotdm.localhost"])
 func lookPath(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
+	if err != nil && os.Getenv("IOTDM_REQUIRE_ALL") != "" {
+		t.Fatalf("%s is not installed", program)
+	}
 	if err != nil {
-		t.Skipf("needs %s", program)
+		t.Skipf("%s is not installed", program)
 	}
 	return path
 }
