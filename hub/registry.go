@@ -204,7 +204,11 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 		if _, err := txIdentity(tx, ID{Device: id.Device}); err != nil {
 			return Identity{}, err
 		}
-		if n := s.countModules(id.Device); n >= maxModulesPerDevice {
+		n, err := s.countModules(id.Device)
+		if err != nil {
+			return Identity{}, err
+		}
+		if n >= maxModulesPerDevice {
 			return Identity{}, ErrTooManyModules
 		}
 	}
@@ -446,10 +450,10 @@ func (s *Server) Modules(device string) ([]Identity, error) {
 	return list, err
 }
 
-func (s *Server) countModules(device string) (n int) {
+func (s *Server) countModules(device string) (n int, err error) {
 	prefix := []byte(modulePrefix + device + "/")
-	s.store.Scan(prefix, prefixEnd(prefix), func(_, _ []byte) error { n++; return nil })
-	return n
+	err = s.store.Scan(prefix, prefixEnd(prefix), func(_, _ []byte) error { n++; return nil })
+	return n, err
 }
 
 func (s *Server) scanIdentities(prefix string, limit int, fn func(Identity) error) error {

@@ -15,7 +15,7 @@ func TestCloseSendsAnswersAndDisconnects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
 		c, far, events := connected(t, p, func(c *Client) {
-			c.HandleMethod("work", func(ctx context.Context, _ Method) Response {
+			c.HandleMethod("slow", func(ctx context.Context, _ Method) Response {
 				time.Sleep(closeGrace / 2)
 				// What a handler still has to say is heard, too.
 				version, err := c.PatchReported(ctx, map[string]int{"done": 1})
@@ -25,12 +25,12 @@ func TestCloseSendsAnswersAndDisconnects(t *testing.T) {
 				return Response{Status: 202, Payload: version}
 			})
 		})
-		far.publish("$iothub/methods/POST/work/?$rid=1", "{}")
+		far.publish("$iothub/methods/POST/slow/?$rid=1", "{}")
 		synctest.Wait()
 		closed := make(chan error)
 		go func() { closed <- c.Close() }()
 		synctest.Wait()
-		far.publish("$iothub/methods/POST/work/?$rid=2", "{}") // too late
+		far.publish("$iothub/methods/POST/slow/?$rid=2", "{}") // too late
 		patch := next[*packets.PublishPacket](far)
 		far.publish("$iothub/twin/res/204/?"+patch.TopicName[len("$iothub/twin/PATCH/properties/reported/?"):]+"&$version=7", "")
 		answer := next[*packets.PublishPacket](far)
