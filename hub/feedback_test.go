@@ -1,0 +1,163 @@
+package hub_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/iotdm/iotdm/hub"
+)
+
+// feedbackOf completes the feedback that waits and returns what it says, by
+// message.
+func feedbackOf(t testing.TB, h *hub.Server) map[string]string {
+	t.Helper()
+	batch, ok, err := h.ReceiveFeedback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ok {
+		return nil
+	}
+	got := map[string]string{}
+	for _, f := range batch.Records {
+		got[f.OriginalMessageID] = string(f.StatusCode)
+	}
+	if err := h.CompleteFeedback(batch.LockToken); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
+	clock := new(movableClock)
+	h := newServer(t, hub.Options{Now: clock.now})
+	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	wants := func(outcome string) map[string]string {
+		success := outcome == "Success"
+		want := map[string]string{outcome + "-full": outcome}
+		if success {
+			want[outcome+"-positive"] = outcome
+		} else {
+			want[outcome+"-negative"] = outcome
+		}
+		return want
+	}
+	for outcome, bring := range map[string]func(m hub.ReceivedMessage) error{
+		"Success":  func(m hub.ReceivedMessage) error { return h.CompleteMessage("d1", m.LockToken) },
+		"Rejected": func(m hub.ReceivedMessage) error { return h.RejectMessage("d1", m.LockToken) },
+		"DeliveryCountExceeded": func(m hub.ReceivedMessage) error {
+			for range 9 {
+				if err := h.AbandonMessage("d1", m.LockToken); err != nil {
+					return err
+				}
+				again := receivedOf(t, h, "d1")
+				if again.MessageID != m.MessageID {
+					t.Errorf("after abandon comes %s, want %s", again.MessageID, m.MessageID)
+				}
+				m = again
+			}
+			return h.AbandonMessage("d1", m.LockToken)
+		},
+		"Expired": nil,
+		"Purged":  nil,
+	} {
+		t.Run(outcome, func(t *testing.T) {
+			clock.move(time.Minute) // after the last batch
+			for _, ack := range []hub.Ack{"", hub.AckNone, hub.AckPositive, hub.AckNegative, hub.AckFull} {
+				sendMessage(t, h, "d1", hub.Message{MessageID: outcome + "-" + string(ack), Ack: ack, Expires: clock.now().Add(time.Hour)})
+			}
+			switch outcome {
+			case "Expired":
+				clock.move(time.Hour)
+				h.SweepQueues()
+			case "Purged":
+				receivedOf(t, h, "d1") // what a device has in hand goes too
+				if n, err := h.PurgeMessages("d1"); n != 5 || err != nil {
+					t.Errorf("PurgeMessages: %d, %v, want 5", n, err)
+				}
+			default:
+				for range 5 {
+					if err := bring(receivedOf(t, h, "d1")); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			wantPending(t, h, "d1", 0)
+			if diff := cmp.Diff(wants(outcome), feedbackOf(t, h)); diff != "" {
+				t.Errorf("feedback (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestFeedbackComesInBatches(t *testing.T) {
+	clock := new(movableClock)
+	h := newServer(t, hub.Options{Now: clock.now})
+	var want []string
+	for i := range 70 {
+		device := fmt.Sprintf("d%d", i%7)
+		if i < 7 {
+			create(t, h, hub.ID{Device: device}, hub.IdentitySpec{})
+		}
+		sendMessage(t, h, device, hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckPositive})
+		if err := h.CompleteMessage(device, receivedOf(t, h, device).LockToken); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, fmt.Sprint(i))
+	}
+	receive := func() (ids []string, token string) {
+		t.Helper()
+		b, _, err := h.ReceiveFeedback()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range b.Records {
+			ids = append(ids, f.OriginalMessageID)
+		}
+		return ids, b.LockToken
+	}
+	first, lock := receive()
+	if diff := cmp.Diff(want[:64], first); diff != "" {
+		t.Errorf("first batch (-want +got):\n%s", diff)
+	}
+	if rest, _ := receive(); rest != nil {
+		t.Errorf("%d records come at once after the first batch", len(rest))
+	}
+	clock.move(15 * time.Second)
+	rest, _ := receive()
+	if diff := cmp.Diff(want[64:], rest); diff != "" {
+		t.Errorf("second batch (-want +got):\n%s", diff)
+	}
+	if err := h.AbandonFeedback(lock); err != nil {
+		t.Fatal(err)
+	}
+	again, lock := receive()
+	if diff := cmp.Diff(first, again); diff != "" {
+		t.Errorf("abandoned batch (-want +got):\n%s", diff)
+	}
+	if err := h.CompleteFeedback(lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CompleteFeedback(lock); !errors.Is(err, hub.ErrMessageLockLost) {
+		t.Errorf("completing twice: %v, want %v", err, hub.ErrMessageLockLost)
+	}
+	clock.move(time.Minute) // the lock of the second batch ends
+	if err := h.DeleteIdentity(hub.ID{Device: "d1"}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	last, _ := receive()
+	want = slices.DeleteFunc(want[64:], func(id string) bool { return id == "64" }) // 64 was for d1
+	if diff := cmp.Diff(want, last); diff != "" {
+		t.Errorf("last batch (-want +got):\n%s", diff)
+	}
+	clock.move(2 * time.Hour)
+	h.SweepQueues()
+	if old, _ := receive(); old != nil {
+		t.Errorf("feedback is left after two hours: %v", old)
+	}
+}
