@@ -27,6 +27,9 @@ type Response struct {
 	Status int
 	// Payload is encoded as JSON, in at most 128 KiB; a json.RawMessage goes as it is, nil as null.
 	Payload any
+	// Sent, if set, is called once the answer has been written to the connection (nil), or could not
+	// be. What the client sends afterwards reaches the hub after the answer.
+	Sent func(error)
 }
 
 // A MethodHandler answers a direct method. It runs on a goroutine of its own. The caller waits for 5
@@ -95,28 +98,33 @@ func (s *session) runMethod(h MethodHandler, rid string, m Method) {
 		c.running--
 		c.releaseLocked()
 	}()
-	status, body := c.callMethod(h, m)
+	status, body, sent := c.callMethod(h, m)
 	c.log.Info("method", logMethod, m.Name, logRID, rid, logStatus, status)
 	// QoS 0, as most SDKs: an answer that comes a connection later is of no use. The handlers'
 	// context may be over; the answer goes out nevertheless.
 	topic := methodAnswerTopic + strconv.Itoa(status) + "/?$rid=" + rid
-	if err := s.publish(context.Background(), topic, 0, body); err != nil {
+	err := s.publish(context.Background(), topic, 0, body)
+	if err != nil {
 		c.log.Warn("method answer not sent", logMethod, m.Name, logRID, rid, logError, err)
+	}
+	if sent != nil {
+		sent(err)
 	}
 }
 
 // callMethod calls h and turns whatever happens into an answer.
-func (c *Client) callMethod(h MethodHandler, m Method) (status int, body []byte) {
-	failed := func(why string, keysAndValues ...any) (int, []byte) {
+func (c *Client) callMethod(h MethodHandler, m Method) (status int, body []byte, sent func(error)) {
+	failed := func(why string, keysAndValues ...any) (int, []byte, func(error)) {
 		c.log.Error(why, append(keysAndValues, logMethod, m.Name)...)
-		return 500, message(why)
+		return 500, message(why), sent
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			status, body = failed("the method handler panicked", logError, fmt.Sprint(p), logStack, string(debug.Stack()))
+			status, body, sent = failed("the method handler panicked", logError, fmt.Sprint(p), logStack, string(debug.Stack()))
 		}
 	}()
 	r := h(c.work, m)
+	sent = r.Sent
 	body, err := json.Marshal(r.Payload)
 	switch {
 	case err != nil:
@@ -124,9 +132,9 @@ func (c *Client) callMethod(h MethodHandler, m Method) (status int, body []byte)
 	case len(body) > maxMethodPayload:
 		return failed("the method's answer is larger than 128 KiB", logSize, len(body))
 	case r.Status == 0:
-		return 200, body
+		return 200, body, sent
 	}
-	return r.Status, body
+	return r.Status, body, sent
 }
 
 func refuse(status int, why string) MethodHandler {
