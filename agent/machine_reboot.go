@@ -1,4 +1,4 @@
-package cli
+package agent
 
 import (
 	"context"
@@ -6,22 +6,32 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/shirou/gopsutil/v4/host"
 
-	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/mqttdevice"
 )
 
 // A machineReboot reboots the machine the agent runs on. That it was asked to
 // is on disk before the method is answered, and stays there until the machine
 // has booted and the time of it is reported.
 type machineReboot struct {
-	file  string
-	asked chan struct{} // of capacity 1
+	command string
+	file    string
+	asked   chan struct{} // of capacity 1
+}
+
+// plainPathError words a file error without the name of the system call.
+func plainPathError(err error) error {
+	if e, ok := err.(*os.PathError); ok {
+		return fmt.Errorf("%s: %w", e.Path, e.Err)
+	}
+	return err
 }
 
 // A rebootIntent is the content of the file.
@@ -29,34 +39,64 @@ type rebootIntent struct {
 	RequestedAt time.Time `json:"requestedAt"`
 }
 
-// stateFolder is where files that belong to devices lie: the given folder, or
-// one beside the local hub's.
-func stateFolder(given string) (string, error) {
-	if given != "" {
-		return given, nil
+func newMachineReboot(opt Options) *machineReboot {
+	return &machineReboot{
+		command: opt.RebootCommand,
+		file:    filepath.Join(opt.Folder, "reboot.json"),
+		asked:   make(chan struct{}, 1),
 	}
-	dir, err := hub.DefaultFolder()
-	if err != nil {
-		return "", failf(statusFailed, "%v; name a folder with --state", err)
-	}
-	return filepath.Join(filepath.Dir(dir), "device"), nil
 }
 
-// intentFile is the file for what t acts as; ids may hold what paths may not.
-func intentFile(folder string, t target) string {
-	host, _ := splitPort(t.connection.HostName)
-	return filepath.Join(folder, url.PathEscape(host), url.PathEscape(t.identity().String())+".reboot.json")
-}
-
-// requests delivers once for each reboot that was asked for; never if m is nil.
-func (m *machineReboot) requests() <-chan struct{} {
-	if m == nil {
-		return nil
+// reboot stores that a reboot was asked for, and asks for it once that is answered.
+func (m *machineReboot) reboot(a *Agent) mqttdevice.Response {
+	if err := m.remember(time.Now()); err != nil {
+		a.note("iotdm: %v; not rebooting", err)
+		return response(500, "The device could not store that it is to reboot")
 	}
-	return m.asked
+	r := response(200, rebootAnswer)
+	r.Sent = func(error) {
+		select {
+		case m.asked <- struct{}{}:
+		default: // it is about to happen anyway
+		}
+	}
+	return r
 }
 
-// remember stores that a reboot was asked for, and asks for it.
+// rebootMachine runs the reboot command whenever it is asked for.
+func (a *Agent) rebootMachine(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.machine.asked:
+		}
+		err := runShell(ctx, a.machine.command)
+		if ctx.Err() != nil {
+			return // the machine is going down: what is remembered is for the next start
+		}
+		if err != nil {
+			a.note("iotdm: the reboot command failed: %v; the device goes on", err)
+			if err := a.machine.forget(); err != nil {
+				a.note("iotdm: %v", err)
+			}
+		}
+	}
+}
+
+// runShell runs the command. It returns when the command has ended, which a
+// reboot may or may not leave time for.
+func runShell(ctx context.Context, command string) error {
+	shell := []string{"sh", "-c"}
+	if runtime.GOOS == "windows" {
+		shell = []string{"cmd", "/C"}
+	}
+	c := exec.CommandContext(ctx, shell[0], append(shell[1:], command)...)
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	return c.Run()
+}
+
+// remember stores that a reboot was asked for.
 func (m *machineReboot) remember(now time.Time) error {
 	doc, err := json.Marshal(rebootIntent{now.UTC()})
 	if err != nil {
@@ -65,14 +105,7 @@ func (m *machineReboot) remember(now time.Time) error {
 	if err := os.MkdirAll(filepath.Dir(m.file), 0o700); err != nil {
 		return plainPathError(err)
 	}
-	if err := writeDurably(m.file, doc); err != nil {
-		return err
-	}
-	select {
-	case m.asked <- struct{}{}:
-	default: // it is about to happen anyway
-	}
-	return nil
+	return writeDurably(m.file, doc)
 }
 
 // pending returns what was asked for and is not over.
@@ -99,10 +132,7 @@ func (m *machineReboot) forget() error {
 
 // reportRealReboot reports the boot time of the machine if it has booted since
 // a reboot was asked for.
-func (a *agent) reportRealReboot(ctx context.Context) error {
-	if a.machine == nil {
-		return nil
-	}
+func (a *Agent) reportRealReboot(ctx context.Context) error {
 	intent, found, err := a.machine.pending()
 	if err != nil || !found {
 		return err
@@ -116,7 +146,7 @@ func (a *agent) reportRealReboot(ctx context.Context) error {
 		a.note("The reboot asked for at %s has not happened yet", intent.RequestedAt.Format(time.RFC3339))
 		return nil
 	}
-	a.say("Device rebooted")
+	a.opt.Say("Device rebooted")
 	if err := a.reportRebootTime(ctx, booted); err != nil {
 		return err
 	}

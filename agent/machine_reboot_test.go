@@ -1,7 +1,6 @@
-package cli
+package agent
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,7 +11,7 @@ import (
 func TestRebootIntentIsDurable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "hub", "d1.reboot.json")
 	asked := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
-	m := &machineReboot{file: file, asked: make(chan struct{}, 1)}
+	m := &machineReboot{file: file}
 	for range 2 { // also when it is asked for again before it happens
 		if err := m.remember(asked); err != nil {
 			t.Fatal(err)
@@ -21,9 +20,6 @@ func TestRebootIntentIsDurable(t *testing.T) {
 	intent, found, err := (&machineReboot{file: file}).pending()
 	if !found || err != nil || !intent.RequestedAt.Equal(asked) {
 		t.Errorf("the next process finds %v, %v, %v; want %v", intent.RequestedAt, found, err, asked)
-	}
-	if len(m.requests()) != 1 {
-		t.Errorf("%d reboots are asked for, want 1", len(m.requests()))
 	}
 	for range 2 {
 		if err := m.forget(); err != nil {
@@ -46,12 +42,12 @@ func TestRebootThatHasNotHappened(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := &machineReboot{file: filepath.Join(t.TempDir(), "d1.reboot.json"), asked: make(chan struct{}, 1)}
+	m := &machineReboot{file: filepath.Join(t.TempDir(), "d1.reboot.json")}
 	if err := m.remember(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	var notes []string
-	a := &agent{machine: m, note: func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }}
+	a := &Agent{machine: m, opt: Options{Note: func(text string) { notes = append(notes, text) }}}
 	if err := a.reportRealReboot(t.Context()); err != nil || len(notes) != 1 {
 		t.Errorf("error %v, notes %q; want one note and no report", err, notes)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tidwall/gjson"
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/iotdm/iotdm/agent"
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
@@ -85,26 +86,24 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 	g.say("service", "registered the device %s", registered.DeviceID)
 
 	device := local(sas.ConnectionString{DeviceID: localDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
-	a := &agent{
-		stop:     ctx,
-		say:      func(text string) { g.say("device", "%s", text) },
-		note:     func(format string, args ...any) { g.say("device", format, args...) },
-		duration: rebootDuration,
-	}
-	agentClient, err := device.deviceClient(a.onState)
+	a, err := agent.New(agent.Options{
+		Device:         device.deviceOptions(),
+		RebootDuration: rebootDuration,
+		Say:            func(text string) { g.say("device", "%s", text) },
+		Note:           func(text string) { g.say("device", "%s", text) },
+	})
 	if err != nil {
 		return err
 	}
-	defer agentClient.Close()
-	a.serve(agentClient)
-	if err := agentClient.Connect(ctx); err != nil {
+	defer a.Close()
+	if err := a.Connect(ctx); err != nil {
 		return device.explainDevice(ctx, err)
 	}
 	g.say("device", "connected as %s, waiting for commands", localDevice)
 	return demoReboot(ctx, g, service, &rebooter{
 		client: client,
 		device: device.identity(),
-		call:   hubrest.Method{Name: rebootMethods[0], ResponseTimeout: 30*time.Second + rebootDuration},
+		call:   hubrest.Method{Name: rebootMethod, ResponseTimeout: 30*time.Second + rebootDuration},
 	})
 }
 

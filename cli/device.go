@@ -57,15 +57,14 @@ func (t target) identity() hubrest.Target {
 	return hubrest.Target{DeviceID: t.connection.DeviceID, ModuleID: t.connection.ModuleID}
 }
 
-// deviceClient returns a device client of the hub that is not connected yet.
-func (t target) deviceClient(onState func(mqttdevice.State)) (*mqttdevice.Client, error) {
-	return mqttdevice.New(mqttdevice.Options{
+// deviceOptions say how the device that t acts as connects.
+func (t target) deviceOptions() mqttdevice.Options {
+	return mqttdevice.Options{
 		ConnectionString: t.connection,
 		Transport:        t.link.transport,
 		Addr:             t.deviceAddr(),
 		TLS:              t.link.config(t.tls),
-		OnState:          onState,
-	})
+	}
 }
 
 // deviceAddr is what a device dials; empty: what the connection string says.
@@ -99,14 +98,16 @@ func (t target) connectOnce(parent context.Context) (*mqttdevice.Client, error) 
 	defer cancel()
 	var mu sync.Mutex
 	var reason error
-	client, err := t.deviceClient(func(state mqttdevice.State) {
+	opt := t.deviceOptions()
+	opt.OnState = func(state mqttdevice.State) {
 		mu.Lock()
 		defer mu.Unlock()
 		if state.Status == mqttdevice.Disconnected && reason == nil {
 			reason = state.Reason
 			cancel()
 		}
-	})
+	}
+	client, err := mqttdevice.New(opt)
 	if err != nil {
 		return nil, err
 	}

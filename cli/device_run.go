@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
-	"os/exec"
-	"runtime"
+	"net/url"
+	"path/filepath"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -50,86 +52,49 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{
-		stop:     ctx,
-		say:      func(text string) { s.print("%s", text) },
-		note:     s.note,
-		duration: time.Duration(o.rebootDuration),
+	folder, err := stateFolder(o.state, t)
+	if err != nil && o.rebootCommand != "" {
+		return err
 	}
-	if o.rebootCommand != "" {
-		folder, err := stateFolder(o.state)
-		if err != nil {
-			return err
-		}
-		a.machine = &machineReboot{file: intentFile(folder, t), asked: make(chan struct{}, 1)}
-	}
-	for {
-		reboot, err := connectAgent(ctx, s, t, a)
-		if !reboot {
-			return err
-		}
-		// The connection is closed: the answer has reached the hub.
-		err = rebootNow(ctx, s, o.rebootCommand)
-		if ctx.Err() != nil {
-			return nil // the machine is going down: what is remembered is for the next start
-		}
-		if err != nil {
-			s.note("iotdm: the reboot command failed: %v; the device goes on", err)
-			if err := a.machine.forget(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// connectAgent is one life of the connection. It ends with ctx, or when the
-// machine is to reboot.
-func connectAgent(ctx context.Context, s streams, t target, a *agent) (reboot bool, err error) {
-	client, err := t.deviceClient(a.onState)
+	a, err := agent.New(agent.Options{
+		Device:         t.deviceOptions(),
+		RebootDuration: time.Duration(o.rebootDuration),
+		RebootCommand:  o.rebootCommand,
+		Folder:         folder,
+		Say:            func(text string) { s.print("%s", text) },
+		Note:           func(text string) { s.note("%s", text) },
+	})
 	if err != nil {
-		return false, err
+		return err
 	}
-	defer client.Close()
-	a.serve(client)
-	if err := client.Connect(ctx); err != nil {
+	defer a.Close()
+	a.HandleMessages(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
+		s.print("%s", messageText(m))
+		return nil
+	})
+	if err := a.Connect(ctx); err != nil {
 		if ctx.Err() != nil {
-			return false, nil
+			return nil
 		}
-		return false, t.explainDevice(ctx, err)
+		return t.explainDevice(ctx, err)
 	}
 	s.note("%s is connected to %s; waiting for direct methods, press Ctrl-C to exit", t.identity(), t.host())
-	if err := a.reportRealReboot(ctx); err != nil && ctx.Err() == nil {
-		s.note("iotdm: the reboot is not reported: %v; the next start tries again", err)
-	}
-	select {
-	case <-ctx.Done():
-		s.note("Disconnecting")
-		return false, nil
-	case <-a.machine.requests():
-		return true, nil
-	}
+	<-ctx.Done()
+	s.note("Disconnecting")
+	return nil
 }
 
-// onState tells of a lost connection. That it is back shows in the next line.
-func (a *agent) onState(state mqttdevice.State) {
-	switch {
-	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
-		a.lost = true
-		a.note("Not connected: %v; trying again in %v", state.Reason, state.Retry.Round(100*time.Millisecond))
-	case state.Status == mqttdevice.Connected && a.lost:
-		a.lost = false
-		a.note("Connected again")
+// stateFolder is where the files of the device that t acts as lie: in the given folder, or in one
+// beside the local hub's.
+func stateFolder(given string, t target) (string, error) {
+	if given == "" {
+		dir, err := hub.DefaultFolder()
+		if err != nil {
+			return "", failf(statusFailed, "%v; name a folder with --state", err)
+		}
+		given = filepath.Join(filepath.Dir(dir), "device")
 	}
-}
-
-// rebootNow runs the command. It returns when the command has ended, which a
-// reboot may or may not leave time for.
-func rebootNow(ctx context.Context, s streams, command string) error {
-	shell := []string{"sh", "-c"}
-	if runtime.GOOS == "windows" {
-		shell = []string{"cmd", "/C"}
-	}
-	c := exec.CommandContext(ctx, shell[0], append(shell[1:], command)...)
-	c.Stdout, c.Stderr = s.errOut, s.errOut
-	return c.Run()
+	host, _ := splitPort(t.connection.HostName)
+	// Ids may hold what paths may not.
+	return filepath.Join(given, url.PathEscape(host), url.PathEscape(t.identity().String())), nil
 }

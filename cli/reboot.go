@@ -11,6 +11,9 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
+// rebootMethod is the direct method of the tutorial.
+const rebootMethod = "rebootDevice"
+
 // A rebooter carries one reboot through from the service's side. "service
 // reboot" and "demo" share it.
 type rebooter struct {

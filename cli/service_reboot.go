@@ -28,7 +28,7 @@ type serviceRebootOptions struct {
 }
 
 func serviceRebootCommand(s streams) *urfave.Command {
-	o := serviceRebootOptions{call: methodOptions{method: "rebootDevice"}, wait: seconds(10 * time.Minute)}
+	o := serviceRebootOptions{call: methodOptions{method: rebootMethod}, wait: seconds(10 * time.Minute)}
 	return leaf(&urfave.Command{
 		Name:  "reboot",
 		Usage: "reboot a device and wait until it reports when it did",

@@ -24,8 +24,9 @@ var allowed = map[string][]string{
 	"hub/query":    {},
 	"hub":          {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
 	"hub/hubtest":  {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
-	"cli":          {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest"},
-	"":             {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli"},
+	"agent":        {"sas", "twin", "mqttdevice"},
+	"cli":          {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest"},
+	"":             {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli"},
 	"e2e":          {},
 }
 

@@ -1,0 +1,197 @@
+// Package agent is the device that runs on a real machine: it keeps a connection to its hub, answers
+// the direct methods that reboot the machine, and reports in its twin what came of them, as the
+// tutorial "Get started with device management" has it. Reboots are simulated unless a command is
+// given that really reboots.
+//
+//	a, err := agent.New(agent.Options{Device: mqttdevice.Options{ConnectionString: conn}})
+//	...
+//	defer a.Close()
+//	err = a.Connect(ctx)
+//	...
+//	<-ctx.Done()
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/iotdm/iotdm/mqttdevice"
+)
+
+// Options say which device an agent is and what it does. Only Device is needed.
+type Options struct {
+	// Device says which device this is and how it reaches its hub. Its OnState, if set, hears of each
+	// change of the connection after the agent has.
+	Device mqttdevice.Options
+
+	// RebootDuration is how long a simulated reboot takes; zero is no time at all.
+	RebootDuration time.Duration
+
+	// RebootCommand really reboots the machine; the shell runs it. It needs Folder. Empty means that
+	// reboots are simulated.
+	RebootCommand string
+
+	// Folder is where the agent keeps what has to survive a restart. It belongs to this device alone,
+	// and is made when it is needed. Empty means that nothing is kept.
+	Folder string
+
+	// Say gets what the device has to tell, such as what the tutorial's device prints; Note gets what
+	// an operator may want to know besides. Both are called from several goroutines, with text of one
+	// or more lines that doesn't end with a line break. Nil discards it.
+	Say, Note func(text string)
+}
+
+// An Agent is one device. Its methods may be called from any goroutine.
+//
+// What else it does is added before Connect: handlers of direct methods (handleMethod) and of changes
+// to the desired properties (handleDesired), what is to be done upon each connection, such as to report
+// (onConnected), and what goes on all the time, connected or not (background).
+type Agent struct {
+	opt    Options
+	client *mqttdevice.Client
+
+	running context.Context // ends when Close begins
+	stop    context.CancelFunc
+	wg      sync.WaitGroup // every goroutine of the agent
+	once    sync.Once      // starts them
+
+	simulated *simulatedReboot
+	machine   *machineReboot // nil: reboots are simulated
+
+	connections chan struct{} // of capacity 1: there is a new connection
+	desired     []func(context.Context, mqttdevice.Desired)
+	connected   []func(context.Context) error
+	tasks       []func(context.Context)
+	lost        bool // only for onState
+}
+
+// New returns an agent that is not connected yet. It fails on options that cannot work.
+func New(opt Options) (*Agent, error) {
+	discard := func(string) {}
+	if opt.Say == nil {
+		opt.Say = discard
+	}
+	if opt.Note == nil {
+		opt.Note = discard
+	}
+	a := &Agent{opt: opt, connections: make(chan struct{}, 1)}
+	a.running, a.stop = context.WithCancel(context.Background())
+	device := opt.Device
+	device.OnState = a.onState
+	var err error
+	if a.client, err = mqttdevice.New(device); err != nil {
+		return nil, err
+	}
+	if err := a.handleReboots(); err != nil {
+		return nil, err
+	}
+	a.handleMethod("", a.unknownMethod)
+	return a, nil
+}
+
+// Client is the agent's connection. It is not to be closed.
+func (a *Agent) Client() *mqttdevice.Client { return a.client }
+
+// HandleMessages sets the handler of cloud-to-device messages, as [mqttdevice.Client.HandleMessage]
+// does. It is for before Connect.
+func (a *Agent) HandleMessages(h mqttdevice.MessageHandler) { a.client.HandleMessage(h) }
+
+// Connect connects as [mqttdevice.Client.Connect] does, and fails as that does. From then on the agent
+// works until Close.
+func (a *Agent) Connect(ctx context.Context) error {
+	a.once.Do(func() {
+		if len(a.desired) > 0 {
+			a.client.HandleDesired(a.deliverDesired)
+		}
+		a.wg.Go(a.serveConnections)
+		for _, task := range a.tasks {
+			a.wg.Go(func() { task(a.running) })
+		}
+	})
+	return a.client.Connect(ctx)
+}
+
+// Close ends what the agent does, sends the answers of methods that are still running, disconnects,
+// and returns when every goroutine of the agent has ended. It may be called more than once, and never
+// fails.
+func (a *Agent) Close() error {
+	a.stop()
+	a.client.Close()
+	a.wg.Wait()
+	return nil
+}
+
+// handleMethod sets the handler of a direct method; an empty name is for all that have none.
+func (a *Agent) handleMethod(name string, h mqttdevice.MethodHandler) { a.client.HandleMethod(name, h) }
+
+// handleDesired adds fn to what is called for each change of the desired properties, one after the
+// other; see [mqttdevice.Client.HandleDesired].
+func (a *Agent) handleDesired(fn func(context.Context, mqttdevice.Desired)) {
+	a.desired = append(a.desired, fn)
+}
+
+// onConnected adds fn to what is done upon each connection, one after the other on one goroutine. If it
+// fails because the connection broke, it is called again upon the next; any other error is noted.
+func (a *Agent) onConnected(fn func(context.Context) error) { a.connected = append(a.connected, fn) }
+
+// background adds a task that runs from Connect on, connected or not, until its context ends.
+func (a *Agent) background(task func(context.Context)) { a.tasks = append(a.tasks, task) }
+
+func (a *Agent) deliverDesired(ctx context.Context, d mqttdevice.Desired) {
+	for _, fn := range a.desired {
+		fn(ctx, d)
+	}
+}
+
+// serveConnections does what is to be done upon each connection.
+func (a *Agent) serveConnections() {
+	for {
+		select {
+		case <-a.running.Done():
+			return
+		case <-a.connections:
+		}
+		for _, fn := range a.connected {
+			err := fn(a.running)
+			if err != nil && a.running.Err() == nil && !errors.Is(err, mqttdevice.ErrConnectionLost) {
+				a.note("iotdm: %v", err)
+			}
+		}
+	}
+}
+
+// onState tells of a lost connection, and that it is back.
+func (a *Agent) onState(state mqttdevice.State) {
+	switch {
+	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
+		a.lost = true
+		a.note("Not connected: %v; trying again in %v", state.Reason, state.Retry.Round(100*time.Millisecond))
+	case state.Status == mqttdevice.Connected:
+		if a.lost {
+			a.lost = false
+			a.note("Connected again")
+		}
+		select {
+		case a.connections <- struct{}{}:
+		default: // the last one isn't even begun
+		}
+	}
+	if a.opt.Device.OnState != nil {
+		a.opt.Device.OnState(state)
+	}
+}
+
+func (a *Agent) unknownMethod(_ context.Context, m mqttdevice.Method) mqttdevice.Response {
+	a.note("Unknown method %q", m.Name)
+	return response(404, "Unknown method")
+}
+
+func (a *Agent) note(format string, args ...any) { a.opt.Note(fmt.Sprintf(format, args...)) }
+
+// response is an answer in the form of the tutorial's.
+func response(status int, text string) mqttdevice.Response {
+	return mqttdevice.Response{Status: status, Payload: map[string]string{"Response": text}}
+}
