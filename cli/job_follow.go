@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/iotdm/iotdm/hubrest"
@@ -107,42 +105,4 @@ func (f *follower) failures(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// A progressBar shows the counts of a job: in one line that changes on a
-// terminal, in a line for each change elsewhere.
-type progressBar struct {
-	streams
-	terminal bool
-	shown    string // the last line
-}
-
-func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
-	done := n.Succeeded + n.Failed
-	text := fmt.Sprintf("%d of %d devices", done, n.Devices)
-	if n.Failed > 0 {
-		text += fmt.Sprintf(", %d failed", n.Failed)
-	}
-	if !b.terminal {
-		if text != b.shown {
-			b.note("%s", text)
-		}
-		b.shown = text
-		return
-	}
-	if took >= time.Second {
-		text += fmt.Sprintf(", %.0f/s", float64(done)/took.Seconds())
-	}
-	const width = 30
-	full := width * done / n.Devices
-	b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + text
-	fmt.Fprintf(b.errOut, "\r\x1b[K%s", b.shown)
-}
-
-// clear takes the line from a terminal, to make room for another.
-func (b *progressBar) clear() {
-	if b.terminal && b.shown != "" {
-		fmt.Fprint(b.errOut, "\r\x1b[K")
-		b.shown = ""
-	}
 }

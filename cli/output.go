@@ -8,7 +8,6 @@ import (
 	"io"
 	"regexp"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/itchyny/gojq"
 	"github.com/tidwall/gjson"
@@ -204,52 +203,23 @@ var (
 // for each member of an object. As TSV it has no headings and no padding.
 func printTable(w io.Writer, doc []byte, columns []column, tsv bool) error {
 	value := gjson.ParseBytes(doc)
-	var headings []string
-	var rows [][]string
-	switch {
-	case value.IsArray() || columns != nil:
-		if columns == nil {
-			columns = memberColumns(value)
-		}
-		for _, c := range columns {
-			headings = append(headings, c.heading)
-		}
-		for _, element := range elements(value) {
-			var row []string
-			for _, c := range columns {
-				row = append(row, cell(element.Get(c.path)))
-			}
-			rows = append(rows, row)
-		}
-	default:
+	t := table{w: w, tsv: tsv, columns: columns}
+	if !value.IsArray() && columns == nil {
+		var members [][]string
 		value.ForEach(func(name, member gjson.Result) bool {
-			rows = append(rows, []string{name.String(), cell(member)})
+			members = append(members, []string{name.String(), cell(member)})
 			return true
 		})
+		return t.printAligned(members)
 	}
-	if tsv {
-		for _, row := range rows {
-			if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
-				return err
-			}
-		}
-		return nil
+	if columns == nil {
+		t.columns = memberColumns(value)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	if headings != nil {
-		fmt.Fprintln(t, strings.Join(headings, "\t"))
+	var rows []json.RawMessage
+	for _, element := range value.Array() { // a value that is no array is the only element
+		rows = append(rows, json.RawMessage(element.Raw))
 	}
-	for _, row := range rows {
-		fmt.Fprintln(t, strings.Join(row, "\t"))
-	}
-	return t.Flush()
-}
-
-func elements(value gjson.Result) []gjson.Result {
-	if value.IsArray() {
-		return value.Array()
-	}
-	return []gjson.Result{value}
+	return t.begin(rows)
 }
 
 // memberColumns are the member names of all elements, in the order in which

@@ -3,9 +3,16 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
 
 	"github.com/tidwall/gjson"
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hub/query"
+	"github.com/iotdm/iotdm/hubrest"
 )
 
 // twinColumns are what the table of whole twins shows.
@@ -18,10 +25,23 @@ var twinColumns = []column{
 	{"LAST ACTIVITY", "lastActivityTime"},
 }
 
+// jobRowColumns are what the table of the rows of devices.jobs shows.
+var jobRowColumns = []column{
+	{"JOB", "jobId"},
+	{"DEVICE", "deviceId"},
+	{"TYPE", "jobType"},
+	{"STATUS", "status"},
+	{"ANSWER", "outcome.deviceMethodResponse.status"},
+	{"ERROR", "error.code"},
+	{"ENDED", "endTimeUtc"},
+}
+
 type queryOptions struct {
 	serviceOptions
 	query    string // the argument, or the flag
 	pageSize int
+	from     string
+	explain  bool
 }
 
 func queryCommand(s streams) *urfave.Command {
@@ -32,10 +52,14 @@ func queryCommand(s streams) *urfave.Command {
 		ArgsUsage: "[QUERY]",
 		Description: "QUERY is in the IoT Hub query language, or @FILE, or -. For example:\n" +
 			"   iotdm service query \"SELECT deviceId, properties.reported.rebootTime FROM devices\"\n" +
-			"   iotdm service query \"SELECT * FROM devices WHERE tags.site = 'north'\" --jq '.[].deviceId'",
+			"   iotdm service query \"SELECT * FROM devices WHERE tags.site = 'north'\" --jq '.[].deviceId'\n" +
+			"   iotdm service query \"SELECT * FROM devices\" -o json > twins.json\n" +
+			"   iotdm service query \"SELECT COUNT() AS n FROM devices\" --from twins.json",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "query", Aliases: []string{"q"}, Destination: &o.query, Usage: "the `QUERY`, instead of the argument"},
 			&urfave.IntFlag{Name: "page-size", Destination: &o.pageSize, Usage: "fetch `N` rows at a time (default: the hub's choice)", DefaultText: "0"},
+			&urfave.StringFlag{Name: "from", Destination: &o.from, Usage: "query the twins in `FILE`, or - for standard input, instead of a hub: JSON, in an array or one after another"},
+			&urfave.BoolFlag{Name: "explain", Destination: &o.explain, DisableDefaultText: true, Usage: "run the query, and print how its rows were found instead of the rows"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if arg := ctx.Args().First(); arg != "" {
@@ -44,13 +68,7 @@ func queryCommand(s streams) *urfave.Command {
 				}
 				o.query = arg
 			}
-			if o.query == "" {
-				return usagef("QUERY is missing, for example \"SELECT * FROM devices\"")
-			}
-			if o.pageSize < 0 {
-				return usagef("--page-size %d is negative", o.pageSize)
-			}
-			if err := o.output.check(); err != nil {
+			if err := o.check(); err != nil {
 				return err
 			}
 			return runQuery(ctx.Context, s, o)
@@ -58,35 +76,107 @@ func queryCommand(s streams) *urfave.Command {
 	})
 }
 
+func (o *queryOptions) check() error {
+	switch {
+	case o.query == "":
+		return usagef("QUERY is missing, for example \"SELECT * FROM devices\"")
+	case o.pageSize < 0:
+		return usagef("--page-size %d is negative", o.pageSize)
+	case o.from != "" && o.pageSize > 0:
+		return usagef("--page-size is for a hub; leave it out with --from")
+	case o.from == "-" && o.query == "-":
+		return usagef("standard input is either the query or the twins; give one of them otherwise")
+	}
+	return o.output.check()
+}
+
 func runQuery(ctx context.Context, s streams, o queryOptions) error {
-	query, err := readValue(s, "QUERY", o.query)
+	text, err := readValue(s, "QUERY", o.query)
 	if err != nil {
 		return err
+	}
+	if o.from != "" {
+		return runFileQuery(ctx, s, o, text)
 	}
 	t, client, err := o.open(s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	rows := []json.RawMessage{}
-	for row, err := range client.Query(ctx, query, o.pageSize) {
+	if o.explain {
+		began := time.Now()
+		plan, err := client.ExplainQuery(ctx, text, o.pageSize)
 		if err != nil {
 			return t.explain(ctx, err, noIdentity)
 		}
-		rows = append(rows, row)
+		if plan.Plan == "" {
+			s.note("%s does not tell how it finds rows", t.host())
+		}
+		return printPlan(s, o.output, plan, time.Since(began))
 	}
-	return o.output.print(s, result{value: rows, columns: rowColumns(rows)})
+	rows := func(yield func(json.RawMessage, error) bool) {
+		c := newCounter(s, "rows")
+		defer c.clear()
+		for row, err := range client.Query(ctx, text, o.pageSize) {
+			if err != nil {
+				err = t.explain(ctx, err, noIdentity)
+			}
+			if !yield(row, err) {
+				return
+			}
+			c.add()
+		}
+	}
+	return o.output.printRows(s, rows, tableOf(text))
 }
 
-// rowColumns are the columns of what a query found: a choice for whole twins,
-// else all that any row has.
-func rowColumns(rows []json.RawMessage) []column {
-	if len(rows) > 0 && gjson.GetBytes(rows[0], "properties").Exists() && gjson.GetBytes(rows[0], "etag").Exists() {
-		return twinColumns
+// tableOf returns what chooses the columns of a query's result: those that it
+// selects; a choice for whole twins and jobs; else all that the first rows have.
+func tableOf(text string) func([]json.RawMessage) []column {
+	q, err := query.Parse(text)
+	if err != nil { // the hub knows better
+		return rowColumns
 	}
+	var columns []column
+	switch {
+	case q.ItemType() == "DeviceJob":
+		columns = jobRowColumns
+	case q.ItemType() == "Twin" && q.From() == query.Devices:
+		columns = slices.DeleteFunc(slices.Clone(twinColumns), func(c column) bool { return c.path == "moduleId" })
+	case q.ItemType() == "Twin":
+		columns = twinColumns
+	}
+	for _, name := range q.Columns() {
+		columns = append(columns, column{name, gjson.Escape(name)})
+	}
+	return func([]json.RawMessage) []column { return columns }
+}
+
+func rowColumns(rows []json.RawMessage) []column {
 	doc, err := json.Marshal(rows)
 	if err != nil {
 		return nil
 	}
 	return memberColumns(gjson.ParseBytes(doc))
+}
+
+func printPlan(s streams, output outputOptions, plan hubrest.QueryPlan, took time.Duration) error {
+	value := struct {
+		hubrest.QueryPlan
+		Milliseconds float64 `json:"milliseconds"`
+	}{plan, float64(took.Microseconds()) / 1000}
+	return output.print(s, result{value: value, text: func(w io.Writer) error {
+		if plan.Plan != "" {
+			fmt.Fprintf(w, "read     %s\nscanned  %s\n", plan.Plan, counted(plan.Scanned, "row"))
+		}
+		_, err := fmt.Fprintf(w, "found    %s in %s, %.1f ms\n", counted(plan.Rows, "row"), counted(plan.Pages, "page"), value.Milliseconds)
+		return err
+	}})
+}
+
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

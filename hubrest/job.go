@@ -167,7 +167,7 @@ func (c *Client) Jobs(ctx context.Context, t JobType, s JobStatus) iter.Seq2[Job
 		query.Set("jobStatus", string(s))
 	}
 	r := request{what: "list jobs", method: http.MethodGet, path: jobPath("query"), query: query, repeat: repeatAlways}
-	return decoded[Job](c.pages(ctx, r, 0), r.what)
+	return decoded[Job](c.rows(ctx, r, 0), r.what)
 }
 
 // CancelJob ends a job that has not ended: it reaches no more devices. Calls that are on their way may still be

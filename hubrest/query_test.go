@@ -113,3 +113,36 @@ func TestRowsCanBeTwins(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainQueryAddsUpThePages(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		explains bool
+		want     hubrest.QueryPlan
+	}{
+		{"a hub that explains", true, hubrest.QueryPlan{Plan: "twins, all", Scanned: 70, Rows: 3, Pages: 2}},
+		{"a hub that doesn't", false, hubrest.QueryPlan{Rows: 3, Pages: 2}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newClient(t, func(w http.ResponseWriter, req *http.Request) {
+				if tt.explains && req.Header.Get("iotdm-explain") != "" {
+					w.Header().Set("iotdm-plan", "twins, all")
+					w.Header().Set("iotdm-scanned", "35")
+				}
+				if req.Header.Get("x-ms-continuation") == "" {
+					w.Header().Set("x-ms-continuation", "two")
+					io.WriteString(w, `[1,2]`)
+					return
+				}
+				io.WriteString(w, `[3]`)
+			})
+			plan, err := c.ExplainQuery(t.Context(), "SELECT * FROM devices", 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, plan); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
