@@ -14,6 +14,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/twin"
 )
 
 // A ConfigurationSpec is what a caller says of an automatic configuration; see
@@ -51,7 +52,7 @@ func (c Configuration) ETag() string {
 
 // Limits of configurations, from "IoT Hub quotas and throttling".
 const (
-	maxConfigurations       = 100
+	maxConfigurations       = 100 // and as many IoT Edge deployments
 	maxConfigurationMetrics = 5
 )
 
@@ -84,8 +85,8 @@ func (c *ConfigurationContent) validate() error {
 	if parts != 1 {
 		return ErrConfigurationContent.with("content needs exactly one of deviceContent, moduleContent and modulesContent")
 	}
-	if len(c.Modules) > 0 {
-		return ErrNotAvailable.with("configurations of IoT Edge modules are not available on this hub. modulesContent cannot be used")
+	if c.edge() {
+		return c.validateModules()
 	}
 	for path := range c.paths() {
 		rest, ok := strings.CutPrefix(path, desiredPath+".")
@@ -93,7 +94,28 @@ func (c *ConfigurationContent) validate() error {
 			return ErrConfigurationContent.with("path '%s' must be %s. and the names of properties", clip(path), desiredPath)
 		}
 	}
-	return nil
+	return c.fit("", c.paths())
+}
+
+// fit refuses what no twin can take. It is that of a module of an IoT Edge
+// device unless module is empty.
+func (c *ConfigurationContent) fit(module string, paths map[string]json.RawMessage) error {
+	from := &activeConfiguration{Configuration: Configuration{ConfigurationSpec: ConfigurationSpec{Content: *c}}}
+	layers := make([]layer, 0, len(paths))
+	for path, value := range paths {
+		layers = append(layers, layer{from: from, path: path, value: value})
+	}
+	patch, err := configuredPatch([]byte("{}"), nil, winningLayers(layers))
+	if err == nil {
+		_, err = twin.New(twin.Desired, time.Time{}).Patch(twin.Desired, patch, time.Time{})
+	}
+	switch {
+	case err == nil:
+		return nil
+	case module != "":
+		return ErrConfigurationContent.with("module '%s': %v", clip(module), err)
+	}
+	return ErrConfigurationContent.with("%v", err)
 }
 
 // paths are the content for the one kind of twin it is for.
@@ -105,6 +127,9 @@ func (c *ConfigurationContent) paths() map[string]json.RawMessage {
 }
 
 func (c *ConfigurationContent) modules() bool { return len(c.Module) > 0 }
+
+// edge reports whether the content is an IoT Edge deployment.
+func (c *ConfigurationContent) edge() bool { return len(c.Modules) > 0 }
 
 // same reports whether two contents set the same, however they are written.
 func (c *ConfigurationContent) same(other *ConfigurationContent) bool {
@@ -126,11 +151,17 @@ func (spec *ConfigurationSpec) target() (*query.Query, error) {
 	if err != nil {
 		return nil, ErrConfigurationTarget.with("Invalid targetCondition. %v", err)
 	}
-	if q != nil && (q.From() == query.Modules) != spec.Content.modules() {
-		if spec.Content.modules() {
-			return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of moduleContent must begin with '%s'", strings.TrimSpace(moduleTarget))
+	switch {
+	case q == nil:
+		return nil, nil
+	case spec.Content.modules() && q.From() != query.Modules:
+		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of moduleContent must begin with '%s'", strings.TrimSpace(moduleTarget))
+	case !spec.Content.modules() && q.From() == query.Modules:
+		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of deviceContent and modulesContent must not begin with FROM")
+	case spec.Content.edge():
+		if q, err = query.ParseCondition(spec.edgeCondition()); err != nil {
+			return nil, ErrConfigurationTarget.with("Invalid targetCondition. %v", err)
 		}
-		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of deviceContent must not begin with FROM")
 	}
 	return q, nil
 }
@@ -175,8 +206,7 @@ func (s *Server) TestConfigurationQueries(condition string, metrics map[string]s
 //
 // Errors: ErrArgumentInvalid, ErrConfigurationTarget, ErrConfigurationContent,
 // ErrConfigurationMetrics, ErrConfigurationImmutable, ErrConfigurationAlreadyExists,
-// ErrConfigurationNotFound, ErrPreconditionFailed, ErrTooManyConfigurations,
-// ErrNotAvailable (modulesContent).
+// ErrConfigurationNotFound, ErrPreconditionFailed, ErrTooManyConfigurations.
 func (s *Server) PutConfiguration(spec ConfigurationSpec, m Match) (Configuration, error) {
 	if err := spec.validate(); err != nil {
 		return Configuration{}, err
@@ -192,7 +222,7 @@ func (s *Server) PutConfiguration(spec ConfigurationSpec, m Match) (Configuratio
 		case m.none() && found:
 			return ErrConfigurationAlreadyExists.with("A configuration with ID '%s' already exists.", spec.ID)
 		case m.none():
-			if len(s.configurations.list()) >= maxConfigurations {
+			if s.configurations.count(spec.Content.edge()) >= maxConfigurations {
 				return ErrTooManyConfigurations
 			}
 			before = Configuration{Created: now}
@@ -298,6 +328,9 @@ func (s *Server) configurationMetric(ctx context.Context, text string) (Configur
 
 // systemQueries are the texts that clients run again by themselves.
 func (c Configuration) systemQueries() map[string]string {
+	if c.Content.edge() {
+		return c.deploymentQueries()
+	}
 	selection, targeted := "select deviceId from devices", ""
 	condition := strings.TrimSpace(c.TargetCondition)
 	if c.Content.modules() {
@@ -340,7 +373,7 @@ func txConfiguration(tx *store.Tx, id string) (c Configuration, err error) {
 }
 
 func (s *Server) writeConfiguration(tx *store.Tx, c Configuration) error {
-	data, err := json.Marshal(c)
+	data, err := marshal(c)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,16 @@ func (c *configurations) list() []*activeConfiguration {
 	return c.all // it is replaced, never changed
 }
 
+// count returns how many IoT Edge deployments, or other configurations, there are.
+func (c *configurations) count(edge bool) (n int) {
+	for _, a := range c.list() {
+		if a.Content.edge() == edge {
+			n++
+		}
+	}
+	return n
+}
+
 func (c *configurations) put(a *activeConfiguration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -216,7 +226,10 @@ func (s *Server) configureFound(text string) error {
 func (s *Server) configureMatching(q *query.Query) error {
 	batch := make([]ID, 0, configureBatch)
 	err := s.matching(s.ctx, q, func(id ID) error {
-		if batch = append(batch, id); len(batch) == configureBatch {
+		if batch = append(batch, id); id.Module == edgeAgent {
+			batch = append(batch, ID{Device: id.Device}) // for the other modules
+		}
+		if len(batch) >= configureBatch {
 			s.configureTwins(batch)
 			batch = batch[:0]
 		}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
@@ -19,83 +20,157 @@ const (
 	configurationApplied  = "Applied"  // at least a part of it is set
 )
 
-// configureTwin makes a twin what the configurations want it to be, and writes
-// it only if that changes something.
+// configureTwin makes a twin what the configurations want it to be, and the
+// modules of an IoT Edge device with it. It writes only what that changes.
 func (s *Server) configureTwin(id ID) error {
 	all := s.configurations.list()
 	return s.store.Update(id.Device, func(tx *store.Tx) error {
-		i, err := txIdentity(tx, id)
+		i, t, err := txTwin(tx, id)
 		if errors.Is(err, id.notFound()) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		data, err := tx.Get(id.twinKey())
-		t, err := twinOf(id, data, err)
+		s.metrics.twinConfigured()
+		if id.Module == "" {
+			if err := s.configureIn(tx, i, t, all, deployment{}); err != nil {
+				return err
+			}
+			return s.deploy(tx, i, t, all)
+		}
+		device, deviceTwin, err := txTwin(tx, ID{Device: id.Device})
 		if err != nil {
 			return err
 		}
-		targeting, err := s.targeting(all, i, t)
+		d, err := s.deploymentOf(all, device, deviceTwin)
 		if err != nil {
 			return err
 		}
-		managed, err := managedPaths(tx, id)
-		if err != nil || len(targeting) == 0 && len(managed) == 0 && len(t.Configurations) == 0 {
-			return err
-		}
-		winners := winningPaths(targeting)
-		paths := slices.Sorted(maps.Keys(winners))
-		patch, err := configuredPatch(t.Desired.Properties, managed, winners)
-		if err != nil {
-			return err
-		}
-		now := s.now()
-		if patch != nil {
-			desired, err := t.Desired.Patch(twin.Desired, patch, now)
-			if err != nil {
-				// A value no twin can take: what was there stays.
-				s.log.Warn("a configuration does not fit into a twin", logID, id.String(), logReason, twinError(err))
-				winners, paths, patch = nil, managed, nil
-			} else {
-				t.Desired = desired
+		return s.configureIn(tx, i, t, all, d)
+	})
+}
+
+// txTwin returns an identity and its twin.
+func txTwin(tx *store.Tx, id ID) (Identity, twinRecord, error) {
+	i, err := txIdentity(tx, id)
+	if err != nil {
+		return i, twinRecord{}, err
+	}
+	data, err := tx.Get(id.twinKey())
+	t, err := twinOf(id, data, err)
+	return i, t, err
+}
+
+// configureIn applies to a twin the configurations that target it and, to that
+// of a module, what a deployment has for it.
+func (s *Server) configureIn(tx *store.Tx, i Identity, t twinRecord, all []*activeConfiguration, d deployment) error {
+	targeting, err := s.targeting(all, i, t)
+	if err != nil {
+		return err
+	}
+	managed, err := managedPaths(tx, i.ID)
+	if err != nil {
+		return err
+	}
+	layers := d.layers(i.Module)
+	for rank, c := range all {
+		if slices.Contains(targeting, c) {
+			for path, value := range c.Content.paths() {
+				layers = append(layers, layer{c, rank, path, value})
 			}
 		}
-		statuses := configurationStatuses(targeting, winners)
-		if patch == nil && bytes.Equal(statuses, t.Configurations) && slices.Equal(managed, paths) {
-			return nil
-		}
-		t.Configurations = statuses
-		t.Version++
-		if patch != nil {
-			t.ETag++
-		}
-		t.store(tx, id)
-		if len(paths) > 0 {
-			tx.Set(id.configuredKey(), mustMarshal(paths))
-		} else {
-			tx.Delete(id.configuredKey())
-		}
-		if patch != nil {
-			notice := twinNotice{desired: patch, device: twin.WithVersion(patch, t.Desired.Version)}
-			tx.OnCommit(func() {
-				s.metrics.twinWrite("configuration")
-				s.twinWritten(id, t, notice, now)
-				if c := s.connection(id); c != nil {
-					c.sendDesired(t.Desired.Version, notice.device)
-				}
-			})
-		}
+	}
+	var statuses map[string]configurationStatus
+	if i.Module == edgeAgent {
+		statuses = d.statuses()
+	}
+	if len(targeting)+len(layers)+len(managed)+len(statuses)+len(t.Configurations) == 0 {
 		return nil
+	}
+	winners := winningLayers(layers)
+	paths := make(map[string]bool, len(winners))
+	for _, l := range winners {
+		paths[l.path] = l.from.Content.edge()
+	}
+	var stale []string
+	for path, deployed := range managed {
+		if _, ok := paths[path]; ok {
+			continue
+		}
+		if deployed && len(d.applied) == 0 {
+			paths[path] = true // it stays until another deployment takes its place
+			continue
+		}
+		stale = append(stale, path)
+	}
+	patch, err := configuredPatch(t.Desired.Properties, stale, winners)
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	desired, refused := t.Desired.Patch(twin.Desired, patch, now)
+	if refused != nil {
+		// A value no twin can take: what was there stays.
+		s.log.Warn("a configuration does not fit into a twin", logID, i.ID.String(), logReason, twinError(refused))
+		desired, patch, winners, paths = t.Desired, json.RawMessage(emptyPatch), nil, managed
+	}
+	t.Desired = desired.WrittenBy(patch, func(property []string) (writer, digest string) {
+		if l := setterOf(winners, property); l != nil {
+			return l.from.ID, ticks(l.from.Created)
+		}
+		return "", ""
+	})
+	after := configurationStatuses(statuses, targeting, winners)
+	if string(patch) == emptyPatch && bytes.Equal(after, t.Configurations) && maps.Equal(managed, paths) {
+		return nil
+	}
+	t.Configurations = after
+	if len(paths) > 0 {
+		tx.Set(i.configuredKey(), mustMarshal(markedPaths(paths)))
+	} else {
+		tx.Delete(i.configuredKey())
+	}
+	s.writeConfigured(tx, i.ID, t, patch, now)
+	return nil
+}
+
+// emptyPatch changes nothing.
+const emptyPatch = "{}"
+
+// writeConfigured stores a twin whose desired properties patch has changed, and
+// tells its device of it.
+func (s *Server) writeConfigured(tx *store.Tx, id ID, t twinRecord, patch json.RawMessage, now time.Time) {
+	t.Version++
+	if string(patch) == emptyPatch {
+		t.store(tx, id)
+		return
+	}
+	t.ETag++
+	t.store(tx, id)
+	notice := twinNotice{desired: patch, device: twin.WithVersion(patch, t.Desired.Version)}
+	tx.OnCommit(func() {
+		s.metrics.twinWrite("configuration")
+		s.twinWritten(id, t, notice, now)
+		if c := s.connection(id); c != nil {
+			c.sendDesired(t.Desired.Version, notice.device)
+		}
 	})
 }
 
 // targeting returns the configurations whose condition holds for a twin, from
 // the one that counts least.
 func (s *Server) targeting(all []*activeConfiguration, i Identity, t twinRecord) (list []*activeConfiguration, err error) {
+	return s.targetingIf(all, i, t, func(c *activeConfiguration) bool {
+		return !c.Content.edge() && c.Content.modules() == (i.Module != "")
+	})
+}
+
+// targetingIf is targeting among the configurations for which among holds.
+func (s *Server) targetingIf(all []*activeConfiguration, i Identity, t twinRecord, among func(*activeConfiguration) bool) (list []*activeConfiguration, err error) {
 	var doc query.Text
 	for _, c := range all {
-		if c.target == nil || (c.target.From() == query.Modules) != (i.Module != "") {
+		if c.target == nil || !among(c) {
 			continue
 		}
 		if doc == nil {
@@ -110,8 +185,12 @@ func (s *Server) targeting(all []*activeConfiguration, i Identity, t twinRecord)
 	return list, nil
 }
 
-// managedPaths returns the paths that configurations have set in a twin.
-func managedPaths(tx *store.Tx, id ID) (paths []string, err error) {
+// deployedMark stands before the paths that IoT Edge deployments have set.
+const deployedMark = "edge/"
+
+// managedPaths returns the paths that configurations have set in a twin, and
+// whether it was an IoT Edge deployment.
+func managedPaths(tx *store.Tx, id ID) (map[string]bool, error) {
 	data, err := tx.Get(id.configuredKey())
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -119,165 +198,51 @@ func managedPaths(tx *store.Tx, id ID) (paths []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return paths, json.Unmarshal(data, &paths)
-}
-
-// A winner is the configuration that sets a path, and what it sets.
-type winner struct {
-	from  *activeConfiguration
-	rank  int // of the configuration
-	value json.RawMessage
-}
-
-// winningPaths settles who sets each path: of several configurations the one
-// of the highest priority, and of these the newest.
-func winningPaths(targeting []*activeConfiguration) map[string]winner {
-	winners := make(map[string]winner)
-	for rank, c := range targeting {
-		for path, value := range c.Content.paths() {
-			winners[path] = winner{c, rank, value}
-		}
+	var marked []string
+	if err := json.Unmarshal(data, &marked); err != nil {
+		return nil, err
 	}
-	return winners
+	paths := make(map[string]bool, len(marked))
+	for _, path := range marked {
+		path, deployed := strings.CutPrefix(path, deployedMark)
+		paths[path] = deployed
+	}
+	return paths, nil
+}
+
+// markedPaths returns what managedPaths reads.
+func markedPaths(paths map[string]bool) []string {
+	marked := make([]string, 0, len(paths))
+	for path, deployed := range paths {
+		if deployed {
+			path = deployedMark + path
+		}
+		marked = append(marked, path)
+	}
+	slices.Sort(marked)
+	return marked
+}
+
+// A configurationStatus is what a twin says of a configuration.
+type configurationStatus struct {
+	Status string `json:"status"`
 }
 
 // configurationStatuses returns the member "configurations" of a twin, or nil
-// if there are none.
-func configurationStatuses(targeting []*activeConfiguration, winners map[string]winner) json.RawMessage {
-	if len(targeting) == 0 {
+// if there are none. The statuses of deployments are known already.
+func configurationStatuses(deployed map[string]configurationStatus, targeting []*activeConfiguration, winners []layer) json.RawMessage {
+	if len(targeting)+len(deployed) == 0 {
 		return nil
 	}
-	type status struct {
-		Status string `json:"status"`
-	}
-	statuses := make(map[string]status, len(targeting))
+	statuses := make(map[string]configurationStatus, len(targeting)+len(deployed))
+	maps.Copy(statuses, deployed)
 	for _, c := range targeting {
-		statuses[c.ID] = status{configurationTargeted}
+		statuses[c.ID] = configurationStatus{configurationTargeted}
 	}
-	for _, w := range winners {
-		statuses[w.from.ID] = status{configurationApplied}
+	for _, l := range winners {
+		if !l.from.Content.edge() {
+			statuses[l.from.ID] = configurationStatus{configurationApplied}
+		}
 	}
 	return mustMarshal(statuses)
-}
-
-// configuredPatch returns the patch that takes the managed paths that nobody
-// sets any more from the properties, and sets those of the winners. It is nil
-// if there is nothing to change.
-func configuredPatch(properties []byte, managed []string, winners map[string]winner) (json.RawMessage, error) {
-	before, err := decodeTree(properties)
-	if err != nil {
-		return nil, err
-	}
-	after, err := decodeTree(properties)
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range managed {
-		if _, ok := winners[path]; !ok {
-			removePath(after, keysOf(path))
-		}
-	}
-	// Paths that overlap without being equal: the configuration that counts
-	// more is merged last.
-	order := slices.SortedFunc(maps.Keys(winners), func(a, b string) int {
-		if d := winners[a].rank - winners[b].rank; d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
-	})
-	for _, path := range order {
-		var value any
-		if err := decodeNumbers(winners[path].value, &value); err != nil {
-			return nil, err
-		}
-		setPath(after, keysOf(path), value)
-	}
-	patch := diffTree(before, after)
-	if len(patch) == 0 {
-		return nil, nil
-	}
-	return mustMarshal(patch), nil
-}
-
-func keysOf(path string) []string {
-	return strings.Split(strings.TrimPrefix(path, desiredPath+"."), ".")
-}
-
-// decodeNumbers is json.Unmarshal that keeps numbers as they are written.
-func decodeNumbers(data []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	return d.Decode(v)
-}
-
-func decodeTree(data []byte) (tree map[string]any, err error) {
-	return tree, decodeNumbers(data, &tree)
-}
-
-// removePath removes what is at the path, and the objects that it leaves empty.
-func removePath(tree map[string]any, keys []string) {
-	if len(keys) > 1 {
-		below, ok := tree[keys[0]].(map[string]any)
-		if !ok {
-			return
-		}
-		if removePath(below, keys[1:]); len(below) > 0 {
-			return
-		}
-	}
-	delete(tree, keys[0])
-}
-
-// setPath merges a value into what is at the path, as a patch does.
-func setPath(tree map[string]any, keys []string, value any) {
-	key := keys[0]
-	if len(keys) > 1 {
-		below, ok := tree[key].(map[string]any)
-		if !ok {
-			below = make(map[string]any)
-			tree[key] = below
-		}
-		setPath(below, keys[1:], value)
-		return
-	}
-	object, isObject := value.(map[string]any)
-	switch {
-	case value == nil:
-		delete(tree, key)
-	case isObject:
-		below, ok := tree[key].(map[string]any)
-		if !ok {
-			below = make(map[string]any)
-			tree[key] = below
-		}
-		for name, member := range object {
-			setPath(below, []string{name}, member)
-		}
-	default:
-		tree[key] = value
-	}
-}
-
-// diffTree returns the patch that makes one object of another.
-func diffTree(before, after map[string]any) map[string]any {
-	patch := make(map[string]any)
-	for key := range before {
-		if _, ok := after[key]; !ok {
-			patch[key] = nil
-		}
-	}
-	for key, value := range after {
-		old, had := before[key]
-		a, wasObject := old.(map[string]any)
-		b, isObject := value.(map[string]any)
-		switch {
-		case wasObject && isObject:
-			if below := diffTree(a, b); len(below) > 0 {
-				patch[key] = below
-			}
-		case !had || !bytes.Equal(mustMarshal(old), mustMarshal(value)):
-			patch[key] = value
-		}
-	}
-	return patch
 }

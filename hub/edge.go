@@ -13,8 +13,12 @@ import (
 // related: parent and child relationships".
 const edgeScope = "ms-azure-iot-edge://"
 
+// edgeAgent is the system module whose desired properties say which modules an
+// IoT Edge device runs.
+const edgeAgent = "$edgeAgent"
+
 // edgeModules are the system modules that an IoT Edge device is born with.
-var edgeModules = []string{"$edgeAgent", "$edgeHub"}
+var edgeModules = []string{edgeAgent, "$edgeHub"}
 
 // isSystemModule reports whether id is a module that only IoT Edge itself may
 // change.

@@ -15,10 +15,11 @@ import (
 
 // metrics are what an operator watches. Each Server has its own.
 type metrics struct {
-	rest    *prometheus.CounterVec // by HTTP status
-	methods *prometheus.CounterVec // by HTTP status
-	twins   *prometheus.CounterVec // by side: service or device
-	handler http.Handler
+	rest       *prometheus.CounterVec // by HTTP status
+	methods    *prometheus.CounterVec // by HTTP status
+	twins      *prometheus.CounterVec // by side: service or device
+	configured prometheus.Counter
+	handler    http.Handler
 }
 
 func newMetrics(s *Server) *metrics {
@@ -30,11 +31,14 @@ func newMetrics(s *Server) *metrics {
 		methods: counter("method_calls_total", "Direct method calls ended, by the HTTP status of the service's API.", "status"),
 		twins:   counter("twin_writes_total", "Twin changes stored, by the side that made them.", "side"),
 	}
+	m.configured = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "iotdm", Subsystem: "hub", Name: "twins_configured_total", Help: "Twins compared with the automatic configurations.",
+	})
 	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "iotdm", Subsystem: "hub", Name: "connected_devices", Help: "Devices, not modules, that are connected.",
 	}, func() float64 { return float64(s.ConnectedDevices()) })
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.rest, m.methods, m.twins, connected, collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(m.rest, m.methods, m.twins, m.configured, connected, collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return m
 }
@@ -54,6 +58,10 @@ func (m *metrics) methodCall(err error) {
 }
 
 func (m *metrics) twinWrite(side string) { m.twins.WithLabelValues(side).Inc() }
+
+// twinConfigured counts a twin that was compared with the configurations,
+// whether that changed it or not.
+func (m *metrics) twinConfigured() { m.configured.Inc() }
 
 // serveLocal answers GET /health and GET /metrics to programs on the same
 // machine, which need no credential, and reports whether it did. For everyone

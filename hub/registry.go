@@ -212,6 +212,11 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 			return Identity{}, ErrTooManyModules
 		}
 	}
+	return s.addIdentity(tx, id, spec)
+}
+
+// addIdentity is createIdentity without a limit. A module's device must be there.
+func (s *Server) addIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identity, error) {
 	switch _, err := tx.Get(id.identityKey()); {
 	case err == nil && id.Module == "":
 		return Identity{}, ErrDeviceAlreadyExists.with("A device with ID '%s' is already registered.", id.Device)
@@ -223,7 +228,7 @@ func (s *Server) createIdentity(tx *store.Tx, id ID, spec IdentitySpec) (Identit
 	now := s.now().UTC()
 	i := Identity{
 		ID:           id,
-		GenerationID: generationID(now),
+		GenerationID: ticks(now),
 		Version:      firstVersion(),
 	}
 	i.apply(spec)
@@ -424,6 +429,9 @@ func (s *Server) deleteIdentity(tx *store.Tx, id ID) {
 		}
 	}
 	tx.OnCommit(func() {
+		if id.Module != "" {
+			s.configurations.touch(ID{Device: id.Device}) // a deployment may want it back
+		}
 		s.recheckLinks(id)
 		if err == nil {
 			s.identityChanged(id, "deleteDeviceIdentity", t)
@@ -494,10 +502,10 @@ func prefixEnd(prefix []byte) []byte {
 	return end
 }
 
-// generationID is the creation time in .NET ticks: 100 ns since the year 1.
-func generationID(now time.Time) string {
+// ticks prints a time in .NET ticks: 100 ns since the year 1.
+func ticks(t time.Time) string {
 	const ticksToUnix = 621_355_968_000_000_000
-	return strconv.FormatInt(ticksToUnix+now.UnixNano()/100, 10)
+	return strconv.FormatInt(ticksToUnix+t.UnixNano()/100, 10)
 }
 
 // newTwin is the twin an identity is born with. A module's has no time in its

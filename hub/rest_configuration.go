@@ -121,6 +121,14 @@ func (s *Server) restDeleteConfiguration(r *restRequest) (reply, error) {
 	return reply{status: http.StatusNoContent}, s.DeleteConfiguration(r.name, r.configurationMatch())
 }
 
+func (s *Server) restApplyContent(r *restRequest) (reply, error) {
+	var content ConfigurationContent
+	if err := r.decode(&content); err != nil {
+		return reply{}, err
+	}
+	return reply{status: http.StatusNoContent}, s.ApplyConfigurationContent(r.id.Device, content)
+}
+
 func (s *Server) restTestConfiguration(r *restRequest) (reply, error) {
 	var in struct {
 		Target  string            `json:"targetCondition"`

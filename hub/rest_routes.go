@@ -49,7 +49,7 @@ var routes = []route{
 	{"GET", "devices/{device}", mayRead, "devices/read", (*Server).restGetDevice, 0},
 	{"PUT", "devices/{device}", mayWrite, "devices/write", (*Server).restPutDevice, 0},
 	{"DELETE", "devices/{device}", mayWrite, "devices/delete", (*Server).restDeleteIdentity, 0},
-	{"POST", "devices/{device}/applyConfigurationContent", mayWriteOrServe, "configurations/applyToEdgeDevice/action", restUnavailable("configurations are"), 0},
+	{"POST", "devices/{device}/applyConfigurationContent", mayWriteOrServe, "configurations/applyToEdgeDevice/action", (*Server).restApplyContent, 0},
 
 	{"GET", "devices/{device}/modules", mayRead, "devices/read", (*Server).restListModules, 0},
 	{"GET", "devices/{device}/modules/{module}", mayRead, "devices/read", (*Server).restGetModule, 0},

@@ -2,6 +2,7 @@
 
 import queue
 import sys
+import time
 
 WAIT = 30  # seconds; nothing here takes one of them on a hub that works
 
@@ -18,6 +19,14 @@ def check_that(what, holds, got=None):
         print(f"FAILED {what}: got {got!r}", flush=True)
         sys.exit(1)
     print(f"ok {what}", flush=True)
+
+
+def eventually(what, call, want):
+    """Checks that call soon returns what is wanted."""
+    deadline = time.monotonic() + WAIT
+    while (got := call()) != want and time.monotonic() < deadline:
+        time.sleep(0.05)
+    check(what, got, want)
 
 
 def raises(what, kind, call, *args, **kwargs):

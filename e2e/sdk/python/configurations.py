@@ -11,7 +11,7 @@ from azure.iot.hub import IoTHubConfigurationManager, IoTHubRegistryManager
 from azure.iot.hub.models import Configuration, ConfigurationContent, ConfigurationMetrics, ConfigurationQueriesTestInput, Twin
 from msrest.exceptions import HttpOperationError
 
-from checks import Inbox, check, check_that, raises
+from checks import Inbox, check, check_that, eventually, raises
 
 connection_string = os.environ["IOTHUB_CONNECTION_STRING"]
 service = IoTHubRegistryManager(connection_string)
@@ -63,6 +63,37 @@ if __name__ == "__main__":
 
     tested = manager.test_configuration_queries(ConfigurationQueriesTestInput(target_condition="tags.a =", custom_metric_queries={"m": "SELECT deviceId FROM devices"}))
     check_that("tested", "SQL query parse failed" in tested.target_condition_error and tested.custom_metric_query_errors == {}, tested)
+
+    # IoT Edge: a base deployment, a layer above it, and content for one device alone.
+    def agent(run):
+        return {"schemaVersion": "1.1", "modules": {name: {"type": "docker", "settings": {"image": "mcr/" + name}} for name in run}}
+
+    def modules():
+        return [m.module_id for m in service.get_modules("py-edge")]
+
+    service.create_device_with_sas("py-edge", "", "", "enabled", iot_edge=True)
+    base = {"$edgeAgent": {"properties.desired": agent(["filter"])}, "$edgeHub": {"properties.desired": {"routes": {}}}, "filter": {"properties.desired": {"level": 1}}}
+    manager.apply_configuration_on_edge_device("py-edge", ConfigurationContent(modules_content=base))
+    check("content for one edge device", modules(), ["$edgeAgent", "$edgeHub", "filter"])
+    check("  its module twin", service.get_module_twin("py-edge", "filter").properties.desired["level"], 1)
+    check("  who manages it", service.get_module("py-edge", "filter").managed_by, "IotEdge")
+    e = raises("content for a device that is not edge", HttpOperationError, manager.apply_configuration_on_edge_device, "py-live", ConfigurationContent(modules_content=base))
+    check("  answer", status(e), (400, "InvalidConfigurationContent"))
+    base["$edgeAgent"] = {"properties.desired": agent(["camera"])}
+    del base["filter"]
+    deployment = Configuration(id="py-base", priority=5, target_condition="*", content=ConfigurationContent(modules_content=base))
+    created = manager.create_configuration(deployment)
+    check("deployment", created.content.modules_content, base)
+    layer = {"$edgeAgent": {"properties.desired.modules.audio": {"type": "docker"}}, "audio": {"properties.desired.volume": 3}}
+    manager.create_configuration(Configuration(id="py-layer", priority=6, target_condition="deviceId = 'py-edge'", content=ConfigurationContent(modules_content=layer)))
+    eventually("its modules", modules, ["$edgeAgent", "$edgeHub", "audio", "camera"])
+    results = lambda: manager.get_configuration("py-layer").system_metrics.results
+    eventually("its metrics", results, {"targetedCount": 1, "appliedCount": 1, "reportedSuccessfulCount": 0, "reportedFailedCount": 0})
+    twin = service.protocol.modules.get_twin("py-edge", "$edgeAgent", raw=True).response.json()
+    check("its statuses", twin["configurations"], {"py-base": {"status": "Applied"}, "py-layer": {"status": "Applied"}})
+    check("its writer in the metadata", twin["properties"]["desired"]["$metadata"]["modules"]["audio"]["type"]["$lastUpdatedBy"], "py-layer")
+    check("the twin of a layer's module", service.get_module_twin("py-edge", "audio").properties.desired["volume"], 3)
+
     manager.delete_configuration("py-chiller")
     e = raises("deleted", HttpOperationError, manager.get_configuration, "py-chiller")
     check("  answer", status(e), (404, "ConfigurationNotFound"))

@@ -1,0 +1,210 @@
+package hub
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// A layer is a part of what a configuration sets in one twin: the value of a
+// path, which is "properties.desired" itself or leads on from there.
+type layer struct {
+	from  *activeConfiguration
+	rank  int // of the configuration
+	path  string
+	value json.RawMessage
+}
+
+// whole reports whether the layer sets all properties at once.
+func (l layer) whole() bool { return l.path == desiredPath }
+
+// winningLayers settles who sets each path: of several configurations the one
+// of the highest rank, which is the highest priority and of these the newest.
+// They are in the order in which they are to be applied. Paths that overlap
+// without being equal both count, except below all properties.
+func winningLayers(layers []layer) []layer {
+	slices.SortFunc(layers, func(a, b layer) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.path, b.path))
+	})
+	last := make(map[string]int, len(layers))
+	first := 0
+	for n, l := range layers {
+		last[l.path] = n
+		if l.whole() {
+			first = n
+		}
+	}
+	winners := make([]layer, 0, len(last))
+	for n, l := range layers[first:] {
+		if last[l.path] == first+n {
+			winners = append(winners, l)
+		}
+	}
+	return winners
+}
+
+// merged returns the properties with the winning layers applied. The value of
+// a device's or module's configuration is merged into what is there, that of an
+// IoT Edge deployment replaces it.
+func merged(properties map[string]any, winners []layer) (map[string]any, error) {
+	for _, l := range winners {
+		var value any
+		if err := decodeNumbers(l.value, &value); err != nil {
+			return nil, err
+		}
+		keys := keysOf(l.path)
+		if l.from.Content.edge() {
+			if l.whole() {
+				properties = make(map[string]any)
+			} else {
+				removePath(properties, keys)
+			}
+			if value == nil {
+				continue
+			}
+		}
+		setPath(properties, keys, value)
+	}
+	return properties, nil
+}
+
+// configuredPatch returns the patch that takes the stale paths, which nobody
+// sets any more, from the properties, and sets those of the winners.
+func configuredPatch(properties []byte, stale []string, winners []layer) (json.RawMessage, error) {
+	before, err := decodeTree(properties)
+	if err != nil {
+		return nil, err
+	}
+	after, err := decodeTree(properties)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range stale {
+		if keys := keysOf(path); len(keys) > 0 {
+			removePath(after, keys)
+		}
+	}
+	if after, err = merged(after, winners); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"$metadata", "$version"} { // a manifest may be a twin that was read
+		delete(after, name)
+	}
+	return mustMarshal(diffTree(before, after)), nil
+}
+
+// setterOf returns the winner that a property has its value from, or nil.
+func setterOf(winners []layer, property []string) *layer {
+	for _, l := range slices.Backward(winners) {
+		keys := keysOf(l.path)
+		if len(keys) > len(property) || !slices.Equal(keys, property[:len(keys)]) {
+			continue
+		}
+		var value any
+		if decodeNumbers(l.value, &value) != nil {
+			continue
+		}
+		for _, key := range property[len(keys):] {
+			object, _ := value.(map[string]any)
+			value = object[key]
+		}
+		if value != nil {
+			return &l
+		}
+	}
+	return nil
+}
+
+// keysOf returns the names that a path of a configuration leads through.
+func keysOf(path string) []string {
+	if path == desiredPath {
+		return nil
+	}
+	return strings.Split(strings.TrimPrefix(path, desiredPath+"."), ".")
+}
+
+// decodeNumbers is json.Unmarshal that keeps numbers as they are written.
+func decodeNumbers(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return d.Decode(v)
+}
+
+func decodeTree(data []byte) (tree map[string]any, err error) {
+	return tree, decodeNumbers(data, &tree)
+}
+
+// removePath removes what is at the path, and the objects that it leaves empty.
+func removePath(tree map[string]any, keys []string) {
+	if len(keys) > 1 {
+		below, ok := tree[keys[0]].(map[string]any)
+		if !ok {
+			return
+		}
+		if removePath(below, keys[1:]); len(below) > 0 {
+			return
+		}
+	}
+	delete(tree, keys[0])
+}
+
+// setPath merges a value into what is at the path, as a patch does.
+func setPath(tree map[string]any, keys []string, value any) {
+	if len(keys) == 0 {
+		object, _ := value.(map[string]any)
+		for name, member := range object {
+			setPath(tree, []string{name}, member)
+		}
+		return
+	}
+	key := keys[0]
+	if len(keys) > 1 {
+		below, ok := tree[key].(map[string]any)
+		if !ok {
+			below = make(map[string]any)
+			tree[key] = below
+		}
+		setPath(below, keys[1:], value)
+		return
+	}
+	_, isObject := value.(map[string]any)
+	switch {
+	case value == nil:
+		delete(tree, key)
+	case isObject:
+		below, ok := tree[key].(map[string]any)
+		if !ok {
+			below = make(map[string]any)
+			tree[key] = below
+		}
+		setPath(below, nil, value)
+	default:
+		tree[key] = value
+	}
+}
+
+// diffTree returns the patch that makes one object of another.
+func diffTree(before, after map[string]any) map[string]any {
+	patch := make(map[string]any)
+	for key := range before {
+		if _, ok := after[key]; !ok {
+			patch[key] = nil
+		}
+	}
+	for key, value := range after {
+		old, had := before[key]
+		a, wasObject := old.(map[string]any)
+		b, isObject := value.(map[string]any)
+		switch {
+		case wasObject && isObject:
+			if below := diffTree(a, b); len(below) > 0 {
+				patch[key] = below
+			}
+		case !had || !bytes.Equal(mustMarshal(old), mustMarshal(value)):
+			patch[key] = value
+		}
+	}
+	return patch
+}
