@@ -65,6 +65,12 @@ func TestNodeJobs(t *testing.T) {
 	runSDK(t, startHubOn443(t, "127.0.0.52"), node, "sdk/node/jobs.js")
 }
 
+func TestNodeConfigurations(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.54"), node, "sdk/node/configurations.js")
+}
+
 func TestPythonQueries(t *testing.T) {
 	t.Parallel()
 	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
