@@ -42,6 +42,10 @@ var azSpellings = map[string]string{
 	"key-type":               "key",
 	"sta":                    "status",
 	"star":                   "status-reason",
+	"k":                      "content",
+	"deployment-id":          "config-id",
+	"pri":                    "priority",
+	"lab":                    "labels",
 }
 
 // arrange puts a command line into the order urfave/cli understands, flags

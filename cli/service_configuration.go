@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -13,7 +15,8 @@ import (
 func configurationCommands(s streams) *urfave.Command {
 	return group("configuration", "set desired properties of all twins that a condition chooses",
 		configurationCreateCommand(s), configurationGetCommand(s), configurationListCommand(s),
-		configurationUpdateCommand(s), configurationDeleteCommand(s), configurationTestCommand(s))
+		configurationUpdateCommand(s), configurationDeleteCommand(s), configurationTestCommand(s),
+		configurationApplyCommand(s))
 }
 
 // configurationColumns are what the table of configurations shows.
@@ -103,11 +106,46 @@ func (t target) explainConfiguration(ctx context.Context, err error, id string) 
 // changeFlags are the flags for what can be changed of a configuration.
 func (o *configurationOptions) changeFlags() []urfave.Flag {
 	return []urfave.Flag{
-		&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where"}, Destination: &o.target, Usage: "which twins: a `CONDITION` or '*'; for modules FROM devices.modules WHERE and a condition"},
+		&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "which twins: a `CONDITION` or '*'; for modules FROM devices.modules WHERE and a condition"},
 		&urfave.IntFlag{Name: "priority", Destination: &o.priority, Usage: "of two configurations that set the same, the one with the bigger `N` counts", DefaultText: "0"},
 		&urfave.StringFlag{Name: "labels", Destination: &o.labels, Usage: "a `JSON` object of texts, @FILE or -"},
 		&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
 	}
+}
+
+// contentFlag is the flag for what a configuration sets. A deployment manifest
+// of IoT Edge is one as well.
+func contentFlag(content *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "content", Destination: content, Usage: "a `JSON` object with deviceContent or moduleContent, which go from paths to values, or with the modulesContent of IoT Edge; @FILE or -"}
+}
+
+// parseContent reads the content with and without its name, as the Azure CLI
+// does.
+func parseContent(text string) (content hubrest.ConfigurationContent, err error) {
+	if text == "" {
+		return content, usagef("--content is missing, for example --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'")
+	}
+	var named struct{ Content *hubrest.ConfigurationContent }
+	if err := json.Unmarshal([]byte(text), &named); err != nil {
+		return content, usagef("--content: %v", plainJSONError(err))
+	}
+	if named.Content != nil {
+		content = *named.Content
+	} else if err := json.Unmarshal([]byte(text), &content); err != nil {
+		return content, usagef("--content: %v", plainJSONError(err))
+	}
+	if len(content.Device)+len(content.Module)+len(content.Modules) == 0 {
+		return content, usagef("--content has none of deviceContent, moduleContent and modulesContent; for example {\"deviceContent\": {\"properties.desired.interval\": 60}}")
+	}
+	return content, nil
+}
+
+// plainJSONError words an error of package json without Go's types.
+func plainJSONError(err error) error {
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		return fmt.Errorf("%s must not be of type %s", wrong.Field, wrong.Value)
+	}
+	return err
 }
 
 // apply puts what the flags say into c.
@@ -147,22 +185,13 @@ func configurationCreateCommand(s streams) *urfave.Command {
 			"   iotdm service configuration create eco --where \"tags.site = 'north'\" --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'",
 	}, func(o *configurationOptions) []urfave.Flag {
 		return concat([]urfave.Flag{
-			&urfave.StringFlag{Name: "content", Destination: &o.content, Usage: "a `JSON` object with deviceContent or moduleContent, which go from paths to values; @FILE or -"},
+			contentFlag(&o.content),
 		}, o.changeFlags())
 	}, func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
 		c := hubrest.Configuration{ID: o.id, SchemaVersion: "2.0"}
-		if o.content == "" {
-			return result{}, usagef("--content is missing, for example --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'")
-		}
-		// The Azure CLI takes the content with and without its name.
-		var named struct{ Content *hubrest.ConfigurationContent }
-		if err := json.Unmarshal([]byte(o.content), &named); err != nil {
-			return result{}, usagef("--content: %v", err)
-		}
-		if named.Content != nil {
-			c.Content = *named.Content
-		} else if err := json.Unmarshal([]byte(o.content), &c.Content); err != nil {
-			return result{}, usagef("--content: %v", err)
+		var err error
+		if c.Content, err = parseContent(o.content); err != nil {
+			return result{}, err
 		}
 		if err := o.apply(&c); err != nil {
 			return result{}, err
@@ -261,7 +290,7 @@ func configurationTestCommand(s streams) *urfave.Command {
 		Name:  "test",
 		Usage: "say what is wrong with a condition, or with queries of metrics",
 		Flags: concat([]urfave.Flag{
-			&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where"}, Destination: &o.target, Usage: "the `CONDITION`"},
+			&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "the `CONDITION`"},
 			&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {

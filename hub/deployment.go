@@ -269,8 +269,10 @@ func (s *Server) ApplyConfigurationContent(device string, content ConfigurationC
 			return txErr
 		case err != nil:
 			return err
-		case !content.edge() || !i.IoTEdge:
-			return ErrConfigurationContent // in the service's words
+		case !content.edge():
+			return ErrConfigurationContent.with("only modulesContent can be applied to one device")
+		case !i.IoTEdge:
+			return ErrConfigurationContent.with("device '%s' is not an IoT Edge device", device)
 		}
 		once := &activeConfiguration{Configuration: Configuration{ConfigurationSpec: ConfigurationSpec{Content: content}}}
 		d := deployment{applied: []*activeConfiguration{once}}

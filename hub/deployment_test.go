@@ -239,7 +239,6 @@ func TestContentForOneDeviceIsRefused(t *testing.T) {
 	for n := range many {
 		many[n] = fmt.Sprint("m", n)
 	}
-	const serviceText = "The content provided for configuration is invalid. Please check and try again"
 	for name, tt := range map[string]struct {
 		device, body string
 		status       int
@@ -247,8 +246,8 @@ func TestContentForOneDeviceIsRefused(t *testing.T) {
 	}{
 		"no device":             {"none", `{"modulesContent":` + baseDeployment() + `}`, 404, "DeviceNotFound", "none"},
 		"no device, no content": {"none", `{}`, 404, "DeviceNotFound", "none"},
-		"no edge device":        {"plain", `{"modulesContent":` + baseDeployment() + `}`, 400, "InvalidConfigurationContent", serviceText},
-		"content of devices":    {"edge", `{"deviceContent":{"properties.desired.a":1}}`, 400, "InvalidConfigurationContent", serviceText},
+		"no edge device":        {"plain", `{"modulesContent":` + baseDeployment() + `}`, 400, "InvalidConfigurationContent", "device 'plain' is not an IoT Edge device"},
+		"content of devices":    {"edge", `{"deviceContent":{"properties.desired.a":1}}`, 400, "InvalidConfigurationContent", "only modulesContent can be applied to one device"},
 		"no content":            {"edge", `{}`, 400, "InvalidConfigurationContent", "content needs exactly one of deviceContent, moduleContent and modulesContent"},
 		"no body":               {"edge", ``, 400, "ArgumentNull", "BadRequest"},
 		"no JSON":               {"edge", `{`, 400, "IotHubFormatError", "the body is not JSON: unexpected end of JSON input"},

@@ -105,6 +105,17 @@ func (c *Client) DeleteConfiguration(ctx context.Context, id, etag string) error
 	return err
 }
 
+// ApplyConfigurationContent makes the modules of an IoT Edge device what the Modules of content say, once and without a
+// configuration that goes on doing so. A module that has "properties.desired" in it has all its desired properties
+// replaced; longer paths are merged. Configurations that target the device have the last word. The hub answers a device
+// that is no IoT Edge device with status 400, and none at all with ErrNotFound.
+func (c *Client) ApplyConfigurationContent(ctx context.Context, deviceID string, content ConfigurationContent) error {
+	r := request{what: fmt.Sprintf("apply content to device %q", deviceID), method: http.MethodPost, repeat: repeatAlways}
+	r.path, r.body = []string{"devices", deviceID, "applyConfigurationContent"}, content
+	_, err := c.do(ctx, r, nil)
+	return err
+}
+
 // TestConfigurationQueries says what is wrong with a target condition and with queries of metrics.
 func (c *Client) TestConfigurationQueries(ctx context.Context, targetCondition string, metrics map[string]string) (ConfigurationErrors, error) {
 	body := struct {

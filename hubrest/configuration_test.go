@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hubrest"
 )
@@ -68,5 +69,23 @@ func TestARealHubAppliesConfigurations(t *testing.T) {
 	}
 	if _, err := c.Configuration(ctx, "cfg-1"); !errors.Is(err, hubrest.ErrNotFound) {
 		t.Errorf("Configuration after its end: %v, want ErrNotFound", err)
+	}
+
+	if _, err := h.PutIdentity(hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	content := hubrest.ConfigurationContent{Modules: map[string]map[string]json.RawMessage{"camera": {"properties.desired": json.RawMessage(`{"fps":25}`)}}}
+	if err := c.ApplyConfigurationContent(ctx, "edge", content); err != nil {
+		t.Error(err)
+	}
+	if twin, err := c.Twin(ctx, hubrest.Target{DeviceID: "edge", ModuleID: "camera"}); err != nil || !strings.Contains(string(twin.Desired), `"fps":25`) {
+		t.Errorf("the module's twin has %s, %v", twin.Desired, err)
+	}
+	var refused *hubrest.Error
+	if err := c.ApplyConfigurationContent(ctx, "dev1", content); !errors.As(err, &refused) || refused.Status != 400 {
+		t.Errorf("ApplyConfigurationContent to a device that is not IoT Edge: %v, want status 400", err)
+	}
+	if err := c.ApplyConfigurationContent(ctx, "none", content); !errors.Is(err, hubrest.ErrNotFound) {
+		t.Errorf("ApplyConfigurationContent to no device: %v, want ErrNotFound", err)
 	}
 }
