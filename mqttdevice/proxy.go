@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -43,6 +44,23 @@ func proxyFromEnvironment() proxyFunc {
 	return func(addr string) (*url.URL, error) { return find(&url.URL{Scheme: "https", Host: addr}) }
 }
 
+// Proxy returns the proxy that the environment names for addr, a host:port: HTTPS_PROXY or else
+// ALL_PROXY, unless NO_PROXY names the host or it is this machine. Nil means none. A client asks it
+// unless Options.Addr is set.
+func Proxy(addr string) (*url.URL, error) { return proxyFromEnvironment()(addr) }
+
+// DialProxy connects to addr, a host:port, through a proxy that Proxy returned, as a client does: the
+// connection is bare TCP. The proxy's own certificate, if it has one, is verified with roots; nil means
+// the system's. Errors are of type *ProxyError.
+func DialProxy(ctx context.Context, through *url.URL, addr string, roots *x509.CertPool) (net.Conn, error) {
+	d := dialer{addr: addr, tls: &tls.Config{RootCAs: roots}}
+	conn, err := d.dialThrough(ctx, through)
+	if err != nil {
+		return nil, &ProxyError{Proxy: proxyAddr(through), Err: err}
+	}
+	return conn, nil
+}
+
 // dialTCP connects to d.addr, through a proxy if there is one for it.
 func (d *dialer) dialTCP(ctx context.Context) (net.Conn, error) {
 	var through *url.URL
@@ -55,11 +73,7 @@ func (d *dialer) dialTCP(ctx context.Context) (net.Conn, error) {
 	if through == nil {
 		return new(net.Dialer).DialContext(ctx, "tcp", d.addr)
 	}
-	conn, err := d.dialThrough(ctx, through)
-	if err != nil {
-		return nil, &ProxyError{Proxy: proxyAddr(through), Err: err}
-	}
-	return conn, nil
+	return DialProxy(ctx, through, d.addr, d.tls.RootCAs)
 }
 
 // proxyAddr is what to dial to reach a proxy.
