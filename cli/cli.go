@@ -45,6 +45,7 @@ func newApp(s streams) *urfave.App {
 		deviceCommands(s),
 		serviceCommands(s),
 		sasCommands(s),
+		doctorCommand(s),
 		completionCommand(s),
 		versionCommand(s),
 	}

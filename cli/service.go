@@ -53,9 +53,18 @@ func (o *serviceOptions) open(s streams) (target, *hubrest.Client, error) {
 	return t, client, err
 }
 
-// openWithEntra finds the hub by its name. Who calls is in the environment, in
-// the variables of Azure's tools, or is the managed identity of the machine.
 func (o *serviceOptions) openWithEntra() (target, *hubrest.Client, error) {
+	t, credential, err := o.entraTarget()
+	if err != nil {
+		return t, nil, err
+	}
+	client, err := hubrest.New(hubrest.Options{ConnectionString: t.connection, Credential: credential, Addr: t.httpsAddr, TLS: t.tls})
+	return t, client, err
+}
+
+// entraTarget finds the hub by its name. Who calls is in the environment, in
+// the variables of Azure's tools, or is the managed identity of the machine.
+func (o *serviceOptions) entraTarget() (target, hubrest.Credential, error) {
 	if o.hub.connectionString != "" {
 		return target{}, nil, usagef("--hub-name goes without --connection-string: one is for Entra ID, the other for keys")
 	}
@@ -67,12 +76,8 @@ func (o *serviceOptions) openWithEntra() (target, *hubrest.Client, error) {
 		return target{}, nil, failf(statusUnauthorized, "Entra ID: %v", err)
 	}
 	t, err := o.hub.target(sas.ConnectionString{HostName: o.hubName})
-	if err != nil {
-		return t, nil, err
-	}
 	t.entra = true
-	client, err := hubrest.New(hubrest.Options{ConnectionString: t.connection, Credential: credential, Addr: t.httpsAddr, TLS: t.tls})
-	return t, client, err
+	return t, credential, err
 }
 
 // identityOptions say which device or module a command is about.

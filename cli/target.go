@@ -87,6 +87,12 @@ func (t target) transport() *http.Transport {
 // given returns the connection string that the flag or one of the environment
 // variables holds; found is false if none does.
 func (o *hubOptions) given(s streams, variables []string) (c sas.ConnectionString, found bool, err error) {
+	c, source, err := o.givenBy(s, variables)
+	return c, source != "", err
+}
+
+// givenBy is given that tells which flag or variable it was; none is "".
+func (o *hubOptions) givenBy(s streams, variables []string) (c sas.ConnectionString, source string, err error) {
 	source, text := "--connection-string", o.connectionString
 	for _, name := range variables {
 		if text == "" {
@@ -94,15 +100,15 @@ func (o *hubOptions) given(s streams, variables []string) (c sas.ConnectionStrin
 		}
 	}
 	if text == "" {
-		return c, false, nil
+		return c, "", nil
 	}
 	if text, err = readValue(s, source, text); err != nil {
-		return c, false, err
+		return c, "", err
 	}
 	if c, err = sas.ParseConnectionString(text); err != nil {
-		return c, false, usagef("%s: %s", source, strings.TrimPrefix(err.Error(), "connection string: "))
+		return c, "", usagef("%s: %s", source, strings.TrimPrefix(err.Error(), "connection string: "))
 	}
-	return c, true, nil
+	return c, source, nil
 }
 
 // service finds the hub for a service command.

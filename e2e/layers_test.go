@@ -25,8 +25,9 @@ var allowed = map[string][]string{
 	"hub":          {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
 	"hub/hubtest":  {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
 	"agent":        {"sas", "twin", "mqttdevice"},
-	"cli":          {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest"},
-	"":             {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli"},
+	"cli/doctor":   {"sas", "twin", "mqttdevice", "hubrest"},
+	"cli":          {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor"},
+	"":             {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor", "cli"},
 	"e2e":          {},
 }
 

@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/doctor"
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/mqttdevice"
+	"github.com/iotdm/iotdm/sas"
+)
+
+type doctorOptions struct {
+	service        serviceOptions // only a service's credential may have a --hub-name
+	device, module string
+	link           linkOptions
+	connect        bool
+	stay, timeout  seconds
+}
+
+func doctorCommand(s streams) *urfave.Command {
+	o := doctorOptions{stay: seconds(10 * time.Second), timeout: seconds(5 * time.Second)}
+	return leaf(&urfave.Command{
+		Name:  "doctor",
+		Usage: "find out why this machine cannot reach a hub",
+		Description: "Goes the way to the hub one step at a time: name, proxy, ports, certificates, WebSocket, clock,\n" +
+			"credential, identity. It changes nothing there. For example:\n" +
+			"   iotdm doctor\n" +
+			"   iotdm doctor --connection-string @device.txt -o json --jq '.[] | select(.verdict == \"failed\")'\n\n" +
+			"A device's credential is tried over HTTPS, which does not disturb the device. With --connect it is\n" +
+			"tried over MQTT, which ends the connection that the device has, and doctor then looks whether another\n" +
+			"program takes the connection back. Exits with 4 when the credential is refused, 5 when something does\n" +
+			"not answer in time, and 1 when another check failed.",
+		Flags: concat([]urfave.Flag{
+			deviceFlag(&o.device, "look at the device `ID` too, with a service's connection string"),
+			moduleFlag(&o.module, "look at the module `ID` of the device"),
+			&urfave.BoolFlag{Name: "connect", Destination: &o.connect, Usage: "connect as the device; this ends the connection it has"},
+			&urfave.GenericFlag{Name: "stay", Value: &o.stay, Usage: "look `SO LONG` for another program with the device's id"},
+			&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "give each step `SO LONG`"},
+		}, o.link.flags(), o.service.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := firstError(o.check(), o.service.output.check()); err != nil {
+				return err
+			}
+			return examine(ctx.Context, s, o)
+		},
+	})
+}
+
+func (o *doctorOptions) check() error {
+	switch {
+	case o.module != "" && o.device == "":
+		return missingDevice
+	case o.timeout == 0:
+		return usagef("--timeout must be longer than 0s")
+	case o.stay == 0:
+		return usagef("--stay must be longer than 0s")
+	}
+	return nil
+}
+
+func examine(ctx context.Context, s streams, o doctorOptions) error {
+	opt, err := o.find(s)
+	if err != nil {
+		return err
+	}
+	opt.Stay, opt.Timeout = time.Duration(o.stay), time.Duration(o.timeout)
+	if o.connect {
+		if opt.Connection.DeviceID == "" {
+			return usagef("--connect needs the connection string of a device")
+		}
+		opt.Connect = true
+		s.note("Connecting as %s; this ends the connection it has", noun(hubrest.Target{DeviceID: opt.Connection.DeviceID, ModuleID: opt.Connection.ModuleID}))
+	}
+	p := newCheckPrinter(s, o.service.output.forPeople())
+	checks := doctor.Run(ctx, opt, doctor.Progress{Begin: p.begin, Done: p.done})
+	p.end()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !o.service.output.forPeople() {
+		if err := o.service.output.print(s, result{value: checks, columns: checkColumns}); err != nil {
+			return err
+		}
+	}
+	return checksError(checks)
+}
+
+var checkColumns = []column{{"CHECK", "check"}, {"VERDICT", "verdict"}, {"DETAIL", "detail"}, {"REMEDY", "remedy"}}
+
+// checksError is the failure that the checks amount to; nil if none failed.
+func checksError(checks []doctor.Check) error {
+	status := statusFailed
+	var names []string
+	for _, c := range checks {
+		switch {
+		case c.Verdict != doctor.Failed:
+			continue
+		case c.Refused:
+			status = statusUnauthorized
+		case c.TimedOut && status == statusFailed:
+			status = statusTimeout
+		}
+		names = append(names, c.Name)
+	}
+	if names == nil {
+		return nil
+	}
+	return failf(status, "%d of %d checks failed: %s", len(names), len(checks), strings.Join(names, ", "))
+}
+
+// find finds the hub and the credential to examine, and what else this machine
+// knows of that hub.
+func (o *doctorOptions) find(s streams) (doctor.Options, error) {
+	link, err := o.link.link()
+	if err != nil {
+		return doctor.Options{}, err
+	}
+	opt := doctor.Options{Certificate: link.certificate, WebSocket: link.transport == mqttdevice.WebSocket}
+	t, err := o.choose(s, &opt)
+	if err != nil {
+		return opt, err
+	}
+	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.connection, t.mqttsAddr, t.httpsAddr
+	if t.tls != nil {
+		opt.Roots = t.tls.RootCAs
+	}
+	switch c := t.connection; {
+	case c.DeviceID == "":
+		opt.Device = hubrest.Target{DeviceID: o.device, ModuleID: o.module}
+	case o.device != "" && o.device != c.DeviceID || o.module != "" && o.module != c.ModuleID:
+		return opt, usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
+	}
+	return opt, o.addKnowledge(s, &opt)
+}
+
+// choose finds the hub: unlike other commands, doctor takes a device's
+// connection string as well as a service's.
+func (o *doctorOptions) choose(s streams, opt *doctor.Options) (target, error) {
+	hub := &o.service.hub
+	if o.service.hubName != "" {
+		t, credential, err := o.service.entraTarget()
+		opt.Source, opt.Credential = "--hub-name", credential
+		return t, err
+	}
+	variables := slices.Concat(deviceVariables, serviceVariables)
+	if o.device != "" {
+		variables = serviceVariables
+	}
+	c, source, err := hub.givenBy(s, variables)
+	switch {
+	case err != nil:
+		return target{}, err
+	case source == "":
+		dir, err := dataFolder(hub.data)
+		if err != nil {
+			return target{}, err
+		}
+		opt.Source = "the local hub's data folder " + dir
+		return hub.localHub("")
+	}
+	opt.Source = source
+	return hub.target(c)
+}
+
+// addKnowledge adds what this machine knows of the hub if it is its own, and
+// the credential for its registry that the environment has.
+func (o *doctorOptions) addKnowledge(s streams, opt *doctor.Options) error {
+	info, err := readRunningHub(o.service.hub.data)
+	host, _ := splitPort(cmp.Or(opt.Connection.GatewayHostName, opt.Connection.HostName))
+	if err == nil && namesThisMachine(host, info) && opt.Credential == nil {
+		opt.Policies = policyKeys(info)
+		if opt.HubCA, err = readCA(info.CAFile); err != nil {
+			return err
+		}
+		if opt.Registry, err = policyConnection(info, ownerPolicy, ""); err != nil {
+			return err
+		}
+		return nil
+	}
+	if opt.Connection.DeviceID == "" {
+		return nil
+	}
+	environment := hubOptions{data: o.service.hub.data}
+	service, found, err := environment.given(s, serviceVariables)
+	if other, _ := splitPort(service.HostName); err == nil && found && service.DeviceID == "" && strings.EqualFold(other, host) {
+		opt.Registry = service
+	}
+	return nil // what is wrong with a variable that was not asked for is not the question
+}
+
+func policyKeys(info hub.Info) map[string][]sas.Key {
+	keys := map[string][]sas.Key{}
+	for _, p := range info.Policies {
+		keys[strings.ToLower(p.Name)] = []sas.Key{p.PrimaryKey, p.SecondaryKey}
+	}
+	return keys
+}
+
+// readCA reads the certificate of the local hub's CA.
+func readCA(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, failf(statusFailed, "the local hub's CA: %v", plainPathError(err))
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, failf(statusFailed, "the local hub's CA: %s holds no certificate in PEM form", file)
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, failf(statusFailed, "the local hub's CA: %s: %v", file, errors.Unwrap(err))
+	}
+	return ca, nil
+}

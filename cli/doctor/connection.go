@@ -1,0 +1,147 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/iotdm/iotdm/mqttdevice"
+)
+
+// recent is how long ago a connection may have been made that calls for a
+// second look.
+const recent = time.Minute
+
+// pollInterval is the time between two looks at the registry.
+const pollInterval = 250 * time.Millisecond
+
+// rivalRemedy is for two programs that connect as one device.
+const rivalRemedy = "find the other program and give it an identity of its own: a device, or a module, has one connection"
+
+// checkConnection looks for a second program that connects as the device. Each
+// throws the other out.
+func (x *examination) checkConnection(ctx context.Context) Check {
+	switch {
+	case x.Device.DeviceID == "":
+		return skipped(CheckConnection, "no device is named; name one with --device")
+	case x.Connect && x.isDevice():
+		return x.stay(ctx)
+	case x.identity == nil:
+		return skipped(CheckConnection, "not looked for"+x.connectHint())
+	case x.identity.err != nil:
+		return skipped(CheckConnection, "the registry does not tell")
+	case x.identity.changed.IsZero():
+		return ok(CheckConnection, noun(x.Device)+" never connected")
+	}
+	now := x.Now().Add(-x.hubTime.off)
+	since := now.Sub(x.identity.changed).Round(time.Second)
+	if !x.identity.connected {
+		return ok(CheckConnection, fmt.Sprintf("%s has not been connected for %s", noun(x.Device), span(since)))
+	}
+	if since > recent {
+		return ok(CheckConnection, fmt.Sprintf("%s has been connected for %s", noun(x.Device), span(since)))
+	}
+	return x.watch(ctx)
+}
+
+// watch counts, in the registry, how often the device's connection changes. A
+// device that loses its connection connects again once; two that throw each
+// other out go on and on.
+func (x *examination) watch(ctx context.Context) Check {
+	client, err := x.service(x.Registry, func() time.Time { return x.Now().Add(-x.hubTime.off) })
+	if err != nil {
+		return skipped(CheckConnection, err.Error())
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, x.Stay)
+	defer cancel()
+	began := time.Now()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	last, changes := x.identity.changed, 0
+	for {
+		select {
+		case <-ctx.Done():
+			if changes > 0 {
+				return ok(CheckConnection, fmt.Sprintf("%s connected or disconnected once within %v, as one program does that starts or ends", noun(x.Device), x.Stay))
+			}
+			return ok(CheckConnection, fmt.Sprintf("the connection of %s did not change for %v", noun(x.Device), x.Stay))
+		case <-tick.C:
+		}
+		now := x.read(ctx, client)
+		if now.err != nil || now.changed.Equal(last) {
+			continue
+		}
+		last = now.changed
+		if changes++; changes == 2 {
+			return failed(CheckConnection, fmt.Sprintf("%s connected anew twice within %v: it looks as if two programs connect with this id and throw each other out",
+				noun(x.Device), time.Since(began).Round(time.Second/10)), rivalRemedy)
+		}
+	}
+}
+
+// stay connects as the device and looks whether it is thrown out.
+func (x *examination) stay(ctx context.Context) Check {
+	d, transport := &x.mqtt, mqttdevice.TCP
+	if x.WebSocket {
+		d, transport = &x.https, mqttdevice.WebSocket
+	}
+	if d.tcpErr != nil || d.tlsErr != nil {
+		return skipped(CheckConnection, "the hub is not reached")
+	}
+	lost := make(chan error, 1)
+	config := &tls.Config{RootCAs: x.Roots, MinVersion: tls.VersionTLS12}
+	if x.Certificate != nil {
+		config.Certificates = []tls.Certificate{*x.Certificate}
+	}
+	opt := mqttdevice.Options{
+		ConnectionString: x.Connection, Transport: transport, TLS: config, Now: x.Now, TokenLife: time.Hour + x.Stay,
+		OnState: func(s mqttdevice.State) {
+			if s.Status == mqttdevice.Disconnected {
+				select {
+				case lost <- s.Reason:
+				default:
+				}
+			}
+		},
+	}
+	if opt.Addr = x.MQTTSAddr; x.WebSocket {
+		opt.Addr = x.HTTPSAddr
+	}
+	client, err := mqttdevice.New(opt)
+	if err != nil {
+		return failed(CheckConnection, err.Error(), "check the connection string")
+	}
+	defer client.Close()
+	// Connect tries again after what may pass; here the first reason counts.
+	connecting, cancel := context.WithTimeout(ctx, 2*x.Timeout)
+	defer cancel()
+	connected := make(chan error, 1)
+	go func() { connected <- client.Connect(connecting) }()
+	select {
+	case err = <-connected:
+	case err = <-lost:
+		cancel()
+		<-connected
+	}
+	if err != nil {
+		if errors.Is(err, mqttdevice.ErrUnauthorized) {
+			return x.refused(CheckConnection)
+		}
+		c := failed(CheckConnection, "connecting over MQTT: "+plainError(err), "see the checks above; else try again")
+		c.TimedOut = isTimeout(err)
+		return c
+	}
+	began := time.Now()
+	select {
+	case <-ctx.Done():
+		return skipped(CheckConnection, "interrupted")
+	case <-lost:
+		return failed(CheckConnection, fmt.Sprintf("the hub accepted %s and ended the connection after %v: another program has connected with this id",
+			noun(x.Device), time.Since(began).Round(time.Second/10)), "if the device's own agent runs, it did, and all is well; else "+rivalRemedy)
+	case <-time.After(x.Stay):
+	}
+	return ok(CheckConnection, fmt.Sprintf("the hub accepted %s, and nobody else connected with its id for %v", noun(x.Device), x.Stay))
+}
