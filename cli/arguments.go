@@ -53,10 +53,13 @@ var azSpellings = map[string]string{
 // "help" among the names of commands asks for the help of the command they name.
 func arrange(commands []*urfave.Command, args []string) []string {
 	if i := slices.Index(args, "help"); i > 0 && areCommands(commands, args[1:i]) {
+		if i == 1 && len(args) == 3 && commandNamed(commands, args[2]) == nil {
+			return args // a topic
+		}
 		return arrange(commands, append(slices.Delete(slices.Clone(args), i, i+1), "--help"))
 	}
 	command, rest := findLeaf(commands, args)
-	if command == nil || args[len(args)-1] == "--generate-bash-completion" {
+	if command == nil || args[len(args)-1] == completing {
 		return args
 	}
 	arranged := append([]string{}, args[:len(args)-len(rest)]...)
@@ -83,7 +86,7 @@ func arrange(commands []*urfave.Command, args []string) []string {
 			}
 		}
 		arranged = append(arranged, arg)
-		if d, ok := f.(urfave.DocGenerationFlag); ok && d.TakesValue() && !hasValue {
+		if f != nil && takesValue(f) && !hasValue {
 			if len(rest) == 0 {
 				return arranged // what it would be followed by is not its value
 			}

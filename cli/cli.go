@@ -31,7 +31,10 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 
 	s := streams{in: in, out: out, errOut: errOut}
 	app := newApp(s)
-	err := app.RunContext(ctx, arrange(app.Commands, args))
+	if complete(ctx, s, app.Commands, args) {
+		return 0
+	}
+	err := app.RunContext(ctx, arrange(app.Commands, completionArguments(args)))
 	if _, explained := errors.AsType[*failure](err); err != nil && ctx.Err() != nil && !explained {
 		err = failf(statusFailed, "interrupted")
 	}
@@ -48,6 +51,7 @@ func newApp(s streams) *urfave.App {
 		doctorCommand(s),
 		completionCommand(s),
 		versionCommand(s),
+		helpCommand(s),
 	}
 	return &urfave.App{
 		Name:                 "iotdm",
@@ -62,6 +66,7 @@ func newApp(s streams) *urfave.App {
 		Writer:               s.out,
 		ErrWriter:            s.errOut,
 		Commands:             commands,
+		Flags:                []urfave.Flag{urfave.HelpFlag}, // urfave adds it only where there is no command "help"
 		Action:               helpOrUnknown(commands),
 		OnUsageError:         usageError,
 		ExitErrHandler:       func(*urfave.Context, error) {}, // Main alone decides the exit status

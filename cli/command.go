@@ -24,9 +24,14 @@ func leaf(c *urfave.Command) *urfave.Command {
 	c.HideHelpCommand = true
 	c.OnUsageError = usageError
 	run := c.Action
+	var most *limit
+	c.Flags, most = limitOf(c.Flags)
 	c.Action = func(ctx *urfave.Context) error {
 		if err := checkArguments(ctx); err != nil {
 			return err
+		}
+		if most != nil {
+			return most.run(ctx, run)
 		}
 		return run(ctx)
 	}

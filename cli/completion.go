@@ -8,11 +8,12 @@ import (
 )
 
 // Each script asks the program itself what may come next: with the hidden last
-// argument --generate-bash-completion it prints one candidate per line.
+// argument --generate-bash-completion behind the word being typed, which may be
+// empty, it prints one candidate per line.
 var completionScripts = map[string]string{
 	"bash": `_iotdm() {
     local words
-    words=$("${COMP_WORDS[@]:0:COMP_CWORD}" ${COMP_WORDS[COMP_CWORD]:+"${COMP_WORDS[COMP_CWORD]}"} --generate-bash-completion 2>/dev/null)
+    words=$("${COMP_WORDS[@]:0:COMP_CWORD+1}" --generate-bash-completion 2>/dev/null)
     COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o default -F _iotdm iotdm
@@ -20,20 +21,22 @@ complete -o default -F _iotdm iotdm
 	"zsh": `#compdef iotdm
 _iotdm() {
     local -a candidates
-    candidates=("${(@f)$("${(@)words[1,CURRENT]:#}" --generate-bash-completion 2>/dev/null)}")
+    candidates=("${(@f)$("${(@)words[1,CURRENT]}" --generate-bash-completion 2>/dev/null)}")
     compadd -a candidates || _files
 }
 if [ "$funcstack[1]" = "_iotdm" ]; then _iotdm "$@"; else compdef _iotdm iotdm; fi
 `,
 	"fish": `function __iotdm_candidates
-    set -l words (commandline -opc) (commandline -ct)
-    $words --generate-bash-completion 2>/dev/null
+    set -l words (commandline -opc)
+    set -l typed (commandline -ct)
+    $words "$typed" --generate-bash-completion 2>/dev/null
 end
 complete -c iotdm -a '(__iotdm_candidates)'
 `,
 	"powershell": `Register-ArgumentCompleter -Native -CommandName iotdm -ScriptBlock {
     param($word, $line, $position)
     $words = @($line.CommandElements | ForEach-Object { $_.ToString() })
+    if ($word -eq '') { $words += '' }
     & $words[0] @($words | Select-Object -Skip 1) --generate-bash-completion 2>$null |
         Where-Object { $_ -like "$word*" } |
         ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }
@@ -44,7 +47,7 @@ complete -c iotdm -a '(__iotdm_candidates)'
 func completionCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:      "completion",
-		Usage:     "print a script that completes commands and flags in a shell",
+		Usage:     "print a script that completes commands, flags, device ids and jobs in a shell",
 		ArgsUsage: "SHELL",
 		Description: "SHELL is bash, zsh, fish or powershell. For example:\n" +
 			"   eval \"$(iotdm completion bash)\"        # in ~/.bashrc\n" +

@@ -64,6 +64,7 @@ func (t target) deviceOptions() mqttdevice.Options {
 		Transport:        t.link.transport,
 		Addr:             t.deviceAddr(),
 		TLS:              t.link.config(t.tls),
+		Logger:           t.log,
 	}
 }
 

@@ -18,7 +18,9 @@ type deviceTwinOptions struct {
 	output outputOptions
 }
 
-func (o *deviceTwinOptions) flags() []urfave.Flag { return concat(o.as.flags(), o.output.flags()) }
+func (o *deviceTwinOptions) flags() []urfave.Flag {
+	return concat(o.as.flags(), []urfave.Flag{limitFlag()}, o.output.flags())
+}
 
 func deviceTwinGetCommand(s streams) *urfave.Command {
 	var o deviceTwinOptions

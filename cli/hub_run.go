@@ -38,7 +38,9 @@ func hubRunCommand(s streams) *urfave.Command {
 			"A seed lists policies (name, rights, keys) and devices (deviceId, status, keys or thumbprints, tags,\n" +
 			"desired, modules); what the hub has already stays as it is.\n\n" +
 			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
-			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\".",
+			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\". For example:\n" +
+			"   iotdm hub run\n" +
+			"   iotdm hub run --ephemeral --seed devices.yaml --mqtts-addr 127.0.0.1:0 --https-addr 127.0.0.1:0",
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
 				Usage: "MQTT over TLS; port 0 of `HOST:PORT` is any"},

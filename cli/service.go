@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"log/slog"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -37,11 +38,15 @@ func (o *serviceOptions) flags() []urfave.Flag {
 	return concat(o.hub.flags(), []urfave.Flag{
 		&urfave.StringFlag{Name: "hub-name", Category: "Which hub", Destination: &o.hubName, EnvVars: []string{"IOTDM_HUB_NAME"},
 			Usage: "the hub `HOST`, with Entra ID instead of a key"},
+		limitFlag(),
 	}, o.output.flags())
 }
 
 // open finds the hub. The caller closes the client.
 func (o *serviceOptions) open(s streams) (target, *hubrest.Client, error) {
+	if o.hub.log == nil {
+		o.hub.log = slog.New(retryLog{s})
+	}
 	if o.hubName != "" {
 		return o.openWithEntra()
 	}
@@ -58,7 +63,7 @@ func (o *serviceOptions) openWithEntra() (target, *hubrest.Client, error) {
 	if err != nil {
 		return t, nil, err
 	}
-	client, err := hubrest.New(hubrest.Options{ConnectionString: t.connection, Credential: credential, Addr: t.httpsAddr, TLS: t.tls})
+	client, err := hubrest.New(hubrest.Options{ConnectionString: t.connection, Credential: credential, Addr: t.httpsAddr, TLS: t.tls, Logger: t.log})
 	return t, client, err
 }
 

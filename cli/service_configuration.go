@@ -205,6 +205,8 @@ func configurationUpdateCommand(s streams) *urfave.Command {
 	return configurationCommand(s, &urfave.Command{
 		Name:  "update",
 		Usage: "change the condition, priority, labels or metrics of a configuration",
+		Description: "For example:\n" +
+			"   iotdm service configuration update eco --where \"tags.site = 'south'\" --priority 5",
 	}, func(o *configurationOptions) []urfave.Flag {
 		return concat(o.changeFlags(), []urfave.Flag{etagFlag(&o.etag)})
 	}, func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
@@ -224,7 +226,8 @@ func configurationUpdateCommand(s streams) *urfave.Command {
 }
 
 func configurationGetCommand(s streams) *urfave.Command {
-	return configurationCommand(s, &urfave.Command{Name: "get", Usage: "print a configuration with its metrics"}, noFlags,
+	return configurationCommand(s, &urfave.Command{Name: "get", Usage: "print a configuration with its metrics",
+		Description: "For example:\n   iotdm service configuration get eco"}, noFlags,
 		func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
 			c, err := client.Configuration(ctx, o.id)
 			return result{value: c}, err
@@ -232,7 +235,8 @@ func configurationGetCommand(s streams) *urfave.Command {
 }
 
 func configurationDeleteCommand(s streams) *urfave.Command {
-	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete a configuration, and what it has set"},
+	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete a configuration, and what it has set",
+		Description: "For example:\n   iotdm service configuration delete eco"},
 		func(o *configurationOptions) []urfave.Flag { return []urfave.Flag{etagFlag(&o.etag)} },
 		func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
 			return result{}, client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`))
@@ -251,6 +255,8 @@ func configurationListCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "list",
 		Usage: "list the configurations",
+		Description: "For example:\n" +
+			"   iotdm service configuration list",
 		Flags: concat([]urfave.Flag{
 			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "at most `N`", DefaultText: "all"},
 		}, o.flags()),
@@ -289,6 +295,8 @@ func configurationTestCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "test",
 		Usage: "say what is wrong with a condition, or with queries of metrics",
+		Description: "For example:\n" +
+			"   iotdm service configuration test --where \"tags.site = 'south'\"",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "the `CONDITION`"},
 			&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},

@@ -167,12 +167,14 @@ type jobOptions struct {
 }
 
 // jobCommand makes a command about one job, which is its argument or --job.
-func jobCommand(s streams, name, usage string, run func(context.Context, streams, jobOptions) error) *urfave.Command {
+func jobCommand(s streams, name, usage, example string, run func(context.Context, streams, jobOptions) error) *urfave.Command {
 	var o jobOptions
 	return leaf(&urfave.Command{
 		Name:      name,
 		Usage:     usage,
 		ArgsUsage: "[JOB]",
+		Description: "For example:\n" +
+			"   iotdm service job " + name + " " + example,
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID`, instead of the argument"},
 		}, o.flags()),
@@ -195,11 +197,11 @@ func jobCommand(s streams, name, usage string, run func(context.Context, streams
 }
 
 func jobGetCommand(s streams) *urfave.Command {
-	return jobCommand(s, "get", "print a job", onJob((*hubrest.Client).Job))
+	return jobCommand(s, "get", "print a job", "job-1", onJob((*hubrest.Client).Job))
 }
 
 func jobCancelCommand(s streams) *urfave.Command {
-	return jobCommand(s, "cancel", "end a job, so that it reaches no more devices", onJob((*hubrest.Client).CancelJob))
+	return jobCommand(s, "cancel", "end a job, so that it reaches no more devices", "job-1", onJob((*hubrest.Client).CancelJob))
 }
 
 // onJob runs a request about one job and prints the job.
@@ -219,7 +221,7 @@ func onJob(do func(*hubrest.Client, context.Context, string) (hubrest.Job, error
 }
 
 func jobWatchCommand(s streams) *urfave.Command {
-	return jobCommand(s, "watch", "show a job's progress, and its failures as they come, until it has ended",
+	return jobCommand(s, "watch", "show a job's progress, and its failures as they come, until it has ended", "job-1",
 		func(ctx context.Context, s streams, o jobOptions) error {
 			t, client, err := o.open(s)
 			if err != nil {
@@ -240,6 +242,8 @@ func jobListCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "list",
 		Usage: "list jobs",
+		Description: "For example:\n" +
+			"   iotdm service job list --status running",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "type", Aliases: []string{"job-type"}, Destination: &o.kind, Usage: "only jobs of this `TYPE`: method or twin"},
 			&urfave.StringFlag{Name: "status", Aliases: []string{"job-status"}, Destination: &o.status, Usage: "only jobs that are `STATUS`: queued, scheduled, running, completed, failed or cancelled"},

@@ -57,7 +57,7 @@ func queryCommand(s streams) *urfave.Command {
 			"   iotdm service query \"SELECT COUNT() AS n FROM devices\" --from twins.json",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "query", Aliases: []string{"q"}, Destination: &o.query, Usage: "the `QUERY`, instead of the argument"},
-			&urfave.IntFlag{Name: "page-size", Destination: &o.pageSize, Usage: "fetch `N` rows at a time (default: the hub's choice)", DefaultText: "0"},
+			&urfave.IntFlag{Name: "page-size", Destination: &o.pageSize, Usage: "fetch `N` rows at a time", DefaultText: "the hub's choice"},
 			&urfave.StringFlag{Name: "from", Destination: &o.from, Usage: "query the twins in `FILE`, or - for standard input, instead of a hub: JSON, in an array or one after another"},
 			&urfave.BoolFlag{Name: "explain", Destination: &o.explain, DisableDefaultText: true, Usage: "run the query, and print how its rows were found instead of the rows"},
 		}, o.flags()),

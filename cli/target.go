@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -30,6 +31,7 @@ type hubOptions struct {
 	connectionString string
 	data             string
 	caFile           string
+	log              *slog.Logger // nil: none
 }
 
 func (o *hubOptions) flags() []urfave.Flag {
@@ -39,6 +41,7 @@ func (o *hubOptions) flags() []urfave.Flag {
 		dataFlag(&o.data),
 		&urfave.StringFlag{Name: "ca-file", Category: "Which hub", Destination: &o.caFile, EnvVars: []string{"IOTDM_CA_FILE"},
 			Usage: "trust `FILE` (PEM) besides the system's roots"},
+		verboseFlag(&o.log),
 	}
 }
 
@@ -57,6 +60,7 @@ type target struct {
 	entra      bool        // as a principal of Entra ID, not with a key
 	link       deviceLink  // how a device connects
 	disabled   bool        // the registry says that the device may not connect
+	log        *slog.Logger
 }
 
 // host is the hub's name as the user knows it.
@@ -69,7 +73,7 @@ func (t target) host() string {
 
 // client returns a service client of the hub.
 func (t target) client() (*hubrest.Client, error) {
-	return hubrest.New(hubrest.Options{ConnectionString: t.connection, Addr: t.httpsAddr, TLS: t.tls})
+	return hubrest.New(hubrest.Options{ConnectionString: t.connection, Addr: t.httpsAddr, TLS: t.tls, Logger: t.log})
 }
 
 // transport is for a plain request to the hub, outside of its API.
@@ -129,7 +133,7 @@ func (o *hubOptions) service(s streams) (target, error) {
 // on this machine, that hub's CA is trusted and its ports are found, as if it
 // had not been given.
 func (o *hubOptions) target(c sas.ConnectionString) (target, error) {
-	t := target{connection: c}
+	t := target{connection: c, log: o.log}
 	host, port := splitPort(t.host())
 	info, err := readRunningHub(o.data)
 	if err != nil || !namesThisMachine(host, info) {
@@ -154,7 +158,7 @@ func (o *hubOptions) localHub(policy string) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	t := target{local: true, httpsAddr: dialAddr(info.HTTPSAddr), mqttsAddr: dialAddr(info.MQTTSAddr)}
+	t := target{local: true, log: o.log, httpsAddr: dialAddr(info.HTTPSAddr), mqttsAddr: dialAddr(info.MQTTSAddr)}
 	if t.connection, err = policyConnection(info, policy, ""); err != nil {
 		return target{}, err
 	}

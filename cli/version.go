@@ -14,6 +14,8 @@ func versionCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "version",
 		Usage: "print the version",
+		Description: "For example:\n" +
+			"   iotdm version --jq .version",
 		Flags: o.flags(),
 		Action: func(*urfave.Context) error {
 			if err := o.check(); err != nil {

@@ -29,7 +29,8 @@ type Options struct {
 	TLS *tls.Config
 	// TokenLife is how long a token signed with the policy's key is valid; it is renewed before that. 0: one hour.
 	TokenLife time.Duration
-	// Logger gets a line per request at level debug, and one per repeated request at level warn. Nil: none.
+	// Logger gets a line per request and a line per answer at level debug, with bodies but without keys and tokens, and
+	// one per repeated request at level warn. Nil: none.
 	Logger *slog.Logger
 	// Now is the clock that tokens are made with. Nil: time.Now.
 	Now func() time.Time

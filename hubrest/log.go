@@ -4,6 +4,8 @@ package hubrest
 const (
 	keyMethod    = "method"
 	keyPath      = "path"
+	keyIfMatch   = "ifMatch"
+	keyBody      = "body"
 	keyStatus    = "status"
 	keyRequestID = "requestId"
 	keyTook      = "took"

@@ -100,15 +100,15 @@ func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer,
 	req := c.newRequest(ctx, r, body)
 	req.Header.Set("Authorization", auth)
 
+	log := c.log.With(keyMethod, r.method, keyPath, req.URL.RequestURI(), keyRequestID, req.Header.Get("Request-Id"))
+	log.Debug("request", keyIfMatch, r.ifMatch, keyBody, bodyText(body))
 	start := time.Now()
 	a, err = c.roundTrip(req)
 	if err != nil {
-		c.log.Debug("request", keyMethod, r.method, keyPath, req.URL.EscapedPath(), keyRequestID, req.Header.Get("Request-Id"),
-			keyTook, time.Since(start), keyErr, err)
+		log.Debug("no answer", keyTook, time.Since(start), keyErr, err)
 		return answer{}, gotConn.Load(), err
 	}
-	c.log.Debug("request", keyMethod, r.method, keyPath, req.URL.EscapedPath(), keyRequestID, req.Header.Get("Request-Id"),
-		keyTook, time.Since(start), keyStatus, a.status)
+	log.Debug("answer", keyStatus, a.status, keyTook, time.Since(start), keyBody, bodyText(a.body))
 	if a.status/100 != 2 && (r.accept == nil || !r.accept(a.status, a.header)) {
 		return a, true, parseError(a)
 	}

@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// completing is the hidden last argument with which a shell's script asks what
+// may come next. The word before it is the one being typed, which may be empty.
+const completing = "--generate-bash-completion"
+
+// patience bounds what a person waits for after pressing Tab.
+const patience = 2 * time.Second
+
+// most bounds the candidates that are asked of a hub.
+const most = "200"
+
+// A candidates function returns what a value may be that begins with typed.
+// Hub are the flags on the command line that say which hub.
+type candidates func(ctx context.Context, hub []string, typed string) []string
+
+// complete prints the candidates for the value that is being typed, and reports
+// whether it is one that a hub or this program knows. Everything else, such as
+// the names of commands and flags, is urfave's; see completionArguments.
+func complete(ctx context.Context, s streams, commands []*urfave.Command, args []string) bool {
+	if len(args) < 3 || args[len(args)-1] != completing {
+		return false
+	}
+	words, typed := args[:len(args)-2], args[len(args)-2]
+	command, rest := findLeaf(commands, words)
+	if command == nil {
+		return false
+	}
+	of := valueCandidates(command, rest, typed)
+	if of == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, c := range of(ctx, hubWords(command, rest), typed) {
+		if strings.HasPrefix(c, typed) {
+			s.print("%s", c)
+		}
+	}
+	return true
+}
+
+// completionArguments are args as urfave's own completion takes them: without
+// the word being typed if nothing of it has been typed yet.
+func completionArguments(args []string) []string {
+	if n := len(args); n > 2 && args[n-1] == completing && args[n-2] == "" {
+		return append(slices.Clone(args[:n-2]), completing)
+	}
+	return args
+}
+
+// valueCandidates tells what the word typed behind rest may be, or returns nil.
+func valueCandidates(command *urfave.Command, rest []string, typed string) candidates {
+	if len(rest) > 0 && strings.HasPrefix(rest[len(rest)-1], "-") {
+		name := strings.TrimLeft(rest[len(rest)-1], "-")
+		if f := ourFlag(command, name); f != nil && takesValue(f) {
+			return flagCandidates[f.Names()[0]]
+		}
+	}
+	if strings.HasPrefix(typed, "-") {
+		return nil
+	}
+	return argumentCandidates[strings.Trim(command.ArgsUsage, "[]")]
+}
+
+// flagCandidates are by the names of flags.
+var flagCandidates = map[string]candidates{
+	"device":    deviceIDs,
+	"job":       jobIDs,
+	"method":    methodNames,
+	"output":    oneOf("json", "table", "tsv", "yaml"),
+	"transport": oneOf("auto", "mqtt", "ws"),
+}
+
+// argumentCandidates are by what the help calls an argument.
+var argumentCandidates = map[string]candidates{
+	"JOB":   jobIDs,
+	"SHELL": oneOf("bash", "zsh", "fish", "powershell"),
+	"TOPIC": func(context.Context, []string, string) []string { return topicNames() },
+}
+
+func oneOf(names ...string) candidates {
+	return func(context.Context, []string, string) []string { return names }
+}
+
+func deviceIDs(ctx context.Context, hub []string, typed string) []string {
+	return ask(ctx, hub, "service", "query", "SELECT TOP "+most+" deviceId FROM devices WHERE STARTSWITH(deviceId, "+quoted(typed)+")", "--jq", ".[].deviceId")
+}
+
+func jobIDs(ctx context.Context, hub []string, typed string) []string {
+	return ask(ctx, hub, "service", "job", "list", "--jq", ".[].jobId")
+}
+
+// methodNames are those that jobs called, and the one our own device answers: a
+// hub does not know what methods a device has.
+func methodNames(ctx context.Context, hub []string, typed string) []string {
+	names := ask(ctx, hub, "service", "job", "list", "--type", "method", "--jq", ".[].cloudToDeviceMethod.methodName")
+	names = append(names, "rebootDevice")
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// ask runs a command of this program and returns the lines it prints. Trouble
+// is of no interest to somebody who pressed Tab.
+func ask(ctx context.Context, hub []string, args ...string) []string {
+	var out bytes.Buffer
+	s := streams{in: strings.NewReader(""), out: &out, errOut: io.Discard}
+	app := newApp(s)
+	command := append(append([]string{"iotdm"}, args...), hub...)
+	if err := app.RunContext(ctx, arrange(app.Commands, command)); err != nil {
+		return nil
+	}
+	return strings.FieldsFunc(out.String(), isLineBreak)
+}
+
+// hubWords are the flags among words that say which hub, with their values.
+func hubWords(command *urfave.Command, words []string) (hub []string) {
+	for i, word := range words {
+		name, _, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
+		if !strings.HasPrefix(word, "-") {
+			continue
+		}
+		f := ourFlag(command, name)
+		if f == nil || !slices.Contains([]string{"connection-string", "data", "ca-file", "hub-name"}, f.Names()[0]) {
+			continue
+		}
+		switch {
+		case hasValue:
+			hub = append(hub, word)
+		case i+1 < len(words):
+			hub = append(hub, word, words[i+1])
+		}
+	}
+	return hub
+}
+
+// ourFlag returns the flag of a command that has a name, in our spelling or that
+// of az.
+func ourFlag(command *urfave.Command, name string) urfave.Flag {
+	if f := flagNamed(command, name); f != nil {
+		return f
+	}
+	return flagNamed(command, azSpellings[name])
+}
+
+func takesValue(f urfave.Flag) bool {
+	d, ok := f.(urfave.DocGenerationFlag)
+	return ok && d.TakesValue()
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// A limit is how long a command may take in all; zero is for ever.
+type limit struct{ seconds }
+
+// limitFlag lets a command give up. In a command with a --timeout of its own
+// that one counts (see leaf).
+func limitFlag() urfave.Flag {
+	return &urfave.GenericFlag{Name: "timeout", Value: new(limit), DefaultText: "none", Usage: "give up after this `LONG`, with exit status 5"}
+}
+
+// limitOf takes the limit's flag out of flags that have another one of its
+// name, and returns the limit otherwise.
+func limitOf(flags []urfave.Flag) ([]urfave.Flag, *limit) {
+	var kept []urfave.Flag
+	var found *limit
+	own := false
+	for _, f := range flags {
+		if g, ok := f.(*urfave.GenericFlag); ok && g.Name == "timeout" {
+			if l, ok := g.Value.(*limit); ok {
+				found = l
+				continue
+			}
+			own = true
+		}
+		kept = append(kept, f)
+	}
+	if found == nil || own {
+		return kept, nil
+	}
+	return flags, found
+}
+
+// run runs a command that gives up when it takes too long.
+func (l *limit) run(ctx *urfave.Context, action urfave.ActionFunc) error {
+	d := time.Duration(l.seconds)
+	if d == 0 {
+		return action(ctx)
+	}
+	tooLong := failf(statusTimeout, "gave up after %v, as --timeout says", &l.seconds)
+	limited, cancel := context.WithTimeoutCause(ctx.Context, d, tooLong)
+	defer cancel()
+	ctx.Context = limited
+	err := action(ctx)
+	if err == nil || context.Cause(limited) != tooLong {
+		return err
+	}
+	if f, ok := errors.AsType[*failure](err); ok && err != tooLong {
+		return failf(statusTimeout, "%v: %s", tooLong, f.text) // such as what was left running
+	}
+	return tooLong
+}
