@@ -142,7 +142,12 @@ func (c *ConfigurationContent) same(other *ConfigurationContent) bool {
 }
 
 // moduleTarget begins the condition of a configuration for modules.
-const moduleTarget = "from devices.modules where "
+var moduleTarget = regexp.MustCompile(`(?i)^\s*from\s+devices\.modules\s+where\s`)
+
+// bareCondition returns a target condition without moduleTarget.
+func bareCondition(target string) string {
+	return strings.TrimSpace(target[len(moduleTarget.FindString(target)):])
+}
 
 // target returns the query that finds the twins of the configuration, or nil
 // if it has none.
@@ -155,7 +160,7 @@ func (spec *ConfigurationSpec) target() (*query.Query, error) {
 	case q == nil:
 		return nil, nil
 	case spec.Content.modules() && q.From() != query.Modules:
-		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of moduleContent must begin with '%s'", strings.TrimSpace(moduleTarget))
+		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of moduleContent must begin with 'from devices.modules where'")
 	case !spec.Content.modules() && q.From() == query.Modules:
 		return nil, ErrConfigurationTarget.with("Invalid targetCondition. That of deviceContent and modulesContent must not begin with FROM")
 	case spec.Content.edge():
@@ -167,15 +172,13 @@ func (spec *ConfigurationSpec) target() (*query.Query, error) {
 }
 
 func parseTarget(condition string) (*query.Query, error) {
-	text := strings.TrimSpace(condition)
-	words := strings.Join(strings.Fields(text), " ")
 	switch {
-	case text == "":
+	case strings.TrimSpace(condition) == "":
 		return nil, nil
-	case len(words) >= len(moduleTarget) && strings.EqualFold(words[:len(moduleTarget)], moduleTarget):
-		return query.Parse("SELECT * " + text)
+	case moduleTarget.MatchString(condition):
+		return query.Parse("SELECT * " + condition)
 	default:
-		return query.ParseCondition(text)
+		return query.ParseCondition(strings.TrimSpace(condition))
 	}
 }
 

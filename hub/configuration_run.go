@@ -198,21 +198,38 @@ func (s *Server) configureAll() error {
 // configureChanged looks at the twins that a configuration concerns, or has
 // concerned.
 func (s *Server) configureChanged(id string) error {
-	text := " WHERE IS_DEFINED(configurations.[[" + id + "]])"
-	for _, c := range s.configurations.list() {
-		if c.ID == id && c.target != nil {
-			// The twins that have it and those that should.
-			if err := s.configureMatching(c.target); err != nil {
-				return err
-			}
-		}
-	}
 	for _, from := range []string{"SELECT * FROM devices", "SELECT * FROM devices.modules"} {
-		if err := s.configureFound(from + text); err != nil {
+		if err := s.configureFound(from + " WHERE " + shows(id)); err != nil {
 			return err
 		}
 	}
+	for _, c := range s.configurations.list() {
+		if c.ID == id && c.target != nil {
+			return s.configureMatching(c.newcomers())
+		}
+	}
 	return nil
+}
+
+// shows returns the condition that a twin shows a configuration.
+func shows(id string) string { return "IS_DEFINED(configurations.[[" + id + "]])" }
+
+// newcomers returns the query for the twins of the configuration that do not
+// show it yet. The twins of a deployment, which show it elsewhere, are all of
+// them.
+func (c *activeConfiguration) newcomers() *query.Query {
+	if c.Content.edge() {
+		return c.target
+	}
+	text := "SELECT * FROM " + c.target.From().String() + " WHERE NOT " + shows(c.ID)
+	if condition := bareCondition(c.TargetCondition); condition != "*" {
+		text += " AND (" + condition + ")"
+	}
+	q, err := query.Parse(text)
+	if err != nil { // it is too long by now
+		return c.target
+	}
+	return q
 }
 
 func (s *Server) configureFound(text string) error {
