@@ -24,6 +24,7 @@ type hubRunOptions struct {
 	data                           string
 	ephemeral                      bool
 	seed, entra                    string
+	maxJobs                        int
 	verbose                        bool
 }
 
@@ -58,10 +59,15 @@ func hubRunCommand(s streams) *urfave.Command {
 				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks"},
 			&urfave.StringFlag{Name: "entra", Destination: &o.entra, EnvVars: []string{"IOTDM_HUB_ENTRA"},
 				Usage: "accept the Entra ID tokens that `FILE` (YAML or JSON) describes"},
+			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
+				Usage: "run up to `N` jobs at a time"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
 				Usage: "log every packet and request"},
 		},
 		Action: func(ctx *urfave.Context) error {
+			if o.maxJobs < 1 {
+				return usagef("--max-jobs %d: a hub runs at least one job at a time", o.maxJobs)
+			}
 			o.httpsExplicit = ctx.IsSet("https-addr")
 			return runHub(ctx.Context, s, o)
 		},
@@ -93,6 +99,7 @@ func runHub(ctx context.Context, s streams, o hubRunOptions) error {
 		HostNames: o.hosts.Value(),
 		Policies:  seed.policies(),
 		Entra:     entra,
+		MaxJobs:   o.maxJobs,
 		Logger:    hubLogger(s, o.verbose),
 	})
 	if err != nil {

@@ -121,7 +121,9 @@ func TestOnlyWhatIsAffectedIsCompared(t *testing.T) {
 	step("a configuration of nobody", 0, 0, func() {
 		putConfiguration(t, h.Server, deviceConfiguration("none", "", 1, map[string]string{"a": "1"}), hub.Match{})
 	})
-	step("a deployment", 1, 0, func() { putConfiguration(t, h.Server, edgeDeployment(t, "base", "*", 5, baseDeployment()), hub.Match{}) })
+	step("a deployment", 1, 0, func() {
+		putConfiguration(t, h.Server, edgeDeployment(t, "base", "*", 5, baseDeployment()), hub.Match{})
+	})
 	if diff := cmp.Diff(`{} `, configured(t, h.Server, ids[20])); diff != "" {
 		t.Errorf("the twin outside (-want +got):\n%s", diff)
 	}

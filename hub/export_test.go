@@ -11,3 +11,6 @@ func Routes() (list []string) {
 
 // SweepQueues does at once what the hub does every second.
 func (s *Server) SweepQueues() { s.sweepQueues() }
+
+// PurgeJobs does at once what the hub does every hour.
+func (s *Server) PurgeJobs() error { return s.purgeJobs() }

@@ -291,6 +291,43 @@ func TestOnlySoManyJobsRun(t *testing.T) {
 	}
 }
 
+func TestJobsAreForgottenAfterThirtyDays(t *testing.T) {
+	var days atomic.Int64
+	s := newServer(t, hub.Options{Now: func() time.Time { return restNow.AddDate(0, 0, int(days.Load())) }})
+	create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
+	createJob(t, s, twinJob("old", "*", `{"a":1}`))
+	waitJob(t, s, "old")
+	later := twinJob("later", "*", `{"a":2}`)
+	later.Start = restNow.AddDate(0, 0, 300)
+	createJob(t, s, later)
+	days.Store(30)
+	createJob(t, s, twinJob("new", "*", `{"a":3}`))
+	waitJob(t, s, "new")
+	purge := func(want ...string) {
+		t.Helper()
+		if err := s.PurgeJobs(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		if err := s.Jobs(hub.JobFilter{}, "", func(job hub.Job) error { got = append(got, job.ID); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("jobs on day %d (-want +got):\n%s", days.Load(), diff)
+		}
+	}
+	purge("later", "new", "old")
+	wantOutcomes(t, s, "old", map[string]string{"dev": "completed"})
+	days.Store(31)
+	purge("later", "new")
+	page, err := s.Query(t.Context(), "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'old'", 0, "")
+	if err != nil || page.Rows != 0 {
+		t.Errorf("the results of the job that is forgotten: %s, %v", page.Body, err)
+	}
+	days.Store(61)
+	purge("later")
+}
+
 func TestJobResumesAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	called := make(chan string, 10)
