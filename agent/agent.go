@@ -34,6 +34,23 @@ type Options struct {
 	// reboots are simulated.
 	RebootCommand string
 
+	// OnMethod binds direct methods to commands, by name, and instead of what the agent does for that
+	// name. The payload is the command's input and what it prints the answer's payload. The status is
+	// 200 if it exits with 0; else 400 for the exit statuses 64 and 65, 403 for 77, 503 for 69 and 75,
+	// and 500 for all others, with a payload that has exitCode and the end of stderr. A command that
+	// does not end in time, 30 s unless its Timeout says else, is answered 504, one that prints more
+	// than 128 KiB or what is not JSON 500, and a call while it runs for another 409, unless it is
+	// Concurrent.
+	OnMethod map[string]Command
+
+	// OnDesired binds desired properties to commands, by path: names joined by dots. A command gets the
+	// value, or null when the property is gone, and is run for one value at a time; of those that come
+	// meanwhile the newest counts. What came of it is reported at the same path as {"value", "ac", "av",
+	// "ad"}, with what the command printed, or else the desired value, and a code as OnMethod has it. It
+	// runs again when the agent starts unless that was reported before; that needs Folder to tell which
+	// of several properties has changed meanwhile.
+	OnDesired map[string]Command
+
 	// Folder is where the agent keeps what has to survive a restart. It belongs to this device alone,
 	// and is made when it is needed. Empty means that nothing is kept.
 	Folder string
@@ -61,6 +78,9 @@ type Agent struct {
 	simulated *simulatedReboot
 	machine   *machineReboot // nil: reboots are simulated
 
+	observer *observer // of desired properties; nil: none is acted upon
+	reporter *reporter // nil if observer is
+
 	connections chan struct{} // of capacity 1: there is a new connection
 	desired     []func(context.Context, mqttdevice.Desired)
 	connected   []func(context.Context) error
@@ -86,6 +106,12 @@ func New(opt Options) (*Agent, error) {
 		return nil, err
 	}
 	if err := a.handleReboots(); err != nil {
+		return nil, err
+	}
+	if err := a.handleCommands(); err != nil {
+		return nil, err
+	}
+	if err := a.observeCommands(); err != nil {
 		return nil, err
 	}
 	a.handleMethod("", a.unknownMethod)
@@ -119,8 +145,8 @@ func (a *Agent) Connect(ctx context.Context) error {
 // fails.
 func (a *Agent) Close() error {
 	a.stop()
+	a.wg.Wait() // with what is still to be reported
 	a.client.Close()
-	a.wg.Wait()
 	return nil
 }
 

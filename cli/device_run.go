@@ -21,6 +21,7 @@ type deviceRunOptions struct {
 	rebootDuration seconds
 	rebootCommand  string
 	state          string
+	commands       commandOptions
 }
 
 func deviceRunCommand(s streams) *urfave.Command {
@@ -33,14 +34,15 @@ func deviceRunCommand(s streams) *urfave.Command {
 			"   iotdm device run\n" +
 			"   iotdm device run --device pump-7 --reboot-duration 5s\n" +
 			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
-			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"",
+			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"\n\n" +
+			commandHelp,
 		Flags: concat(o.as.flags(), []urfave.Flag{
 			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
 			&urfave.StringFlag{Name: "reboot-command", Destination: &o.rebootCommand,
 				Usage: "reboot for real with `COMMAND`, run by the shell"},
 			&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"},
-				Usage: "remember a real reboot in `FOLDER`"},
-		}),
+				Usage: "remember in `FOLDER` what a restart must not forget"},
+		}, o.commands.flags()),
 		Action: func(ctx *urfave.Context) error {
 			return runDevice(ctx.Context, s, o)
 		},
@@ -56,16 +58,20 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 	if err != nil && o.rebootCommand != "" {
 		return err
 	}
-	a, err := agent.New(agent.Options{
+	opt := agent.Options{
 		Device:         t.deviceOptions(),
 		RebootDuration: time.Duration(o.rebootDuration),
 		RebootCommand:  o.rebootCommand,
 		Folder:         folder,
 		Say:            func(text string) { s.print("%s", text) },
 		Note:           func(text string) { s.note("%s", text) },
-	})
-	if err != nil {
+	}
+	if err := o.commands.options(&opt); err != nil {
 		return err
+	}
+	a, err := agent.New(opt)
+	if err != nil {
+		return usagef("%v", err)
 	}
 	defer a.Close()
 	a.HandleMessages(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
