@@ -272,6 +272,18 @@ func (c *Client) acquire(ctx context.Context) (*session, error) {
 	}
 }
 
+// acquireSame is acquire that neither waits nor takes another connection than s, nor one that is about
+// to be replaced.
+func (c *Client) acquireSame(s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ok := c.session == s && !s.isLost() && c.whenIdle == nil
+	if ok {
+		c.busy++
+	}
+	return ok
+}
+
 // release ends what acquire, or a handler, began.
 func (c *Client) release() {
 	c.mu.Lock()

@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// longestID is a client id of the greatest length: 128 characters each for device and module.
+var longestID = strings.Repeat("d", 128) + "/" + strings.Repeat("m", 128)
+
 const (
 	// maxMessage is what IoT Hub takes as one message: payload, system property values, and the names
 	// and values of application properties. It ends the connection over a larger one.
@@ -49,6 +52,15 @@ func (c *Client) Send(ctx context.Context, m Message) error {
 	defer c.release()
 	if err := s.publish(ctx, topic, 1, m.Payload); err != nil {
 		return fmt.Errorf("send message: %w", err)
+	}
+	return nil
+}
+
+// Validate returns an error if m is larger than any hub takes, or cannot be encoded. A message that it
+// accepts can be sent by every device and module.
+func (m Message) Validate() error {
+	if _, err := m.topic(longestID); err != nil {
+		return fmt.Errorf("message: %w", err)
 	}
 	return nil
 }

@@ -216,22 +216,9 @@ func (s *session) close(reason error) {
 
 // publish sends one message and waits until it has left (QoS 0) or the hub has taken it (QoS 1).
 func (s *session) publish(ctx context.Context, topic string, qos byte, payload []byte) error {
-	s.c.log.Debug("send", logTopic, topic, logSize, len(payload))
-	// paho may hold its caller up for writeTimeout, whatever becomes of ctx or the connection.
-	handed := make(chan mqtt.Token, 1)
-	s.c.mu.Lock()
-	started := s.c.start(func() { handed <- s.mq.Publish(topic, qos, false, payload) })
-	s.c.mu.Unlock()
-	if !started {
-		return ErrClosed
-	}
-	var token mqtt.Token
-	select {
-	case token = <-handed:
-	case <-s.lost:
-		return s.lostError()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	token, err := s.hand(ctx, topic, qos, payload)
+	if err != nil {
+		return err
 	}
 	select {
 	case <-token.Done():
@@ -247,6 +234,27 @@ func (s *session) publish(ctx context.Context, topic string, qos byte, payload [
 		return s.lostError()
 	}
 	return nil
+}
+
+// hand gives one message to paho, which sends those it is given in their order.
+func (s *session) hand(ctx context.Context, topic string, qos byte, payload []byte) (mqtt.Token, error) {
+	s.c.log.Debug("send", logTopic, topic, logSize, len(payload))
+	// paho may hold its caller up for writeTimeout, whatever becomes of ctx or the connection.
+	handed := make(chan mqtt.Token, 1)
+	s.c.mu.Lock()
+	started := s.c.start(func() { handed <- s.mq.Publish(topic, qos, false, payload) })
+	s.c.mu.Unlock()
+	if !started {
+		return nil, ErrClosed
+	}
+	select {
+	case token := <-handed:
+		return token, nil
+	case <-s.lost:
+		return nil, s.lostError()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // receive handles a message on paho's goroutine, so it must not wait for anything.
