@@ -24,10 +24,11 @@ var allowed = map[string][]string{
 	"hub/query":    {},
 	"hub":          {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
 	"hub/hubtest":  {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
-	"agent":        {"sas", "twin", "mqttdevice"},
+	"agent":        {"sas", "twin", "mqttdevice", "agent/outbox"},
+	"agent/outbox": {"sas", "twin", "mqttdevice"},
 	"cli/doctor":   {"sas", "twin", "mqttdevice", "hubrest"},
-	"cli":          {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor"},
-	"":             {"agent", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor", "cli"},
+	"cli":          {"agent", "agent/outbox", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor"},
+	"":             {"agent", "agent/outbox", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor", "cli"},
 	"e2e":          {},
 }
 

@@ -1,0 +1,197 @@
+package outbox
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A segment is a file of records, named after the number of its first. It
+// ends where the next segment begins, whatever else is in the file.
+type segment struct {
+	base uint64
+	size int64 // bytes of durable records
+}
+
+const segmentSuffix = ".messages"
+
+// A record is, all numbers little endian:
+//
+//	checksum  uint32, CRC-32C of what follows
+//	size      uint32, of data
+//	sequence  uint64, one more than that of the record before
+//	data      size bytes, a message
+const recordHeader = 4 + 4 + 8
+
+// maxRecord bounds the data of a record: the largest message, as encodeMessage
+// writes it, has a third of this.
+const maxRecord = 1 << 20
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var errDamaged = errors.New("damaged")
+
+// appendRecord appends a record without its sequence and checksum.
+func appendRecord(b, data []byte) []byte {
+	var h [recordHeader]byte
+	binary.LittleEndian.PutUint32(h[4:], uint32(len(data)))
+	b = append(b, h[:]...)
+	return append(b, data...)
+}
+
+// seal gives the records in b their sequences, from first on, and checksums.
+func seal(b []byte, first uint64) {
+	for len(b) > 0 {
+		end := recordHeader + int(binary.LittleEndian.Uint32(b[4:]))
+		binary.LittleEndian.PutUint64(b[8:], first)
+		binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:end], castagnoli))
+		first++
+		b = b[end:]
+	}
+}
+
+// parseRecord returns the data of the record that b begins with, and its size.
+// If it is damaged but the one behind it is where it should be, size is still
+// that of the record; otherwise it is 0.
+func parseRecord(b []byte, sequence uint64) (data []byte, size int, err error) {
+	data, size, ok := validRecord(b, sequence)
+	if ok {
+		return data, size, nil
+	}
+	if size > 0 {
+		if _, _, ok := validRecord(b[size:], sequence+1); ok {
+			return nil, size, errDamaged
+		}
+	}
+	return nil, 0, errDamaged
+}
+
+func validRecord(b []byte, sequence uint64) (data []byte, size int, ok bool) {
+	if len(b) < recordHeader {
+		return nil, 0, false
+	}
+	n := binary.LittleEndian.Uint32(b[4:])
+	if n > maxRecord || int(n) > len(b)-recordHeader {
+		return nil, 0, false
+	}
+	size = recordHeader + int(n)
+	ok = binary.LittleEndian.Uint64(b[8:]) == sequence &&
+		binary.LittleEndian.Uint32(b) == crc32.Checksum(b[4:size], castagnoli)
+	return b[recordHeader:size], size, ok
+}
+
+func (b *Box) path(base uint64) string {
+	return filepath.Join(b.dir, fmt.Sprintf("%020d%s", base, segmentSuffix))
+}
+
+// recover finds what is in the folder.
+func (b *Box) recover() error {
+	counts, found, err := b.state.open(filepath.Join(b.dir, "state"), b.sync)
+	if err != nil {
+		return err
+	}
+	if err := b.findSegments(); err != nil {
+		return err
+	}
+	b.first, b.sent, b.dropped, b.damaged = counts.first, counts.sent, counts.dropped, counts.damaged
+	if len(b.segments) == 0 {
+		b.end = b.first
+		return b.storeState(true)
+	}
+	oldest := b.segments[0].base
+	switch {
+	case !found:
+		b.logger.Warn("the outbox does not know any more what was sent; it sends all it has", "outbox", b.dir)
+		b.first = oldest
+	case b.first < oldest:
+		b.logger.Warn("messages are missing in the outbox", "outbox", b.dir, "count", oldest-b.first)
+		b.damaged += oldest - b.first
+		b.first = oldest
+	}
+	if err := b.openLast(); err != nil {
+		return err
+	}
+	b.skipped = b.first
+	if b.first > b.end {
+		// The last messages were sent, and are not there any more.
+		b.end = b.first
+		b.closeActive()
+		b.broken = true
+	}
+	if err := b.storeState(true); err != nil {
+		return err
+	}
+	for len(b.segments) > 1 && b.segments[1].base <= b.first {
+		b.remove(b.segments[:1])
+		b.segments = b.segments[1:]
+	}
+	return nil
+}
+
+// findSegments lists the segments, whose contents only the reader checks.
+func (b *Box) findSegments() error {
+	entries, err := os.ReadDir(b.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		digits, ok := strings.CutSuffix(e.Name(), segmentSuffix)
+		base, err := strconv.ParseUint(digits, 10, 64)
+		if !ok || err != nil || filepath.Base(b.path(base)) != e.Name() {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		b.segments = append(b.segments, segment{base, info.Size()})
+	}
+	slices.SortFunc(b.segments, func(x, y segment) int { return cmp.Compare(x.base, y.base) })
+	return nil
+}
+
+// openLast finds where the valid records of the last segment end, cuts off
+// what a crash left behind them, of which nothing was acknowledged, and makes
+// it the active one.
+func (b *Box) openLast() error {
+	last := &b.segments[len(b.segments)-1]
+	f, err := os.OpenFile(b.path(last.base), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	b.active = f
+	content := make([]byte, last.size)
+	n, err := f.ReadAt(content, 0)
+	if int64(n) < last.size {
+		return fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	b.end = last.base
+	rest := content
+	for len(rest) > 0 {
+		_, size, _ := parseRecord(rest, b.end)
+		if size == 0 {
+			break
+		}
+		b.end++
+		rest = rest[size:]
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	b.logger.Warn("the outbox ends with messages that were not completely written", "outbox", b.dir, "bytes", len(rest))
+	last.size -= int64(len(rest))
+	if err := f.Truncate(last.size); err != nil {
+		return err
+	}
+	return b.sync(f)
+}
