@@ -42,12 +42,15 @@ func (x *examination) checkProxy() Check {
 		through = x.mqtt.proxy
 	}
 	switch {
-	case x.proxyErr != nil: // its text holds the value, and with that perhaps a password
-		return failed(CheckProxy, x.proxyVariable+" does not name a proxy such as http://proxy:3128", remedy)
+	case x.proxyErr != nil:
+		return failed(CheckProxy, x.proxyErr.Error(), remedy)
 	case x.MQTTSAddr != "" || x.HTTPSAddr != "":
 		return ok(CheckProxy, "not used for a hub on this machine")
 	case x.proxyVariable == "":
 		return ok(CheckProxy, "none: neither HTTPS_PROXY nor ALL_PROXY is set")
+	case through == nil && !namesProxy(os.Getenv(x.proxyVariable)):
+		// The libraries that read the variable ignore one that they cannot.
+		return warning(CheckProxy, x.proxyVariable+" does not name a proxy such as http://proxy:3128, and is ignored", "correct or unset the variable")
 	case through == nil:
 		return ok(CheckProxy, "none for this host: NO_PROXY names it, or it is this machine")
 	}
@@ -70,4 +73,11 @@ func (x *examination) checkProxy() Check {
 		c.Detail = detail + ", cannot be reached: " + plainError(reason)
 	}
 	return c
+}
+
+// namesProxy reports whether the value of a variable can be read as a proxy.
+func namesProxy(value string) bool {
+	_, whole := url.Parse(value)
+	_, bare := url.Parse("http://" + value)
+	return whole == nil || bare == nil
 }
