@@ -34,6 +34,13 @@ type Options struct {
 	// reboots are simulated.
 	RebootCommand string
 
+	// RebootGrace is how long after RebootCommand has begun the machine may still be up before that
+	// counts as a reboot that did not happen; zero means three minutes.
+	RebootGrace time.Duration
+
+	// Boot says which boot the machine is in. Nil asks the kernel.
+	Boot func() (Boot, error)
+
 	// OnMethod binds direct methods to commands, by name, and instead of what the agent does for that
 	// name. The payload is the command's input and what it prints the answer's payload. The status is
 	// 200 if it exits with 0; else 400 for the exit statuses 64 and 65, 403 for 77, 503 for 69 and 75,
@@ -75,11 +82,9 @@ type Agent struct {
 	wg      sync.WaitGroup // every goroutine of the agent
 	once    sync.Once      // starts them
 
-	simulated *simulatedReboot
-	machine   *machineReboot // nil: reboots are simulated
-
-	observer *observer // of desired properties; nil: none is acted upon
-	reporter *reporter // nil if observer is
+	reboots  *machineReboot // nil: reboots are simulated
+	observer *observer      // of desired properties; nil: none is acted upon
+	reporter *reporter      // nil if observer is
 
 	connections chan struct{} // of capacity 1: there is a new connection
 	desired     []func(context.Context, mqttdevice.Desired)

@@ -2,176 +2,310 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"sync"
 	"time"
-
-	"github.com/shirou/gopsutil/v4/host"
 
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
-// A machineReboot reboots the machine the agent runs on. That it was asked to
-// is on disk before the method is answered, and stays there until the machine
-// has booted and the time of it is reported.
+const (
+	defaultRebootGrace = 3 * time.Minute
+	// tellLimit bounds the delay of a reboot by telling the twin that it begins.
+	tellLimit = 5 * time.Second
+)
+
+// A machineReboot reboots the machine the agent runs on, and finds out whether it did.
+//
+// The steps of a reboot are: the request is on disk (accepted); it is answered; the disk and, if that
+// goes quickly, the twin say that the machine is rebooting; the command runs. Whatever happens between
+// two of them, the next start finds the request and the boot in which it was made. If the machine is
+// in another boot, it has rebooted. If it is in the same, it has not: at once if it had not come to the
+// command, and else when the grace is over.
 type machineReboot struct {
+	a       *Agent
 	command string
+	grace   time.Duration // how long after the command has begun the machine may still be up
 	file    string
-	asked   chan struct{} // of capacity 1
+	boot    func() (Boot, error)
+	now     func() time.Time
+
+	asked   chan struct{} // of capacity 1: the command is to run
+	untold  chan struct{} // of capacity 1: the twin is to be told, or there is a new connection
+	telling sync.Mutex    // one patch at a time; taken before mu
+
+	mu      sync.Mutex // guards what follows
+	record  rebootRecord
+	changes int // how often record has changed
 }
 
-// plainPathError words a file error without the name of the system call.
-func plainPathError(err error) error {
-	if e, ok := err.(*os.PathError); ok {
-		return fmt.Errorf("%s: %w", e.Path, e.Err)
+func newMachineReboot(a *Agent) (*machineReboot, error) {
+	opt := a.opt
+	if opt.Folder == "" {
+		return nil, errors.New("a real reboot needs a folder, where it is remembered")
 	}
-	return err
-}
-
-// A rebootIntent is the content of the file.
-type rebootIntent struct {
-	RequestedAt time.Time `json:"requestedAt"`
-}
-
-func newMachineReboot(opt Options) *machineReboot {
-	return &machineReboot{
+	m := &machineReboot{
+		a:       a,
 		command: opt.RebootCommand,
+		grace:   opt.RebootGrace,
 		file:    filepath.Join(opt.Folder, "reboot.json"),
+		boot:    opt.Boot,
+		now:     opt.Device.Now,
 		asked:   make(chan struct{}, 1),
+		untold:  make(chan struct{}, 1),
+	}
+	if m.grace == 0 {
+		m.grace = defaultRebootGrace
+	}
+	if m.boot == nil {
+		m.boot = readBoot
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	var err error
+	if m.record, err = readRecord(m.file); err != nil {
+		a.note("iotdm: what was known of reboots cannot be read: %v", err)
+	}
+	return m, nil
+}
+
+// settle compares the boot with the one that is remembered.
+func (m *machineReboot) settle() {
+	b, err := m.boot()
+	if err != nil {
+		m.a.note("iotdm: %v", err)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	unasked, pending := m.record.Unasked, m.record.Request.pending()
+	if !m.record.settle(m.now(), b) {
+		return
+	}
+	m.save()
+	switch q := m.record.Request; {
+	case pending && q.Outcome == Rebooted:
+		m.a.opt.Say("Device rebooted")
+	case m.record.Unasked && !unasked:
+		m.a.note("The machine has booted at %s, and nobody had asked for it", b.Time.Format(time.RFC3339))
 	}
 }
 
-// reboot stores that a reboot was asked for, and asks for it once that is answered.
-func (m *machineReboot) reboot(a *Agent) mqttdevice.Response {
-	if err := m.remember(time.Now()); err != nil {
-		a.note("iotdm: %v; not rebooting", err)
-		return response(500, "The device could not store that it is to reboot")
+// save stores the record, which has changed, and has the twin told. What cannot be stored is told
+// nevertheless. m.mu is held.
+func (m *machineReboot) save() {
+	m.changes++
+	m.record.Told = false
+	if err := m.store(); err != nil {
+		m.a.note("iotdm: what has come of a reboot is not stored: %v", err)
 	}
-	r := response(200, rebootAnswer)
-	r.Sent = func(error) {
-		select {
-		case m.asked <- struct{}{}:
-		default: // it is about to happen anyway
-		}
-	}
-	return r
+	m.signal(m.untold)
 }
 
-// rebootMachine runs the reboot command whenever it is asked for.
-func (a *Agent) rebootMachine(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.machine.asked:
-		}
-		err := runShell(ctx, a.machine.command)
-		if ctx.Err() != nil {
-			return // the machine is going down: what is remembered is for the next start
-		}
-		if err != nil {
-			a.note("iotdm: the reboot command failed: %v; the device goes on", err)
-			if err := a.machine.forget(); err != nil {
-				a.note("iotdm: %v", err)
-			}
-		}
-	}
-}
-
-// runShell runs the command. It returns when the command has ended, which a
-// reboot may or may not leave time for.
-func runShell(ctx context.Context, command string) error {
-	shell := []string{"sh", "-c"}
-	if runtime.GOOS == "windows" {
-		shell = []string{"cmd", "/C"}
-	}
-	c := exec.CommandContext(ctx, shell[0], append(shell[1:], command)...)
-	c.Stdout, c.Stderr = os.Stderr, os.Stderr
-	return c.Run()
-}
-
-// remember stores that a reboot was asked for.
-func (m *machineReboot) remember(now time.Time) error {
-	doc, err := json.Marshal(rebootIntent{now.UTC()})
+// store writes the record. m.mu is held.
+func (m *machineReboot) store() error {
+	doc, err := json.Marshal(m.record)
 	if err != nil {
 		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(m.file), 0o700); err != nil {
-		return plainPathError(err)
 	}
 	return writeDurably(m.file, doc)
 }
 
-// pending returns what was asked for and is not over.
-func (m *machineReboot) pending() (intent rebootIntent, found bool, err error) {
-	doc, err := os.ReadFile(m.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return intent, false, nil
+func (m *machineReboot) signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is about to happen anyway
 	}
-	if err != nil {
-		return intent, false, plainPathError(err)
-	}
-	if err := json.Unmarshal(doc, &intent); err != nil {
-		return intent, false, fmt.Errorf("%s: %w", m.file, err)
-	}
-	return intent, true, nil
 }
 
-func (m *machineReboot) forget() error {
-	if err := os.Remove(m.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return plainPathError(err)
+// reboot answers the method. The machine reboots once the answer is sent.
+func (m *machineReboot) reboot(method string) mqttdevice.Response {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.record.Request
+	if last.pending() {
+		return response(409, alreadyRebooting)
 	}
-	return nil
+	m.a.opt.Say("Rebooting device")
+	q := &RebootRequest{ID: rand.Text(), Method: method, RequestedAt: m.now().UTC(), Attempt: 1, Outcome: accepted}
+	if last != nil && last.Outcome != Rebooted {
+		q.Attempt = last.Attempt + 1
+	}
+	b, err := m.boot()
+	if err != nil {
+		return m.refuse(q, "The device cannot tell its boots apart", err)
+	}
+	old := m.record
+	m.record.settle(m.now(), b) // which it is already, unless the boot could not be read before
+	m.record.Request = q
+	if err := m.store(); err != nil {
+		m.record = old
+		return m.refuse(q, "The device could not store that it is to reboot", err)
+	}
+	m.changes++
+	return mqttdevice.Response{
+		Status:  200,
+		Payload: map[string]string{"Response": rebootAnswer, "requestId": q.ID},
+		Sent:    m.answered,
+	}
 }
 
-// reportRealReboot reports the boot time of the machine if it has booted since
-// a reboot was asked for.
-func (a *Agent) reportRealReboot(ctx context.Context) error {
-	intent, found, err := a.machine.pending()
-	if err != nil || !found {
-		return err
-	}
-	seconds, err := host.BootTimeWithContext(ctx)
+// refuse is for what cannot be begun. m.mu is held.
+func (m *machineReboot) refuse(q *RebootRequest, answer string, err error) mqttdevice.Response {
+	m.a.note("iotdm: %v; not rebooting", err)
+	q.end(m.now(), m.record.Boot, Refused, err.Error())
+	m.record.Request = q
+	m.save()
+	return response(500, answer)
+}
+
+// answered goes on when the answer is sent, and calls the reboot off if it could not be: the caller has
+// been told that the call failed.
+func (m *machineReboot) answered(err error) {
 	if err != nil {
-		return fmt.Errorf("read the boot time: %w", err)
+		m.conclude(NotRebooted, fmt.Sprintf("called off, since the answer could not be sent: %v", err))
+		return
 	}
-	booted := time.Unix(int64(seconds), 0)
-	if booted.Before(intent.RequestedAt.Truncate(time.Second)) {
-		a.note("The reboot asked for at %s has not happened yet", intent.RequestedAt.Format(time.RFC3339))
+	m.signal(m.asked)
+}
+
+// conclude ends the request that is pending. The machine may have rebooted after all.
+func (m *machineReboot) conclude(o Outcome, reason string) {
+	m.settle()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := m.record.Request
+	if !q.pending() {
+		return
+	}
+	q.end(m.now(), m.record.Boot, o, reason)
+	m.a.note("iotdm: the machine has not rebooted: %s; the device goes on", reason)
+	m.save()
+}
+
+// work carries out what is asked for, beginning with what an earlier start has left.
+func (m *machineReboot) work(ctx context.Context) {
+	m.mu.Lock()
+	left := m.record.Request
+	var outcome Outcome
+	var elapsed time.Duration
+	if left.pending() {
+		outcome, elapsed = left.Outcome, m.now().Sub(left.RequestedAt)
+	}
+	m.mu.Unlock()
+	switch outcome {
+	case accepted:
+		m.conclude(NotRebooted, "the agent was started again before it ran the reboot command")
+	case Rebooting:
+		// A clock that has been set must not make this longer than the grace.
+		if wait(ctx, min(m.grace-elapsed, m.grace)) != nil {
+			return
+		}
+		m.conclude(NotRebooted, "the agent was started again, and the machine is still up")
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.asked:
+			m.carryOut(ctx)
+		}
+	}
+}
+
+// carryOut runs the command. If all goes well it doesn't return before the machine goes down.
+func (m *machineReboot) carryOut(ctx context.Context) {
+	m.mu.Lock()
+	m.record.Request.Outcome, m.record.Request.BootID = Rebooting, m.record.Boot.ID
+	m.save()
+	m.mu.Unlock()
+	limited, cancel := context.WithTimeout(ctx, tellLimit)
+	// The hub takes what a device sends in order: once the twin is told, the answer has arrived too.
+	if err := m.tell(limited); err != nil {
+		m.a.note("The twin is not told that the machine reboots: %v", err)
+	}
+	cancel()
+
+	limited, cancel = context.WithTimeout(ctx, m.grace)
+	defer cancel()
+	err := runShell(limited, m.command, m.a.opt.Note)
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	switch {
+	case ctx.Err() != nil:
+		return // perhaps the machine is going down: the next start finds out
+	case limited.Err() != nil:
+		m.conclude(NotRebooted, fmt.Sprintf("the reboot command had not ended after %v and was stopped", m.grace))
+		return
+	case err != nil && (!exited || exit.Exited()):
+		m.conclude(CommandFailed, fmt.Sprintf("the reboot command failed: %v", err))
+		return
+	}
+	// A command may return long before the machine goes down, which may begin with killing the command.
+	<-limited.Done()
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		m.conclude(CommandFailed, fmt.Sprintf("the reboot command failed: %v", err))
+	default:
+		m.conclude(NotRebooted, fmt.Sprintf("the reboot command succeeded, but the machine is still up %v later", m.grace))
+	}
+}
+
+// keepTold tells the twin whatever it has not been told.
+func (m *machineReboot) keepTold(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.untold:
+		}
+		err := m.tell(ctx)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, mqttdevice.ErrConnectionLost) {
+			m.a.note("iotdm: the reboot is not reported: %v; the next connection tries again", err)
+		}
+	}
+}
+
+// tell patches the reported properties unless they say it all.
+func (m *machineReboot) tell(ctx context.Context) error {
+	m.telling.Lock()
+	defer m.telling.Unlock()
+	m.mu.Lock()
+	patch, changes, told := m.record.patch(), m.changes, m.record.Told
+	rebooted := m.record.Request != nil && m.record.Request.Outcome == Rebooted && !m.record.Unasked
+	m.mu.Unlock()
+	if told {
 		return nil
 	}
-	a.opt.Say("Device rebooted")
-	if err := a.reportRebootTime(ctx, booted); err != nil {
+	if _, err := m.a.client.PatchReported(ctx, patch); err != nil {
 		return err
 	}
-	return a.machine.forget()
-}
-
-// writeDurably replaces a file as a whole: after a power cut it has either its
-// old content or the new.
-func writeDurably(file string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
-	if err != nil {
-		return plainPathError(err)
+	if rebooted {
+		m.a.opt.Say(rebootReported)
 	}
-	defer os.Remove(f.Name()) // gone already if all went well
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return err
-	}
-	if dir, err := os.Open(filepath.Dir(file)); err == nil {
-		dir.Sync() // Windows cannot, and need not
-		dir.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.changes == changes {
+		m.record.Told = true
+		return m.store()
 	}
 	return nil
+}
+
+// wait waits for d, or less if ctx ends.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

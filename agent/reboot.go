@@ -2,9 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"sync/atomic"
-	"time"
 
 	"github.com/iotdm/iotdm/mqttdevice"
 )
@@ -16,42 +13,33 @@ var rebootMethods = []string{"rebootDevice", "reboot"}
 // still differ.
 const rebootTimeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
-// rebootAnswer is what the tutorial's device answers.
-const rebootAnswer = "This is the response from the device"
+const (
+	// rebootAnswer is what the tutorial's device answers, rebootReported what it prints at the end.
+	rebootAnswer     = "This is the response from the device"
+	rebootReported   = "Device twins updated with latest rebootTime"
+	alreadyRebooting = "The device is already rebooting"
+)
 
 // handleReboots sets the handlers of the methods that reboot, for real or not.
 func (a *Agent) handleReboots() error {
+	handler := (&simulatedReboot{a: a, duration: a.opt.RebootDuration}).reboot
 	if a.opt.RebootCommand != "" {
-		if a.opt.Folder == "" {
-			return errors.New("a real reboot needs a folder, where it is remembered")
+		m, err := newMachineReboot(a)
+		if err != nil {
+			return err
 		}
-		a.machine = newMachineReboot(a.opt)
-		a.onConnected(a.reportRealReboot)
-		a.background(a.rebootMachine)
-	}
-	a.simulated = &simulatedReboot{a.opt.RebootDuration}
-	var busy atomic.Bool
-	for _, name := range rebootMethods {
-		a.handleMethod(name, func(ctx context.Context, m mqttdevice.Method) mqttdevice.Response {
-			if !busy.CompareAndSwap(false, true) {
-				return response(409, "The device is already rebooting")
-			}
-			defer busy.Store(false)
-			a.opt.Say("Rebooting device")
-			if a.machine != nil {
-				return a.machine.reboot(a)
-			}
-			return a.simulated.reboot(ctx, a)
+		handler = func(_ context.Context, call mqttdevice.Method) mqttdevice.Response { return m.reboot(call.Name) }
+		m.settle()
+		a.background(m.work)
+		a.background(m.keepTold)
+		a.onConnected(func(context.Context) error {
+			m.settle() // the clock may have been set
+			m.signal(m.untold)
+			return nil
 		})
 	}
-	return nil
-}
-
-func (a *Agent) reportRebootTime(ctx context.Context, t time.Time) error {
-	patch := map[string]string{"rebootTime": t.UTC().Format(rebootTimeFormat)}
-	if _, err := a.client.PatchReported(ctx, patch); err != nil {
-		return err
+	for _, name := range rebootMethods {
+		a.handleMethod(name, handler)
 	}
-	a.opt.Say("Device twins updated with latest rebootTime")
 	return nil
 }

@@ -121,11 +121,11 @@ func demoReboot(ctx context.Context, g *stage, service target, r *rebooter) erro
 	if err := checkAnswer(r.device, r.call.Name, answer); err != nil {
 		return err
 	}
-	rebootTime, err := r.await(ctx)
+	now, _, _, err := r.await(ctx, nil)
 	if err != nil {
 		return service.explain(ctx, err, r.device)
 	}
-	g.say("service", "Last reboot time: %s", gjson.Parse(rebootTime))
+	g.say("service", "Last reboot time: %s", gjson.ParseBytes(now.RebootTime))
 	return nil
 }
 

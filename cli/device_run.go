@@ -20,12 +20,13 @@ type deviceRunOptions struct {
 	as             actAsOptions
 	rebootDuration seconds
 	rebootCommand  string
+	rebootGrace    seconds
 	state          string
 	commands       commandOptions
 }
 
 func deviceRunCommand(s streams) *urfave.Command {
-	o := deviceRunOptions{rebootDuration: seconds(20 * time.Second)}
+	o := deviceRunOptions{rebootDuration: seconds(20 * time.Second), rebootGrace: seconds(3 * time.Minute)}
 	return leaf(&urfave.Command{
 		Name:  "run",
 		Usage: "stay connected, answer rebootDevice and reboot, and print messages, until Ctrl-C",
@@ -40,6 +41,7 @@ func deviceRunCommand(s streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
 			&urfave.StringFlag{Name: "reboot-command", Destination: &o.rebootCommand,
 				Usage: "reboot for real with `COMMAND`, run by the shell"},
+			&urfave.GenericFlag{Name: "reboot-grace", Value: &o.rebootGrace, Usage: "how `LONG` the machine may stay up after that; then it has not rebooted"},
 			&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"},
 				Usage: "remember in `FOLDER` what a restart must not forget"},
 		}, o.commands.flags()),
@@ -62,6 +64,7 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 		Device:         t.deviceOptions(),
 		RebootDuration: time.Duration(o.rebootDuration),
 		RebootCommand:  o.rebootCommand,
+		RebootGrace:    time.Duration(o.rebootGrace),
 		Folder:         folder,
 		Say:            func(text string) { s.print("%s", text) },
 		Note:           func(text string) { s.note("%s", text) },

@@ -32,8 +32,9 @@ func serviceRebootCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "reboot",
 		Usage: "reboot a device and wait until it reports when it did",
-		Description: "Calls a direct method, prints the device's answer, and waits until the reported property\n" +
-			"rebootTime is newer than before the call. For example:\n" +
+		Description: "Calls a direct method, prints the device's answer, and waits until the device reports what has come of\n" +
+			"it: that it rebooted, came back without a reboot, or could not. A device that reports no more than the\n" +
+			"tutorial's has rebooted when its rebootTime is newer than before the call. For example:\n" +
 			"   iotdm service reboot --device device-1\n" +
 			"   iotdm service reboot --device device-1 --connect-timeout 60 --timeout 60\n" +
 			"   iotdm service reboot --where \"tags.site = 'north'\" --batch-size 100 --limit-failures 5",
@@ -44,7 +45,7 @@ func serviceRebootCommand(s streams) *urfave.Command {
 			&urfave.IntFlag{Name: "batch-size", Destination: &o.batchSize, DefaultText: "all at once", Usage: "with --where: reboot `N` devices, wait until they are back, and go on with the next"},
 			&urfave.BoolFlag{Name: "no-wait", Destination: &o.noWait, DisableDefaultText: true, Usage: "return after the device's answer"},
 			&urfave.BoolFlag{Name: "watch", Destination: &o.watch, DisableDefaultText: true, Usage: "go on printing rebootTime every 5 s, until Ctrl-C"},
-			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how `LONG` to wait for a new rebootTime"},
+			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how `LONG` to wait for the report"},
 		}, o.call.flags(), o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
@@ -84,7 +85,10 @@ type rebootReport struct {
 	Device     string          `json:"device"`
 	Status     int             `json:"status"`
 	Payload    json.RawMessage `json:"payload"`
+	Verdict    string          `json:"verdict"`
+	Reason     string          `json:"reason,omitempty"`
 	RebootTime json.RawMessage `json:"rebootTime,omitempty"`
+	Reboot     json.RawMessage `json:"reboot,omitempty"` // what the device reports of it
 }
 
 func rebootFromService(ctx context.Context, s streams, o serviceRebootOptions) error {
@@ -103,8 +107,11 @@ func rebootFromService(ctx context.Context, s streams, o serviceRebootOptions) e
 	if err != nil {
 		return t.explainMethod(ctx, err, r.device)
 	}
-	report := rebootReport{Device: o.device, Status: answer.Status, Payload: answer.Payload}
+	report := rebootReport{Device: o.device, Status: answer.Status, Payload: answer.Payload, Verdict: verdictAnswered}
 	refused := checkAnswer(r.device, call.Name, answer)
+	if refused != nil {
+		report.Verdict, report.Reason = verdictRefused, answeredStatus(answer.Status)
+	}
 	if o.output.forPeople() || o.noWait || o.watch || refused != nil {
 		// A person sees the answer at once. A program gets one document, at the end.
 		if err := o.printAnswer(s, report); err != nil {
@@ -131,11 +138,25 @@ func (o *serviceRebootOptions) printAnswer(s streams, report rebootReport) error
 }
 
 func waitForReboot(ctx context.Context, s streams, t target, r *rebooter, o serviceRebootOptions, report rebootReport) error {
-	s.note("Waiting for %s to report a new rebootTime ...", o.device)
+	s.note("Waiting for %s to report its reboot ...", o.device)
 	limited, cancel := context.WithTimeout(ctx, time.Duration(o.wait))
 	defer cancel()
-	rebootTime, err := r.await(limited)
-	if err != nil && !o.output.forPeople() {
+	now, verdict, reason, err := r.await(limited, func() { s.note("%s is rebooting", o.device) })
+	if verdict != "" {
+		report.Verdict, report.Reason = verdict, reason
+	}
+	if q := now.request(); q.ID != "" && q.ID == r.judge.request {
+		report.Reboot = now.Reboot
+	}
+	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	if timedOut {
+		report.Verdict, report.Reason = verdictLost, late(o.wait, now)
+	}
+	if verdict == verdictRebooted {
+		report.RebootTime = now.RebootTime
+		return o.output.print(s, result{value: report, text: lastRebootTime(string(now.RebootTime))})
+	}
+	if !o.output.forPeople() {
 		if err := o.printAnswer(s, report); err != nil {
 			return err
 		}
@@ -143,14 +164,14 @@ func waitForReboot(ctx context.Context, s streams, t target, r *rebooter, o serv
 	switch {
 	case ctx.Err() != nil:
 		return failf(statusFailed, "interrupted while waiting for %s; it was asked to reboot and may still do so", noun(r.device))
-	case errors.Is(err, context.DeadlineExceeded):
-		return failf(statusTimeout, "%s answered but reported no new rebootTime within %v; look with \"iotdm service twin get --device %s\"",
-			noun(r.device), &o.wait, o.device)
+	case timedOut:
+		return failf(statusTimeout, "%s %s: %s; look with \"iotdm service twin get --device %s\"", noun(r.device), report.Verdict, report.Reason, o.device)
 	case err != nil:
 		return t.explain(ctx, err, r.device)
+	case verdict == verdictFailed:
+		return failf(statusFailed, "%s has not rebooted: %s", noun(r.device), reason)
 	}
-	report.RebootTime = json.RawMessage(rebootTime)
-	return o.output.print(s, result{value: report, text: lastRebootTime(rebootTime)})
+	return failf(statusFailed, "%s %s: %s", noun(r.device), verdict, reason)
 }
 
 // watchRebootTime polls as the tutorial's service program does, until ctx ends.
@@ -159,7 +180,8 @@ func watchRebootTime(ctx context.Context, s streams, t target, r *rebooter, outp
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
-		rebootTime, err := r.rebootTime(ctx)
+		now, err := r.reported(ctx)
+		rebootTime := string(now.RebootTime)
 		switch {
 		case ctx.Err() != nil:
 			return nil

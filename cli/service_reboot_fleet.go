@@ -16,15 +16,6 @@ import (
 // stands around a condition.
 const maxCondition = 7500
 
-// The verdicts of a reboot of many devices.
-const (
-	verdictRebooted  = "rebooted"        // it answered and reported a new rebootTime
-	verdictAnswered  = "answered"        // and nobody waited for more
-	verdictFailed    = "failed"          // the call failed, or the device answered with another status than 2xx
-	verdictLost      = "never came back" // it answered and reported no new rebootTime in time
-	verdictNotCalled = "not called"      // the job was stopped before its turn
-)
-
 // A fleetVerdict is what came of the reboot of one device.
 type fleetVerdict struct {
 	Device     string          `json:"device"`
@@ -34,7 +25,8 @@ type fleetVerdict struct {
 	RebootTime json.RawMessage `json:"rebootTime,omitempty"`
 	Reason     string          `json:"reason,omitempty"`
 
-	before string // rebootTime before the call, as JSON; empty: none
+	judge judge
+	now   reportedReboots
 }
 
 var fleetColumns = []column{
@@ -77,21 +69,20 @@ func rebootFleet(ctx context.Context, s streams, o serviceRebootOptions) error {
 	return r.conclude(ctx, devices, err)
 }
 
-// find returns the devices in the order of their ids, and remembers when they
-// rebooted last.
+// find returns the devices in the order of their ids, and remembers what they
+// report of reboots.
 func (r *fleetReboot) find(ctx context.Context) (devices []string, err error) {
-	err = r.rebootTimes(ctx, r.o.where, func(device, rebootTime string) {
+	err = r.reported(ctx, r.o.where, func(device string, now reportedReboots) {
 		devices = append(devices, device)
-		r.verdicts[device] = &fleetVerdict{Device: device, Verdict: verdictNotCalled, before: rebootTime}
+		r.verdicts[device] = &fleetVerdict{Device: device, Verdict: verdictNotCalled, judge: judge{before: now}}
 	})
 	slices.Sort(devices)
 	return devices, err
 }
 
-// rebootTimes calls fn with the rebootTime of each device that the condition
-// chooses.
-func (r *fleetReboot) rebootTimes(ctx context.Context, condition string, fn func(device, rebootTime string)) error {
-	query := "SELECT deviceId, properties.reported.rebootTime AS rebootTime FROM devices"
+// reported calls fn with what each device that the condition chooses reports.
+func (r *fleetReboot) reported(ctx context.Context, condition string, fn func(device string, now reportedReboots)) error {
+	query := "SELECT deviceId, connectionState, properties.reported.rebootTime AS rebootTime, properties.reported.reboot AS reboot FROM devices"
 	if strings.TrimSpace(condition) != "*" {
 		query += " WHERE " + condition
 	}
@@ -100,13 +91,13 @@ func (r *fleetReboot) rebootTimes(ctx context.Context, condition string, fn func
 			return err
 		}
 		var d struct {
-			DeviceID   string
-			RebootTime json.RawMessage
+			DeviceID, ConnectionState string
+			RebootTime, Reboot        json.RawMessage
 		}
 		if err := json.Unmarshal(row, &d); err != nil {
 			return fmt.Errorf("find the devices: the hub's answer is not as documented: %w", err)
 		}
-		fn(d.DeviceID, string(d.RebootTime))
+		fn(d.DeviceID, reportedReboots{d.RebootTime, d.Reboot, d.ConnectionState})
 	}
 	return nil
 }
@@ -189,7 +180,7 @@ func (r *fleetReboot) reboot(ctx context.Context, condition string) error {
 			}
 		} else {
 			f.bar.clear()
-			r.note("%s answered with status %d", d.DeviceID, d.Outcome.Method.Status)
+			r.note("%s %s", d.DeviceID, answeredStatus(d.Outcome.Method.Status))
 		}
 		if r.tooManyFailures() {
 			return errTooManyFailures
@@ -240,16 +231,17 @@ func (r *fleetReboot) answers(ctx context.Context, job string) error {
 			v.Verdict, v.Reason = verdictFailed, jobFailure(d)
 		default:
 			v.Verdict, v.Status, v.Payload = verdictAnswered, m.Status, m.Payload
+			v.judge.answered(m.Payload)
 			if m.Status/100 != 2 {
-				v.Verdict, v.Reason = verdictFailed, fmt.Sprintf("answered with status %d", m.Status)
+				v.Verdict, v.Reason = verdictRefused, answeredStatus(m.Status)
 			}
 		}
 	}
 	return nil
 }
 
-// comeBack polls the twins of the devices that answered until each reports a
-// new rebootTime, or it has taken too long.
+// comeBack polls the twins of the devices that answered until each has said
+// what has come of its reboot, or it has taken too long.
 func (r *fleetReboot) comeBack(ctx context.Context, condition string, batch []string) error {
 	missing := make(map[string]bool)
 	for _, d := range batch {
@@ -265,33 +257,57 @@ func (r *fleetReboot) comeBack(ctx context.Context, condition string, batch []st
 			condition = anyOf(sortedKeys(missing))
 		}
 		before := len(missing)
-		err := r.rebootTimes(limited, condition, func(device, rebootTime string) {
-			if v := r.verdicts[device]; missing[device] && newerRebootTime(v.before, rebootTime) {
-				v.Verdict, v.RebootTime = verdictRebooted, json.RawMessage(rebootTime)
+		err := r.reported(limited, condition, func(device string, now reportedReboots) {
+			if missing[device] && r.heard(r.verdicts[device], now) {
 				delete(missing, device)
 			}
 		})
 		if _, refused := asAnswer(err); refused {
 			return err
 		}
+		if r.tooManyFailures() {
+			return errTooManyFailures
+		}
 		if len(missing) > 0 && len(missing) < before {
-			r.note("Waiting for %d of %d devices to report a new rebootTime ...", len(missing), len(batch))
+			r.note("Waiting for %d of %d devices to report their reboot ...", len(missing), len(batch))
 		}
 		if len(missing) == 0 {
 			break
 		}
 		select {
 		case <-limited.Done():
+			if ctx.Err() != nil {
+				return ctx.Err() // what is known of them stands
+			}
 			for d := range missing {
 				r.failures++
-				r.verdicts[d].Verdict = verdictLost
-				r.verdicts[d].Reason = "no new rebootTime within " + r.o.wait.String()
+				v := r.verdicts[d]
+				v.Verdict, v.Reason = verdictLost, late(r.o.wait, v.now)
 			}
-			return ctx.Err()
+			return nil
 		case <-time.After(pause):
 		}
 	}
 	return nil
+}
+
+// heard takes what a device reports. It returns true for the last word.
+func (r *fleetReboot) heard(v *fleetVerdict, now reportedReboots) bool {
+	v.now = now
+	verdict, reason := v.judge.verdict(now)
+	if verdict != "" {
+		v.Verdict, v.Reason = verdict, reason
+	}
+	switch {
+	case !ended(verdict):
+		return false
+	case verdict == verdictRebooted:
+		v.RebootTime = now.RebootTime
+	default:
+		r.failures++
+		r.note("%s %s: %s", v.Device, verdict, reason)
+	}
+	return true
 }
 
 func sortedKeys(set map[string]bool) []string {
@@ -320,7 +336,7 @@ func (r *fleetReboot) conclude(ctx context.Context, devices []string, err error)
 		return perr
 	}
 	var summary []string
-	for _, verdict := range []string{verdictRebooted, verdictAnswered, verdictFailed, verdictLost, verdictNotCalled} {
+	for _, verdict := range []string{verdictRebooted, verdictRebooting, verdictAnswered, verdictRefused, verdictFailed, verdictNotRebooted, verdictLost, verdictNotCalled} {
 		if n := counts[verdict]; n > 0 {
 			summary = append(summary, fmt.Sprintf("%d %s", n, verdict))
 		}

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/mqttdevice"
+)
+
+// A machine is a computer on which an agent can be started again and again.
+type machine struct {
+	t   *testing.T
+	hub *hubtest.Hub
+	opt Options
+
+	mu    sync.Mutex // guards what follows
+	boot  Boot
+	lines []string // what the agent has said and noted
+}
+
+func newMachine(t *testing.T, h *hubtest.Hub) *machine {
+	m := &machine{t: t, hub: h, boot: Boot{"boot-1", time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}}
+	line := func(text string) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.lines = append(m.lines, text)
+	}
+	m.opt = Options{
+		Device: mqttdevice.Options{ConnectionString: h.Device("d1"), Addr: h.MQTTSAddr, TLS: h.ClientTLS()},
+		Folder: filepath.Join(t.TempDir(), "d1"),
+		Boot: func() (Boot, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if m.boot == (Boot{}) {
+				return Boot{}, errors.New("no boot clock")
+			}
+			return m.boot, nil
+		},
+		Say: line, Note: line,
+	}
+	return m
+}
+
+func (m *machine) reboot(id string, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.boot = Boot{id, at}
+}
+
+// start starts the agent and waits until it is connected. It is closed with the test at the latest.
+func (m *machine) start() *Agent {
+	m.t.Helper()
+	a, err := New(m.opt)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { a.Close() })
+	if err := a.Connect(m.t.Context()); err != nil {
+		m.t.Fatal(err)
+	}
+	return a
+}
+
+func (m *machine) call(method string) hub.MethodResult {
+	m.t.Helper()
+	r, err := m.hub.InvokeMethod(m.t.Context(), hub.ID{Device: "d1"}, hub.MethodCall{Name: method, ResponseTimeout: 30 * time.Second})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return r
+}
+
+// shown is what the tests look at.
+type shown struct {
+	RebootTime string
+	Boot       struct {
+		ID      string
+		Unasked bool
+	}
+	Reboot RebootRequest
+}
+
+func (m *machine) reported() (r shown) {
+	m.t.Helper()
+	doc, err := m.hub.DeviceTwin(hub.ID{Device: "d1"})
+	twin := struct{ Reported *shown }{&r}
+	if err == nil {
+		err = json.Unmarshal(doc, &twin)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return r
+}
+
+// await waits until the reported properties are as ok wants them.
+func (m *machine) await(what string, ok func(shown) bool) shown {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	found := errors.New("found")
+	var r shown
+	err := m.hub.Events(ctx, hub.EventQuery{Sources: []hub.EventSource{hub.SourceTwinChange}, Follow: true}, func(hub.Event) error {
+		if r = m.reported(); ok(r) {
+			return found
+		}
+		return nil
+	})
+	if err != found {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.t.Fatalf("the twin does not show %s: %+v (%v); the agent printed %q", what, r, err, m.lines)
+	}
+	return r
+}
+
+func (m *machine) awaitOutcome(o Outcome) shown {
+	m.t.Helper()
+	return m.await(string(o), func(r shown) bool { return r.Reboot.Outcome == o })
+}

@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// writeDurably replaces a file as a whole, and makes its folder if that is missing: after a power cut
+// the file has either its old content or the new. Nobody else may read it.
+func writeDurably(file string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return plainPathError(err)
+	}
+	return replaceFile(file, content, 0o600, true)
+}
+
+// replaceFile replaces a file as a whole: whoever reads it sees either its old content or the new.
+// Durable makes that true after a power cut too.
+func replaceFile(file string, content []byte, mode fs.FileMode, durable bool) error {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
+	if err != nil {
+		return plainPathError(err)
+	}
+	defer os.Remove(f.Name()) // gone already if all went well
+	_, err = f.Write(content)
+	if mode != 0o600 { // which it has
+		err = errors.Join(err, f.Chmod(mode))
+	}
+	if durable {
+		err = errors.Join(err, f.Sync())
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil || !durable {
+		return plainPathError(err)
+	}
+	if dir, err := os.Open(filepath.Dir(file)); err == nil {
+		dir.Sync() // Windows cannot, and need not
+		dir.Close()
+	}
+	return nil
+}
+
+// plainPathError words a file error without the name of the system call.
+func plainPathError(err error) error {
+	if e, ok := err.(*os.PathError); ok {
+		return fmt.Errorf("%s: %w", e.Path, e.Err)
+	}
+	return err
+}
