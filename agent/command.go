@@ -210,6 +210,12 @@ func (r result) status() int {
 	return 500
 }
 
+// killed reports whether a signal ended the command, and not the agent's.
+func (r result) killed() bool {
+	exit, ok := errors.AsType[*exec.ExitError](r.err)
+	return ok && !exit.Exited()
+}
+
 // value is the JSON value that the command printed; nil if it printed none, or something else.
 func (r result) value() json.RawMessage {
 	out := bytes.TrimSpace(r.output)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"time"
@@ -18,6 +17,8 @@ const (
 	defaultRebootGrace = 3 * time.Minute
 	// tellLimit bounds the delay of a reboot by telling the twin that it begins.
 	tellLimit = 5 * time.Second
+	// maxRebootOutput is how much the command may print.
+	maxRebootOutput = 1 << 20
 )
 
 // A machineReboot reboots the machine the agent runs on, and finds out whether it did.
@@ -29,7 +30,7 @@ const (
 // command, and else when the grace is over.
 type machineReboot struct {
 	a       *Agent
-	command string
+	command Command
 	grace   time.Duration // how long after the command has begun the machine may still be up
 	file    string
 	boot    func() (Boot, error)
@@ -51,7 +52,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 	}
 	m := &machineReboot{
 		a:       a,
-		command: opt.RebootCommand,
+		command: Command{Script: opt.RebootCommand, Timeout: opt.RebootGrace},
 		grace:   opt.RebootGrace,
 		file:    filepath.Join(opt.Folder, "reboot.json"),
 		boot:    opt.Boot,
@@ -61,6 +62,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 	}
 	if m.grace == 0 {
 		m.grace = defaultRebootGrace
+		m.command.Timeout = m.grace
 	}
 	if m.boot == nil {
 		m.boot = readBoot
@@ -124,45 +126,56 @@ func (m *machineReboot) signal(c chan struct{}) {
 	}
 }
 
-// reboot answers the method. The machine reboots once the answer is sent.
-func (m *machineReboot) reboot(method string) mqttdevice.Response {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	last := m.record.Request
-	if last.pending() {
+// handle answers the method. The machine reboots once the answer is sent.
+func (m *machineReboot) handle(_ context.Context, call mqttdevice.Method) mqttdevice.Response {
+	id, err := m.request(call.Name)
+	switch {
+	case err == errRebooting:
 		return response(409, alreadyRebooting)
+	case err != nil:
+		return response(500, fmt.Sprintf("The device cannot reboot: %v", err))
 	}
-	m.a.opt.Say("Rebooting device")
-	q := &RebootRequest{ID: rand.Text(), Method: method, RequestedAt: m.now().UTC(), Attempt: 1, Outcome: accepted}
-	if last != nil && last.Outcome != Rebooted {
-		q.Attempt = last.Attempt + 1
-	}
-	b, err := m.boot()
-	if err != nil {
-		return m.refuse(q, "The device cannot tell its boots apart", err)
-	}
-	old := m.record
-	m.record.settle(m.now(), b) // which it is already, unless the boot could not be read before
-	m.record.Request = q
-	if err := m.store(); err != nil {
-		m.record = old
-		return m.refuse(q, "The device could not store that it is to reboot", err)
-	}
-	m.changes++
 	return mqttdevice.Response{
 		Status:  200,
-		Payload: map[string]string{"Response": rebootAnswer, "requestId": q.ID},
+		Payload: map[string]string{"Response": rebootAnswer, "requestId": id},
 		Sent:    m.answered,
 	}
 }
 
-// refuse is for what cannot be begun. m.mu is held.
-func (m *machineReboot) refuse(q *RebootRequest, answer string, err error) mqttdevice.Response {
-	m.a.note("iotdm: %v; not rebooting", err)
+// errRebooting means that a reboot is under way.
+var errRebooting = errors.New("the device is already rebooting")
+
+// request stores that a reboot is asked for, by a direct method or whatever by names. It happens when
+// answered is called.
+func (m *machineReboot) request(by string) (id string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.record.Request
+	if last.pending() {
+		return "", errRebooting
+	}
+	m.a.opt.Say("Rebooting device")
+	q := &RebootRequest{ID: rand.Text(), Method: by, RequestedAt: m.now().UTC(), Attempt: 1, Outcome: accepted}
+	if last != nil && last.Outcome != Rebooted {
+		q.Attempt = last.Attempt + 1
+	}
+	old := m.record
+	b, err := m.boot()
+	if err == nil {
+		m.record.settle(m.now(), b) // which it is already, unless the boot could not be read before
+		m.record.Request = q
+		if err = m.store(); err == nil {
+			m.changes++
+			return q.ID, nil
+		}
+		err = fmt.Errorf("what is asked of it cannot be stored: %w", err)
+	}
+	m.a.note("iotdm: the machine does not reboot: %v", err)
+	m.record = old
 	q.end(m.now(), m.record.Boot, Refused, err.Error())
 	m.record.Request = q
 	m.save()
-	return response(500, answer)
+	return "", err
 }
 
 // answered goes on when the answer is sent, and calls the reboot off if it could not be: the caller has
@@ -234,24 +247,24 @@ func (m *machineReboot) carryOut(ctx context.Context) {
 
 	limited, cancel = context.WithTimeout(ctx, m.grace)
 	defer cancel()
-	err := runShell(limited, m.command, m.a.opt.Note)
-	exit, exited := errors.AsType[*exec.ExitError](err)
+	r := m.command.run(limited, nil, nil, maxRebootOutput)
+	failure := "the reboot command failed: " + r.text()
 	switch {
 	case ctx.Err() != nil:
 		return // perhaps the machine is going down: the next start finds out
-	case limited.Err() != nil:
+	case errors.Is(r.err, errTooLong) || limited.Err() != nil:
 		m.conclude(NotRebooted, fmt.Sprintf("the reboot command had not ended after %v and was stopped", m.grace))
 		return
-	case err != nil && (!exited || exit.Exited()):
-		m.conclude(CommandFailed, fmt.Sprintf("the reboot command failed: %v", err))
+	case r.err != nil && !r.killed():
+		m.conclude(CommandFailed, failure)
 		return
 	}
 	// A command may return long before the machine goes down, which may begin with killing the command.
 	<-limited.Done()
 	switch {
 	case ctx.Err() != nil:
-	case err != nil:
-		m.conclude(CommandFailed, fmt.Sprintf("the reboot command failed: %v", err))
+	case r.err != nil:
+		m.conclude(CommandFailed, failure)
 	default:
 		m.conclude(NotRebooted, fmt.Sprintf("the reboot command succeeded, but the machine is still up %v later", m.grace))
 	}

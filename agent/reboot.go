@@ -1,10 +1,6 @@
 package agent
 
-import (
-	"context"
-
-	"github.com/iotdm/iotdm/mqttdevice"
-)
+import "context"
 
 // rebootMethods are the names the tutorial and its other languages use.
 var rebootMethods = []string{"rebootDevice", "reboot"}
@@ -28,7 +24,7 @@ func (a *Agent) handleReboots() error {
 		if err != nil {
 			return err
 		}
-		handler = func(_ context.Context, call mqttdevice.Method) mqttdevice.Response { return m.reboot(call.Name) }
+		a.reboots, handler = m, m.handle
 		m.settle()
 		a.background(m.work)
 		a.background(m.keepTold)
