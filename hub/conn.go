@@ -181,10 +181,12 @@ func (c *conn) subscribedLocked(topic string) (qos byte, ok bool) {
 	return qos, ok
 }
 
-// sendMethod sends a direct method, at QoS 0 as the service does.
-func (c *conn) sendMethod(rid, name string, payload []byte) {
-	if !c.queueMethod(rid, name, payload) {
-		return
+// sendMethod sends a direct method, at QoS 0 as the service does. It reports
+// false if the device does not take it any more: after UNSUBACK nothing comes.
+func (c *conn) sendMethod(rid, name string, payload []byte) (sent bool) {
+	sent, mine := c.queueMethod(rid, name, payload)
+	if !mine {
+		return sent
 	}
 	// The caller is about to wait anyway. That it writes itself saves the
 	// wake-up of another goroutine.
@@ -194,23 +196,29 @@ func (c *conn) sendMethod(rid, name string, payload []byte) {
 		c.writing = false
 		c.writeLocked()
 	}
+	return sent
 }
 
-// queueMethod queues a direct method. It reports whether the caller shall write
-// it, which it can do without waiting for the device.
-func (c *conn) queueMethod(rid, name string, payload []byte) (mine bool) {
+// queueMethod queues a direct method, if the device takes it. It reports
+// whether the caller shall write it, which it can do without waiting for the
+// device.
+func (c *conn) queueMethod(rid, name string, payload []byte) (queued, mine bool) {
+	topic := methodTopic + name + "/?$rid=" + rid
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.queueLocked(0, 0, methodTopic+name+"/?$rid="+rid, payload)
+	if _, ok := c.subscribedLocked(topic); !ok {
+		return false, false
+	}
+	c.queueLocked(0, 0, topic, payload)
 	if i := c.callLocked(rid); i >= 0 {
 		c.calls[i].sent = c.sent
 	}
 	if c.writing || len(c.out) == 0 || c.sent-c.read > maxUnread {
 		c.writeLocked()
-		return false
+		return true, false
 	}
 	c.writing = true
-	return true
+	return true, true
 }
 
 // sendDesired tells the device of its desired properties, if it has asked for

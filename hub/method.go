@@ -73,15 +73,24 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 	// What is connected exists and is not disabled: a change that says
 	// otherwise ends the connection before it is acknowledged.
 	c := s.connection(id)
-	if c == nil || !c.takesMethod(call.Name) {
-		if err := s.callable(id); err != nil {
-			return MethodResult{}, err
+	patience := call.ConnectTimeout
+	for {
+		if c == nil || !c.takesMethod(call.Name) {
+			if err := s.callable(id); err != nil {
+				return MethodResult{}, err
+			}
+			began := time.Now()
+			if c, err = s.awaitMethod(ctx, id, call.Name, patience); err != nil {
+				return MethodResult{}, err
+			}
+			patience = max(patience-time.Since(began), 0)
 		}
-		if c, err = s.awaitMethod(ctx, id, call.Name, call.ConnectTimeout); err != nil {
-			return MethodResult{}, err
+		result, sent, err := s.callMethod(ctx, c, call)
+		if sent || err != nil {
+			return result, err
 		}
+		c = nil // it left before the method was sent, so that another connection may have it
 	}
-	return s.callMethod(ctx, c, call)
 }
 
 // callable reports whether a method may be called on the identity: it exists,
@@ -129,35 +138,39 @@ func (s *Server) awaitMethod(ctx context.Context, id ID, name string, timeout ti
 	}
 }
 
-func (s *Server) callMethod(ctx context.Context, c *conn, call MethodCall) (MethodResult, error) {
+// callMethod calls a direct method on c. It is not sent, without an error, if c
+// does not take it any more.
+func (s *Server) callMethod(ctx context.Context, c *conn, call MethodCall) (result MethodResult, sent bool, err error) {
 	rid := strconv.FormatUint(s.links.rid.Add(1), 16)
 	answer, err := c.expect(rid)
 	if err != nil {
-		return MethodResult{}, err
+		return MethodResult{}, false, err
 	}
 	defer c.forget(rid)
 	payload := call.Payload
 	if len(payload) == 0 {
 		payload = json.RawMessage("null")
 	}
-	c.sendMethod(rid, call.Name, payload)
+	if !c.sendMethod(rid, call.Name, payload) {
+		return MethodResult{}, false, nil
+	}
 	timer := time.NewTimer(call.ResponseTimeout)
 	defer timer.Stop()
 	select {
 	case a := <-answer:
-		return a.result, a.err
+		return a.result, true, a.err
 	case <-c.gone:
 		// The answer may have been the last thing the device sent.
 		select {
 		case a := <-answer:
-			return a.result, a.err
+			return a.result, true, a.err
 		default:
-			return MethodResult{}, ErrDeviceNotOnline.with("Device unavailable")
+			return MethodResult{}, true, ErrDeviceNotOnline.with("Device unavailable")
 		}
 	case <-timer.C:
-		return MethodResult{}, ErrGatewayTimeout
+		return MethodResult{}, true, ErrGatewayTimeout
 	case <-ctx.Done():
-		return MethodResult{}, ctx.Err()
+		return MethodResult{}, true, ctx.Err()
 	}
 }
 

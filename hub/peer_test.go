@@ -319,7 +319,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	go io.Copy(io.Discard, far)
-	c := &conn{net: near, open: true}
+	c := &conn{net: near, open: true, filters: []subscription{{filter: methodTopic + "#"}}}
 	rid, payload := 0, make([]byte, maxUnread/4)
 	queue := func() (mine bool) {
 		rid++
@@ -327,7 +327,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 		if _, err := c.expect(name); err != nil {
 			t.Fatal(err)
 		}
-		if mine = c.queueMethod(name, "m", payload); mine {
+		if _, mine = c.queueMethod(name, "m", payload); mine {
 			c.write()
 		}
 		c.writers.Wait()
@@ -341,5 +341,14 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 	c.answer("5", methodAnswer{}) // what was sent before has been read too
 	if !queue() {
 		t.Error("a call is not written by its caller though all before it were read")
+	}
+}
+
+// TestMethodIsSentToNobodyWhoLeft is about a device that ends its subscription
+// while a call is on its way to it: what UNSUBACK promised holds.
+func TestMethodIsSentToNobodyWhoLeft(t *testing.T) {
+	c := &conn{open: true}
+	if c.sendMethod("1", "m", nil) || c.backlog() > 0 {
+		t.Error("a method is sent without a subscription")
 	}
 }
