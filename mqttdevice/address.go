@@ -25,15 +25,24 @@ func peerHost(opt Options) string {
 	return opt.ConnectionString.HostName
 }
 
-func dialAddr(opt Options) string {
-	if opt.Addr != "" {
-		return opt.Addr
+// dialAddr is what to dial by transport t, TCP or WebSocket.
+func dialAddr(opt Options, t Transport) string {
+	if addr := givenAddr(opt, t); addr != "" {
+		return addr
 	}
 	host := peerHost(opt)
 	if _, _, err := net.SplitHostPort(host); err == nil {
 		return host
 	}
-	return net.JoinHostPort(hostOnly(host), opt.Transport.port())
+	return net.JoinHostPort(hostOnly(host), t.port())
+}
+
+// givenAddr is the address that the options name for transport t, or empty.
+func givenAddr(opt Options, t Transport) string {
+	if opt.Transport == Auto && t == WebSocket {
+		return opt.WebSocketAddr
+	}
+	return opt.Addr
 }
 
 func tlsConfig(opt Options) *tls.Config {

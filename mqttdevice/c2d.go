@@ -108,7 +108,7 @@ func (c *Client) handleMessages() {
 			c.mu.Unlock()
 			return
 		}
-		c.busy++
+		c.handlers++
 		c.mu.Unlock()
 		if err := c.handleMessage(h, m.CloudToDeviceMessage); err != nil {
 			c.log.Error("cloud-to-device message not handled", logMessage, m.ID, logError, err)
@@ -116,7 +116,7 @@ func (c *Client) handleMessages() {
 			c.log.Info("cloud-to-device message", logMessage, m.ID, logSize, len(m.Payload))
 			m.ack()
 		}
-		c.release()
+		c.returned()
 	}
 }
 

@@ -52,13 +52,16 @@ type Options struct {
 	// HostName may carry a port.
 	ConnectionString sas.ConnectionString
 
-	// Transport is TCP unless it is set.
+	// Transport is TCP unless it is set. A port in HostName is for every transport.
 	Transport Transport
 
 	// Addr is the host:port to dial, without a proxy. Empty means GatewayHostName or HostName, at port
 	// 8883, or 443 for WebSocket, unless the name carries another; and through a proxy if HTTPS_PROXY
 	// or else ALL_PROXY names one (http, https or socks5) and NO_PROXY doesn't name the host.
 	Addr string
+
+	// WebSocketAddr is what Addr is, for the second transport of Auto. Nothing else uses it.
+	WebSocketAddr string
 
 	// ModelID is the Plug and Play model that the device follows, such as
 	// dtmi:com:example:Thermostat;1. The twin shows it as modelId.
@@ -91,12 +94,12 @@ type Options struct {
 
 // A Client is one device or module. Its methods may be called from any goroutine.
 type Client struct {
-	opt  Options
-	id   string // client id: DeviceID, or DeviceID/ModuleID
-	user string
-	addr string
-	log  *slog.Logger
-	dial func(context.Context) (net.Conn, error) // opens the byte stream under MQTT
+	opt    Options
+	id     string // client id: DeviceID, or DeviceID/ModuleID
+	user   string
+	log    *slog.Logger
+	dialer *dialer
+	dial   func(context.Context) (net.Conn, error) // opens the byte stream under MQTT; dialer.dial but for tests
 
 	closing context.Context // ends when Close begins
 	close   context.CancelFunc
@@ -104,7 +107,9 @@ type Client struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // every goroutine of the client, and Connect
 
-	attempt int // failures in a row; belongs to the goroutine that connects
+	certificateEnd time.Time // of the device; zero without one
+
+	link link // belongs to the goroutine that connects
 
 	mu       sync.Mutex // guards what follows; never held over network I/O
 	started  bool       // Connect is under way or has succeeded
@@ -112,10 +117,11 @@ type Client struct {
 	stopped  bool       // no new goroutines
 	session  *session   // nil while not connected
 	changed  chan struct{}
-	busy     int    // handlers and calls under way
-	whenIdle func() // called, with mu held, when busy falls to zero; nil when nobody waits
+	calls    int    // of Twin, PatchReported and Send under way
+	handlers int    // under way
+	released func() // called, with mu held, when one of these ends; nil when nobody waits
 	methods  map[string]MethodHandler
-	running  int    // method calls under way
+	running  int    // handlers of methods under way
 	lastRID  uint64 // of twin requests
 	desired  desiredQueue
 	messages messageQueue
@@ -151,10 +157,10 @@ func New(opt Options) (*Client, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	if opt.Transport != TCP && opt.Transport != WebSocket {
-		return nil, fmt.Errorf("transport %d is neither TCP nor WebSocket", opt.Transport)
+	if opt.Transport < TCP || opt.Transport > Auto {
+		return nil, fmt.Errorf("transport %d is neither TCP, WebSocket nor Auto", opt.Transport)
 	}
-	c := &Client{opt: opt, id: cs.DeviceID, addr: dialAddr(opt)}
+	c := &Client{opt: opt, id: cs.DeviceID}
 	if cs.ModuleID != "" {
 		c.id += "/" + cs.ModuleID
 	}
@@ -163,7 +169,9 @@ func New(opt Options) (*Client, error) {
 	if cs.ModuleID != "" {
 		c.log = c.log.With(logModule, cs.ModuleID)
 	}
-	c.dial = newDialer(opt).dial
+	c.dialer = newDialer(opt, c.log)
+	c.dial = c.dialer.dial
+	c.certificateEnd = certificateEnd(opt)
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.work, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -194,7 +202,8 @@ func (c *Client) Connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.closing, cancel)()
-	s, err := c.open(ctx, 0, permanent)
+	c.link = link{since: time.Now()}
+	s, err := c.open(ctx, nil, 0, permanent)
 	if err != nil {
 		c.mu.Lock()
 		c.started = false
@@ -242,13 +251,13 @@ func (c *Client) announce() {
 	}
 }
 
-// acquire waits for a connection and counts the caller as busy until it calls release.
+// acquire waits for a connection and counts the call until it calls release.
 func (c *Client) acquire(ctx context.Context) (*session, error) {
 	for {
 		c.mu.Lock()
 		// The session comes first: during Close the handlers that still run may use it.
 		if s := c.session; s != nil && !s.isLost() {
-			c.busy++
+			c.calls++
 			c.mu.Unlock()
 			return s, nil
 		}
@@ -277,23 +286,31 @@ func (c *Client) acquire(ctx context.Context) (*session, error) {
 func (c *Client) acquireSame(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ok := c.session == s && !s.isLost() && c.whenIdle == nil
+	ok := c.session == s && !s.isLost() && c.released == nil
 	if ok {
-		c.busy++
+		c.calls++
 	}
 	return ok
 }
 
-// release ends what acquire, or a handler, began.
+// release ends what acquire began.
 func (c *Client) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.releaseLocked()
+	c.calls--
+	c.announceRelease()
 }
 
-func (c *Client) releaseLocked() {
-	c.busy--
-	if c.busy == 0 && c.whenIdle != nil {
-		c.whenIdle()
+// returned counts a handler out.
+func (c *Client) returned() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handlers--
+	c.announceRelease()
+}
+
+func (c *Client) announceRelease() {
+	if c.released != nil {
+		c.released()
 	}
 }

@@ -189,7 +189,7 @@ func TestFirstConnectionIsTriedAgain(t *testing.T) {
 		result := make(chan error)
 		go func() { result <- c.Connect(t.Context()) }()
 
-		if got := events.await(Disconnected); !errors.Is(got.Reason, unreachable) || got.Retry > backoffMin {
+		if got := events.await(Disconnected); !errors.Is(got.Reason, unreachable) || got.Retry > usual.least {
 			t.Errorf("first event %+v, want %v and a short retry", got, unreachable)
 		}
 		p.refuse(packets.ErrRefusedServerUnavailable)
@@ -199,13 +199,13 @@ func TestFirstConnectionIsTriedAgain(t *testing.T) {
 		far := <-p.conns
 		next[*packets.ConnectPacket](far)
 		far.Close()
-		if got := events.await(Disconnected); !errors.Is(got.Reason, errHubClosed) {
-			t.Errorf("third event %+v, want %v", got, errHubClosed)
+		if got := events.await(Disconnected); !errors.Is(got.Reason, ErrHubClosed) {
+			t.Errorf("third event %+v, want %v", got, ErrHubClosed)
 		}
 		next[*packets.ConnectPacket](<-p.conns) // and no answer
 		began := time.Now()
-		if got := events.await(Disconnected); !errors.Is(got.Reason, errNoAnswer) || time.Since(began) != connectTimeout {
-			t.Errorf("fourth event %+v after %v, want %v after %v", got, time.Since(began), errNoAnswer, connectTimeout)
+		if got := events.await(Disconnected); !errors.Is(got.Reason, ErrNoAnswer) || time.Since(began) != connectTimeout {
+			t.Errorf("fourth event %+v after %v, want %v after %v", got, time.Since(began), ErrNoAnswer, connectTimeout)
 		}
 		far = <-p.conns
 		next[*packets.ConnectPacket](far)
@@ -319,7 +319,7 @@ func TestAddresses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := dialAddr(tt.opt); got != tt.wantAddr {
+			if got := dialAddr(tt.opt, TCP); got != tt.wantAddr {
 				t.Errorf("dials %s, want %s", got, tt.wantAddr)
 			}
 			if got := tlsConfig(tt.opt).ServerName; got != tt.wantServerName {

@@ -104,11 +104,11 @@ func (c *Client) deliver() {
 		if q.stale = false; !read {
 			next, q.changes = q.changes[0], q.changes[1:]
 		}
-		c.busy++
+		c.handlers++
 		c.mu.Unlock()
 
 		err := c.deliverOne(h, next, read)
-		c.release()
+		c.returned()
 		if err == nil {
 			failures = 0
 			continue

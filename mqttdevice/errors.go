@@ -18,6 +18,10 @@ var (
 	// may not have done what was asked. Repeating a call is safe, but may send a message twice.
 	ErrConnectionLost = errors.New("connection lost")
 
+	// ErrTooLarge means that a message or a patch is larger than the hub takes. It was not sent: the hub
+	// would end the connection.
+	ErrTooLarge = errors.New("too large for the hub")
+
 	// ErrNotConnected means that Connect has not been called, or has failed.
 	ErrNotConnected = errors.New("not connected")
 
@@ -25,14 +29,38 @@ var (
 	ErrClosed = errors.New("the client is closed")
 )
 
-// Reasons for the end of a connection.
+// Why there is no connection: what [State.Reason] wraps, and what [Client.Connect] fails with. A
+// failure to dial, a [*ProxyError] and a [*tls.CertificateVerificationError] are reasons too.
 var (
-	errHubClosed  = errors.New("the hub closed the connection (another program with the same id, a changed or disabled device, or the hub stopped)")
-	errNoPong     = errors.New("the hub did not answer a keep-alive ping")
-	errNoAnswer   = fmt.Errorf("the hub did not answer within %v", connectTimeout)
-	errNoResponse = fmt.Errorf("the hub did not answer the twin request within %v", responseTimeout)
-	errRenewal    = errors.New("the token is being renewed")
+	// ErrTokenExpired means that the shared access signature is over. One made from a key is replaced
+	// in time; one that was given as it is cannot be, and the hub will not take the device again.
+	ErrTokenExpired = errors.New("the shared access signature has expired")
+
+	// ErrCertificateExpired means that the device's own certificate is over.
+	ErrCertificateExpired = errors.New("the device's certificate has expired")
+
+	// ErrHubClosed means that the hub closed the connection. MQTT has no way to say why.
+	ErrHubClosed = errors.New("the hub closed the connection (another program with the same id, a changed or disabled device, or the hub stopped)")
+
+	// ErrTakenOver means that the hub closes one connection after the other although it accepts the
+	// credential. MQTT cannot say so, but it is probably another program that is the same device.
+	ErrTakenOver = errors.New("the hub closes each connection soon after accepting it: probably another program connects as the same device; " +
+		"stop it, or make a device of its own for it (the hub's log names the addresses of both)")
+
+	// ErrNetwork means that the connection broke on the way: a reset, a time-out, a route that is gone.
+	ErrNetwork = errors.New("the network connection broke")
+
+	// ErrNoPong means that the hub, or the network, is silent: a keep-alive ping was not answered.
+	ErrNoPong = errors.New("the hub did not answer a keep-alive ping")
+
+	// ErrNoAnswer means that something accepts connections but the hub did not answer in time.
+	ErrNoAnswer = fmt.Errorf("the hub did not answer within %v", connectTimeout)
+
+	// ErrBusy means that the hub is overloaded, or about to stop, and takes nobody just now.
+	ErrBusy = errors.New("the hub is busy or unavailable")
 )
+
+var errNoResponse = fmt.Errorf("the hub did not answer the twin request within %v", responseTimeout)
 
 // An Error is the hub's refusal of a twin operation.
 type Error struct {
@@ -69,27 +97,34 @@ func hubError(status int, body []byte) error {
 type refusal byte
 
 func (r refusal) Error() string {
-	switch r {
-	case packets.ErrRefusedBadUsernameOrPassword, packets.ErrRefusedNotAuthorised:
+	switch {
+	case r.Is(ErrUnauthorized):
 		return ErrUnauthorized.Error()
-	case packets.ErrRefusedServerUnavailable:
-		return "the hub is busy or unavailable"
+	case r.Is(ErrBusy):
+		return ErrBusy.Error()
 	}
 	return fmt.Sprintf("the hub refused the connection with code %d", byte(r))
 }
 
-// Is makes a refusal of the credential match ErrUnauthorized. IoT Hub uses code 5 for that.
+// Is matches ErrUnauthorized, for which IoT Hub uses code 5, and ErrBusy.
 func (r refusal) Is(target error) bool {
-	return target == ErrUnauthorized &&
-		(r == packets.ErrRefusedBadUsernameOrPassword || r == packets.ErrRefusedNotAuthorised)
+	switch r {
+	case packets.ErrRefusedBadUsernameOrPassword, packets.ErrRefusedNotAuthorised:
+		return target == ErrUnauthorized
+	case packets.ErrRefusedServerUnavailable:
+		return target == ErrBusy
+	}
+	return false
 }
 
 // permanent reports whether a first connection that failed with err would only fail again.
 func permanent(err error) bool {
-	var code refusal
-	if errors.As(err, &code) {
+	if errors.Is(err, ErrUnauthorized) {
+		return true
+	}
+	if code, ok := errors.AsType[refusal](err); ok {
 		return code != packets.ErrRefusedServerUnavailable
 	}
-	var cert *tls.CertificateVerificationError
-	return errors.As(err, &cert)
+	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return ok
 }

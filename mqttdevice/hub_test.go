@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -303,6 +304,49 @@ func TestCredentialsRefusedByARealHub(t *testing.T) {
 	}
 }
 
+func TestLargestPayloadsOfARealHub(t *testing.T) {
+	h := hubtest.New(t)
+	id := hub.ID{Device: "dev-1"}
+	c, events := start(t, h, h.Device("dev-1"), mqttdevice.Options{})
+	c.HandleMethod("echo", echo)
+	c.HandleMethod("more", func(_ context.Context, m mqttdevice.Method) mqttdevice.Response {
+		return mqttdevice.Response{Payload: string(m.Payload)} // two quotes and more
+	})
+	connect(t, c)
+	await(t, events, mqttdevice.Connected)
+
+	const message, method = 256 << 10, 128 << 10
+	if err := c.Send(t.Context(), mqttdevice.Message{Payload: make([]byte, message)}); err != nil {
+		t.Errorf("the largest message: %v", err)
+	}
+	if err := c.Send(t.Context(), mqttdevice.Message{Payload: make([]byte, message+1)}); !errors.Is(err, mqttdevice.ErrTooLarge) {
+		t.Errorf("a byte more: %v, want %v", err, mqttdevice.ErrTooLarge)
+	}
+	largest := `"` + strings.Repeat("x", method-2) + `"`
+	if got, err := invoke(t, h, id, "echo", largest); err != nil || got != "201 "+largest {
+		t.Errorf("the largest answer of a method: %.80q, error %v", got, err)
+	}
+	if got, err := invoke(t, h, id, "more", largest); err != nil || !strings.HasPrefix(got, "500 ") || !strings.Contains(got, "128 KiB") {
+		t.Errorf("an answer that is larger: %.80q, error %v, want 500", got, err)
+	}
+	patch := func(size int) error { // of JSON text
+		_, err := c.PatchReported(t.Context(), json.RawMessage(`{"a":"`+strings.Repeat("x", size-8)+`"}`))
+		return err
+	}
+	var refused *mqttdevice.Error
+	if err := patch(message); !errors.As(err, &refused) {
+		t.Errorf("a patch that is too large for the twin: %v, want an *Error", err)
+	}
+	if err := patch(message + 1); !errors.Is(err, mqttdevice.ErrTooLarge) {
+		t.Errorf("a patch that is too large to be sent: %v, want %v", err, mqttdevice.ErrTooLarge)
+	}
+	select {
+	case got := <-events:
+		t.Errorf("event %+v, want the connection to last", got)
+	default:
+	}
+}
+
 func TestKeyChangedOnARealHub(t *testing.T) {
 	h := hubtest.New(t)
 	c, events := start(t, h, h.Device("dev-1"), mqttdevice.Options{})
@@ -318,43 +362,69 @@ func TestKeyChangedOnARealHub(t *testing.T) {
 	}
 }
 
+// A service that lets its calls wait for the device notices nothing of renewals. One that does not is
+// told at once that the device is away, for as long as a renewal takes.
 func TestTokensAreRenewedUnderLoad(t *testing.T) {
-	h := hubtest.New(t)
-	id := hub.ID{Device: "dev-1"}
-	c, events := start(t, h, h.Device("dev-1"), mqttdevice.Options{TokenLife: time.Second})
-	c.HandleMethod("echo", echo)
-	connect(t, c)
-	await(t, events, mqttdevice.Connected)
+	for _, transport := range transports {
+		t.Run(transport.String(), func(t *testing.T) {
+			h := hubtest.New(t)
+			id := hub.ID{Device: "dev-1"}
+			c, events := start(t, h, h.Device("dev-1"), mqttdevice.Options{TokenLife: time.Second, Transport: transport})
+			c.HandleMethod("echo", echo)
+			connect(t, c)
+			await(t, events, mqttdevice.Connected)
 
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				// In the window between two connections the hub refuses at once.
-				got, err := invoke(t, h, id, "echo", "1")
-				if err == nil && got != "201 1" || err != nil && !errors.Is(err, hub.ErrDeviceNotOnline) {
-					t.Errorf("method: %q, error %v", got, err)
-				}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var wg sync.WaitGroup
+			var patient, away atomic.Int64
+			var gap atomic.Int64 // the longest, in nanoseconds
+			for range 2 {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						got, err := invoke(t, h, id, "echo", "1")
+						if err != nil || got != "201 1" {
+							t.Errorf("method with a connect timeout: %q, error %v", got, err)
+						}
+						patient.Add(1)
+					}
+				})
+				wg.Go(func() {
+					last := time.Now()
+					for ctx.Err() == nil {
+						call := hub.MethodCall{Name: "echo", ResponseTimeout: 30 * time.Second, Payload: json.RawMessage("2")}
+						r, err := h.InvokeMethod(t.Context(), id, call)
+						if err == nil && string(r.Payload) != "2" || err != nil && !errors.Is(err, hub.ErrDeviceNotOnline) {
+							t.Errorf("method without a connect timeout: %q, error %v", r.Payload, err)
+						}
+						if err != nil {
+							away.Add(1)
+							gap.Store(max(gap.Load(), int64(time.Since(last))))
+						} else {
+							last = time.Now()
+						}
+					}
+				})
+				wg.Go(func() {
+					for i := 0; ctx.Err() == nil; i++ {
+						if _, err := c.PatchReported(ctx, map[string]int{"n": i}); err != nil && ctx.Err() == nil {
+							t.Errorf("reported: %v", err)
+						}
+					}
+				})
 			}
-		})
-		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
-				if _, err := c.PatchReported(ctx, map[string]int{"n": i}); err != nil && ctx.Err() == nil {
-					t.Errorf("reported: %v", err)
+			for range 3 {
+				if got := <-events; got.Status != mqttdevice.Connecting {
+					t.Errorf("event %+v, want no loss of the connection", got)
 				}
+				await(t, events, mqttdevice.Connected)
 			}
+			cancel()
+			wg.Wait()
+			t.Logf("over three renewals: %d calls with a connect timeout answered; %d without refused, for %v at most",
+				patient.Load(), away.Load(), time.Duration(gap.Load()))
 		})
 	}
-	for range 3 {
-		if got := <-events; got.Status != mqttdevice.Connecting {
-			t.Errorf("event %+v, want no loss of the connection", got)
-		}
-		await(t, events, mqttdevice.Connected)
-	}
-	cancel()
-	wg.Wait()
 }
 
 func TestRealHubRestarts(t *testing.T) {
@@ -373,8 +443,10 @@ func TestRealHubRestarts(t *testing.T) {
 	}
 }
 
-func TestCertificateInsteadOfAKey(t *testing.T) {
-	h := hubtest.New(t)
+// certified registers dev-1 with a self-signed certificate that ends then, and returns what to connect
+// with.
+func certified(t *testing.T, h *hubtest.Hub, end time.Time) (sas.ConnectionString, *tls.Config) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -382,8 +454,8 @@ func TestCertificateInsteadOfAKey(t *testing.T) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "dev-1"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
+		NotBefore:    end.Add(-2 * time.Hour),
+		NotAfter:     end,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -396,13 +468,19 @@ func TestCertificateInsteadOfAKey(t *testing.T) {
 	}
 	config := h.ClientTLS()
 	config.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+	return sas.ConnectionString{HostName: h.HostName, DeviceID: "dev-1", X509: true}, config
+}
+
+func TestCertificateInsteadOfAKey(t *testing.T) {
+	h := hubtest.New(t)
+	conn, config := certified(t, h, time.Now().Add(time.Hour))
 	for _, tls12 := range []bool{false, true} {
 		if tls12 {
 			config.MaxVersion = tls.VersionTLS12
 		}
 		for _, transport := range transports {
 			c, err := mqttdevice.New(mqttdevice.Options{
-				ConnectionString: sas.ConnectionString{HostName: h.HostName, DeviceID: "dev-1", X509: true},
+				ConnectionString: conn,
 				Transport:        transport,
 				Addr:             addrOf(h, transport),
 				TLS:              config,

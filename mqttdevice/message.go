@@ -38,7 +38,8 @@ type Message struct {
 }
 
 // Send sends telemetry at QoS 1 and returns once the hub has taken it. On [ErrConnectionLost] the hub
-// may have it already. See the article "Create and read IoT Hub messages" for the limits and the
+// may have it already. A message that is larger than 256 KiB, or has larger properties than a topic
+// holds, is [ErrTooLarge]. See the article "Create and read IoT Hub messages" for the limits and the
 // meaning of the properties.
 func (c *Client) Send(ctx context.Context, m Message) error {
 	topic, err := m.topic(c.id)
@@ -101,10 +102,10 @@ func (m Message) topic(id string) (string, error) {
 		size += len(name)
 	}
 	if size > maxMessage {
-		return "", fmt.Errorf("%d bytes with properties are more than %d", size, maxMessage)
+		return "", fmt.Errorf("%w: %d bytes with properties, %d are allowed", ErrTooLarge, size, maxMessage)
 	}
 	if b.Len() > maxTopic {
-		return "", fmt.Errorf("properties take %d bytes when encoded, more than %d", b.Len(), maxTopic)
+		return "", fmt.Errorf("%w: properties of %d bytes when encoded, %d are allowed", ErrTooLarge, b.Len(), maxTopic)
 	}
 	return b.String(), nil
 }

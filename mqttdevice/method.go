@@ -85,7 +85,7 @@ func (s *session) startMethod(name, rid string, payload []byte) bool {
 	if !c.start(func() { s.runMethod(h, rid, Method{Name: name, Payload: payload}) }) {
 		return false
 	}
-	c.busy++
+	c.handlers++
 	c.running++
 	return true
 }
@@ -95,8 +95,10 @@ func (s *session) runMethod(h MethodHandler, rid string, m Method) {
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		s.answered++
 		c.running--
-		c.releaseLocked()
+		c.handlers--
+		c.announceRelease()
 	}()
 	status, body, sent := c.callMethod(h, m)
 	c.log.Info("method", logMethod, m.Name, logRID, rid, logStatus, status)

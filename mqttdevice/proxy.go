@@ -53,27 +53,27 @@ func Proxy(addr string) (*url.URL, error) { return proxyFromEnvironment()(addr) 
 // connection is bare TCP. The proxy's own certificate, if it has one, is verified with roots; nil means
 // the system's. Errors are of type *ProxyError.
 func DialProxy(ctx context.Context, through *url.URL, addr string, roots *x509.CertPool) (net.Conn, error) {
-	d := dialer{addr: addr, tls: &tls.Config{RootCAs: roots}}
-	conn, err := d.dialThrough(ctx, through)
+	r := route{addr: addr, tls: &tls.Config{RootCAs: roots}}
+	conn, err := r.dialThrough(ctx, through)
 	if err != nil {
 		return nil, &ProxyError{Proxy: proxyAddr(through), Err: err}
 	}
 	return conn, nil
 }
 
-// dialTCP connects to d.addr, through a proxy if there is one for it.
-func (d *dialer) dialTCP(ctx context.Context) (net.Conn, error) {
+// dialTCP connects to r.addr, through a proxy if there is one for it.
+func (r *route) dialTCP(ctx context.Context) (net.Conn, error) {
 	var through *url.URL
-	if d.proxy != nil {
+	if r.proxy != nil {
 		var err error
-		if through, err = d.proxy(d.addr); err != nil {
+		if through, err = r.proxy(r.addr); err != nil {
 			return nil, err
 		}
 	}
 	if through == nil {
-		return new(net.Dialer).DialContext(ctx, "tcp", d.addr)
+		return new(net.Dialer).DialContext(ctx, "tcp", r.addr)
 	}
-	return DialProxy(ctx, through, d.addr, d.tls.RootCAs)
+	return DialProxy(ctx, through, r.addr, r.tls.RootCAs)
 }
 
 // proxyAddr is what to dial to reach a proxy.
@@ -85,10 +85,10 @@ func proxyAddr(through *url.URL) string {
 	return net.JoinHostPort(through.Hostname(), cmp.Or(port, "1080"))
 }
 
-func (d *dialer) dialThrough(ctx context.Context, through *url.URL) (net.Conn, error) {
+func (r *route) dialThrough(ctx context.Context, through *url.URL) (net.Conn, error) {
 	switch through.Scheme {
 	case "socks5", "socks5h":
-		return dialSOCKS(ctx, through, d.addr)
+		return dialSOCKS(ctx, through, r.addr)
 	case "http", "https":
 	default:
 		return nil, fmt.Errorf("unknown scheme %q; it is http, https or socks5", through.Scheme)
@@ -97,14 +97,14 @@ func (d *dialer) dialThrough(ctx context.Context, through *url.URL) (net.Conn, e
 	if err == nil && through.Scheme == "https" {
 		conn, err = startTLS(ctx, conn, &tls.Config{
 			ServerName: through.Hostname(),
-			RootCAs:    d.tls.RootCAs,
+			RootCAs:    r.tls.RootCAs,
 			MinVersion: tls.VersionTLS12,
 		})
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := tunnel(ctx, conn, through.User, d.addr); err != nil {
+	if err := tunnel(ctx, conn, through.User, r.addr); err != nil {
 		conn.Close()
 		return nil, err
 	}

@@ -261,9 +261,9 @@ func TestProxyThatMisbehaves(t *testing.T) {
 		defer near.Close()
 		defer far.Close()
 		ctx, cancel := context.WithCancelCause(t.Context())
-		cancel(errNoAnswer)
-		if err := tunnel(ctx, near, url.User("u"), "hub.test:8883"); !errors.Is(err, errNoAnswer) {
-			t.Errorf("error %v, want %v", err, errNoAnswer)
+		cancel(ErrNoAnswer)
+		if err := tunnel(ctx, near, url.User("u"), "hub.test:8883"); !errors.Is(err, ErrNoAnswer) {
+			t.Errorf("error %v, want %v", err, ErrNoAnswer)
 		}
 	})
 }

@@ -21,23 +21,58 @@ func TestReconnectsAfterADrop(t *testing.T) {
 		defer c.Close()
 		events.await(Connected)
 		for i := range 5 {
+			time.Sleep(time.Second)
 			far.Close()
 			got := events.await(Disconnected)
-			if !errors.Is(got.Reason, errHubClosed) || got.Retry > backoffMin<<i {
-				t.Errorf("drop %d: event %+v, want %v and a retry within %v", i, got, errHubClosed, backoffMin<<i)
+			want, ceiling := ErrHubClosed, usual.least
+			if i > 0 { // the hub takes the credential, and yet it keeps nobody
+				want, ceiling = ErrTakenOver, contended.least<<i
 			}
 			began := time.Now()
+			if got.Reason != want || got.Retry > ceiling || got.Attempts != 0 || !got.Since.Equal(began) {
+				t.Errorf("drop %d: event %+v, want %v, a retry within %v and no attempt since %v", i, got, want, ceiling, began)
+			}
 			far = p.accept() // which wants a SUBSCRIBE
-			events.await(Connected)
-			if waited := time.Since(began); waited != got.Retry {
-				t.Errorf("drop %d: connected after %v, want %v", i, waited, got.Retry)
+			back := events.await(Connected)
+			now := time.Now()
+			wantBack := State{Status: Connected, Since: now, Attempts: 1, Away: got.Retry, Addr: "hub.test:8883"}
+			if diff := cmp.Diff(wantBack, back); diff != "" || now.Sub(began) != got.Retry {
+				t.Errorf("drop %d: back after %v, want %v (-want +got):\n%s", i, now.Sub(began), got.Retry, diff)
 			}
 		}
 		// A connection that lasted is no failure.
-		time.Sleep(2 * backoffMax)
+		time.Sleep(2 * stable)
 		far.Close()
-		if got := events.await(Disconnected); got.Retry > backoffMin {
-			t.Errorf("after a long connection: retry in %v, want at most %v", got.Retry, backoffMin)
+		if got := events.await(Disconnected); got.Reason != ErrHubClosed || got.Retry > usual.least {
+			t.Errorf("after a long connection: event %+v, want %v and a retry within %v", got, ErrHubClosed, usual.least)
+		}
+	})
+}
+
+func TestAttemptsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		c, far, events := connected(t, p, nil)
+		defer c.Close()
+		events.await(Connected)
+		far.Close()
+		lost := time.Now()
+		events.await(Disconnected)
+		for i := range 3 {
+			p.refuse(packets.ErrRefusedServerUnavailable)
+			got := events.await(Disconnected)
+			if !errors.Is(got.Reason, ErrBusy) || got.Attempts != i+1 || !got.Since.Equal(lost) {
+				t.Errorf("event %+v, want %v after attempt %d since %v", got, ErrBusy, i+1, lost)
+			}
+		}
+		far = p.accept()
+		if got := events.await(Connected); got.Attempts != 4 || got.Away != time.Since(lost) {
+			t.Errorf("event %+v, want it back at the fourth attempt after %v", got, time.Since(lost))
+		}
+		// A hub that was away in between has reasons of its own to close.
+		far.Close()
+		if got := events.await(Disconnected); got.Reason != ErrHubClosed {
+			t.Errorf("event %+v, want %v", got, ErrHubClosed)
 		}
 	})
 }
@@ -52,8 +87,8 @@ func TestRefusedWhileAwayIsTriedAgainLater(t *testing.T) {
 		for range 20 {
 			p.refuse(packets.ErrRefusedNotAuthorised)
 			got := events.await(Disconnected)
-			if !errors.Is(got.Reason, ErrUnauthorized) || got.Retry > refusedBackoffMax {
-				t.Errorf("event %+v, want %v and a retry within %v", got, ErrUnauthorized, refusedBackoffMax)
+			if !errors.Is(got.Reason, ErrUnauthorized) || got.Retry > refused.most {
+				t.Errorf("event %+v, want %v and a retry within %v", got, ErrUnauthorized, refused.most)
 			}
 		}
 		p.accept()
@@ -69,8 +104,10 @@ func TestBackoffHasFullJitterUnderADoublingCeiling(t *testing.T) {
 	}{
 		{0, io.EOF, time.Second},
 		{3, io.EOF, 8 * time.Second},
-		{6, io.EOF, time.Minute},
-		{1 << 20, io.EOF, time.Minute},
+		{6, io.EOF, 20 * time.Second},
+		{1 << 20, io.EOF, 20 * time.Second},
+		{1, ErrTakenOver, 10 * time.Second},
+		{1 << 20, ErrTakenOver, time.Minute},
 		{0, refusal(5), 10 * time.Second},
 		{1 << 20, fmt.Errorf("connect: %w", refusal(5)), 5 * time.Minute},
 	}
@@ -107,89 +144,12 @@ func TestSilenceEndsTheConnection(t *testing.T) {
 		far.mu.Unlock()
 		began := time.Now()
 		got := events.await(Disconnected)
-		if !errors.Is(got.Reason, errNoPong) {
-			t.Errorf("connection ended with %v, want %v", got.Reason, errNoPong)
+		if !errors.Is(got.Reason, ErrNoPong) {
+			t.Errorf("connection ended with %v, want %v", got.Reason, ErrNoPong)
 		}
 		if waited := time.Since(began); waited > defaultKeepAlive+2*pingTimeout {
 			t.Errorf("noticed after %v", waited)
 		}
-	})
-}
-
-func TestTokenIsRenewedBeforeItEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPeer(t)
-		c, events := device(t, p, Options{TokenLife: time.Hour})
-		defer c.Close()
-		go c.Connect(t.Context())
-		far := <-p.conns
-		first := next[*packets.ConnectPacket](far)
-		far.connack(packets.Accepted)
-		far.suback(next[*packets.SubscribePacket](far), 0, 0, 0)
-		events.await(Connected)
-
-		began := time.Now()
-		next[*packets.DisconnectPacket](far)
-		if life := time.Since(began); life < 48*time.Minute || life > 52*time.Minute {
-			t.Errorf("the token of an hour was replaced after %v", life)
-		}
-		far = <-p.conns
-		second := next[*packets.ConnectPacket](far)
-		if string(first.Password) == string(second.Password) {
-			t.Error("the second connection has the first one's token")
-		}
-		far.connack(packets.Accepted)
-		far.suback(next[*packets.SubscribePacket](far), 0, 0, 0)
-
-		// It is no loss: events show none, and calls that come in between wait.
-		want := []Status{Connecting, Connected}
-		got := []Status{(<-events.ch).Status, (<-events.ch).Status}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("events (-want +got):\n%s", diff)
-		}
-	})
-}
-
-func TestRenewalSendsAnswersFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPeer(t)
-		finish := make(chan struct{})
-		c, far, _ := connected(t, p, func(c *Client) {
-			c.HandleMethod("slow", func(context.Context, Method) Response {
-				<-finish
-				return Response{}
-			})
-		})
-		defer c.Close()
-		time.Sleep(50 * time.Minute)
-		far.publish("$iothub/methods/POST/slow/?$rid=1", "{}")
-		time.Sleep(5 * time.Minute) // the time to renew is over, that of the token is not
-		close(finish)
-		if got := next[*packets.PublishPacket](far).TopicName; got != "$iothub/methods/res/200/?$rid=1" {
-			t.Errorf("the client published %s, want the answer", got)
-		}
-		next[*packets.DisconnectPacket](far)
-		p.accept()
-	})
-}
-
-func TestRenewalDoesNotWaitLongerThanTheTokenLasts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPeer(t)
-		c, far, _ := connected(t, p, func(c *Client) {
-			c.HandleMethod("stuck", func(ctx context.Context, _ Method) Response {
-				<-ctx.Done()
-				return Response{}
-			})
-		})
-		defer c.Close()
-		began := time.Now()
-		far.publish("$iothub/methods/POST/stuck/?$rid=1", "{}")
-		next[*packets.DisconnectPacket](far)
-		if waited, want := time.Since(began), defaultTokenLife+closeGrace; waited != want {
-			t.Errorf("renewed after %v, want %v", waited, want)
-		}
-		p.accept()
 	})
 }
 
@@ -210,8 +170,8 @@ func TestCallsUnderWayFailWithTheConnection(t *testing.T) {
 				go func() { result <- call(c) }()
 				next[*packets.PublishPacket](far)
 				far.Close()
-				if err := <-result; !errors.Is(err, ErrConnectionLost) || !errors.Is(err, errHubClosed) {
-					t.Errorf("%s returned %v, want %v and %v", name, err, ErrConnectionLost, errHubClosed)
+				if err := <-result; !errors.Is(err, ErrConnectionLost) || !errors.Is(err, ErrHubClosed) {
+					t.Errorf("%s returned %v, want %v and %v", name, err, ErrConnectionLost, ErrHubClosed)
 				}
 				if waited := time.Since(began); waited != 0 {
 					t.Errorf("%s returned after %v, want at once", name, waited)

@@ -5,26 +5,43 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"time"
 )
 
-// Delays before connecting again. A refused credential is tried again too, since a device may be
-// enabled or its key put back, but later: it seldom mends itself.
-const (
-	backoffMin        = time.Second
-	backoffMax        = time.Minute
-	refusedBackoffMin = 10 * time.Second
-	refusedBackoffMax = 5 * time.Minute
+// A schedule of delays before connecting again: up to least after the first failure, then up to twice
+// as much after each, but never more than most.
+type schedule struct{ least, most time.Duration }
+
+var (
+	// With 20 s a fleet is back within 20 s of its hub, however long that was away, and a device tries
+	// once in ten seconds meanwhile.
+	usual = schedule{time.Second, 20 * time.Second}
+	// Two programs with the same id throw each other out. Neither gets anywhere by being fast.
+	contended = schedule{5 * time.Second, time.Minute}
+	// A refused credential is tried again too, since a device may be enabled or its key put back, but
+	// later: it seldom mends itself.
+	refused = schedule{10 * time.Second, 5 * time.Minute}
 )
+
+// stable is how long a connection lasts that is no failure.
+const stable = time.Minute
+
+func scheduleAfter(err error) schedule {
+	switch {
+	case errors.Is(err, ErrUnauthorized):
+		return refused
+	case errors.Is(err, ErrTakenOver):
+		return contended
+	}
+	return usual
+}
 
 // backoff returns a random delay up to a ceiling that doubles with each attempt ("full jitter"), so
 // that a fleet that lost its hub at one moment does not return at one moment.
 func backoff(attempt int, err error) time.Duration {
-	lowest, highest := backoffMin, backoffMax
-	if errors.Is(err, ErrUnauthorized) {
-		lowest, highest = refusedBackoffMin, refusedBackoffMax
-	}
-	return rand.N(min(lowest<<min(attempt, 16), highest))
+	s := scheduleAfter(err)
+	return rand.N(min(s.least<<min(attempt, 16), s.most))
 }
 
 // pause waits for d, or less if ctx ends.
@@ -43,21 +60,28 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // open connects after the given delay, and tries again until it succeeds, ctx ends, or fatal says
-// that an error will not mend. The session it returns is in use.
-func (c *Client) open(ctx context.Context, wait time.Duration, fatal func(error) bool) (*session, error) {
+// that an error will not mend. The first attempt is on stream, unless that is nil. The session it
+// returns is in use.
+func (c *Client) open(ctx context.Context, stream net.Conn, wait time.Duration, fatal func(error) bool) (*session, error) {
+	defer func() {
+		if stream != nil {
+			stream.Close()
+		}
+	}()
 	var last error
 	for pause(ctx, wait) == nil {
+		c.link.attempts++
 		c.notify(State{Status: Connecting})
-		s, err := c.connect(ctx)
+		s, err := c.connect(ctx, stream)
+		stream = nil
 		if err == nil {
 			c.attach(s)
-			c.log.Info("connected", logAddr, c.addr)
-			c.notify(State{Status: Connected})
+			c.connected(s)
 			return s, nil
 		}
 		// What ends because ctx does tells less than the failure before it.
 		if ctx.Err() == nil || last == nil {
-			last = fmt.Errorf("connect %s to %s: %w", c.id, c.addr, err)
+			last = fmt.Errorf("connect %s to %s: %w", c.id, c.dialer.name(), err)
 		}
 		if ctx.Err() != nil {
 			break
@@ -65,10 +89,11 @@ func (c *Client) open(ctx context.Context, wait time.Duration, fatal func(error)
 		if fatal(err) {
 			return nil, last
 		}
+		c.link.evictions = 0 // a hub that is away, or refuses, has its own reasons to close
 		wait = c.failed(last)
 	}
 	if last == nil {
-		last = fmt.Errorf("connect %s to %s: not tried", c.id, c.addr)
+		last = fmt.Errorf("connect %s to %s: not tried", c.id, c.dialer.name())
 	}
 	if errors.Is(last, ctx.Err()) {
 		return nil, last
@@ -76,17 +101,48 @@ func (c *Client) open(ctx context.Context, wait time.Duration, fatal func(error)
 	return nil, fmt.Errorf("%w: %w", last, ctx.Err())
 }
 
+// A link is what a client tells of its connection.
+type link struct {
+	up        bool
+	since     time.Time // when up changed
+	attempts  int       // to connect since then, or since a token was replaced
+	failures  int       // in a row, for backoff
+	evictions int       // connections in a row that the hub closed soon
+}
+
+// connected tells of a connection that was made.
+func (c *Client) connected(s *session) {
+	event := State{Status: Connected, Transport: s.route.transport, Addr: s.route.addr, Reason: s.route.instead}
+	if !c.link.up {
+		now := time.Now()
+		event.Away = now.Sub(c.link.since)
+		c.link.up, c.link.since = true, now
+	}
+	c.log.Info("connected", logAddr, event.Addr, logTransport, event.Transport, logAttempts, c.link.attempts, logAway, event.Away)
+	c.notify(event)
+	c.link.attempts = 0
+}
+
 // failed tells of a connection that broke or was not made, and returns how long to wait.
 func (c *Client) failed(reason error) time.Duration {
-	wait := backoff(c.attempt, reason)
-	c.attempt++
+	c.ceased()
+	wait := backoff(c.link.failures, reason)
+	c.link.failures++
 	c.log.Warn("not connected", logError, reason, logRetry, wait)
 	c.notify(State{Status: Disconnected, Reason: reason, Retry: wait})
 	return wait
 }
 
+// ceased notes that there is no connection any more, or not yet.
+func (c *Client) ceased() {
+	if c.link.up || c.link.since.IsZero() {
+		c.link.up, c.link.since = false, time.Now()
+	}
+}
+
 func (c *Client) notify(s State) {
 	if c.opt.OnState != nil {
+		s.Since, s.Attempts = c.link.since, c.link.attempts
 		c.opt.OnState(s)
 	}
 }
@@ -96,21 +152,21 @@ func (c *Client) run(s *session) {
 	defer c.shut()
 	for {
 		began := time.Now()
-		reason := c.serve(s)
+		next, reason := c.serve(s)
 		if c.closing.Err() != nil {
 			return
 		}
-		// Two programs that connect as the same device throw each other out. Counting a short
-		// connection as a failure slows them down.
-		if time.Since(began) > backoffMax {
-			c.attempt = 0
+		// A hub that closes one connection after the other gets fewer of them.
+		lasted := time.Since(began)
+		if lasted > stable {
+			c.link.failures = 0
 		}
 		var wait time.Duration
 		if reason != nil {
-			wait = c.failed(reason)
+			wait = c.failed(c.evicted(s.explain(reason), lasted))
 		}
 		var err error
-		if s, err = c.open(c.closing, wait, func(error) bool { return false }); err != nil {
+		if s, err = c.open(c.closing, next, wait, func(error) bool { return false }); err != nil {
 			return
 		}
 	}
@@ -122,29 +178,26 @@ func (c *Client) shut() {
 	c.mu.Lock()
 	c.stopped = true
 	c.mu.Unlock()
+	c.ceased()
 	c.log.Info("disconnected")
 	c.notify(State{Status: Disconnected, Reason: ErrClosed})
 }
 
-// serve waits until s has to end, ends it, and says why: nil for a token that is to be replaced.
-func (c *Client) serve(s *session) error {
+// serve waits until s has to end, ends it, and says why: nil for a token that is to be replaced, with
+// the byte stream for the next session.
+func (c *Client) serve(s *session) (next net.Conn, reason error) {
 	var due <-chan time.Time
 	if !s.renew.IsZero() {
 		t := time.NewTimer(s.renew.Sub(c.opt.Now()))
 		defer t.Stop()
 		due = t.C
 	}
-	reason := errRenewal
+	reason = errRenewal
 	select {
 	case <-s.lost:
 	case <-due:
-		// Answers in flight go first, as long as the token is valid. A method that arrives between
-		// the last of them and the new connection is refused by the hub at once, as 404103
-		// DeviceNotOnline; it is not run here.
 		c.log.Debug("token to be renewed")
-		s.wait(c.closing, c.leave(s), s.expiry.Sub(c.opt.Now()))
-		c.detach(s)
-		s.wait(c.closing, c.leave(s), closeGrace)
+		next = c.renew(s)
 	case <-c.closing.Done():
 	}
 	if c.closing.Err() != nil {
@@ -157,9 +210,12 @@ func (c *Client) serve(s *session) error {
 	c.detach(s)
 	s.close(reason)
 	if s.reason == errRenewal {
-		return nil
+		return next, nil
 	}
-	return s.reason
+	if next != nil {
+		next.Close()
+	}
+	return nil, s.reason
 }
 
 // attach makes s the connection in use.
@@ -172,20 +228,31 @@ func (c *Client) attach(s *session) {
 	c.deliverDesired()
 }
 
+// when calls then, with mu held, at the moment cond holds, and closes the channel it returns. cond is
+// about what ends with release. Only the goroutine of run waits so, for one thing at a time.
+func (c *Client) when(cond func() bool, then func()) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	done := make(chan struct{})
+	c.released = func() {
+		if cond() {
+			c.released = nil
+			then()
+			close(done)
+		}
+	}
+	c.released()
+	return done
+}
+
+// Conditions for when; mu is held.
+func (c *Client) idle() bool        { return c.calls+c.handlers == 0 }
+func (c *Client) withoutCall() bool { return c.calls == 0 }
+
 // leave returns a channel that is closed once no handler and no call is under way; at that moment s
 // is taken out of use.
 func (c *Client) leave(s *session) <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	idle := make(chan struct{})
-	c.whenIdle = func() {
-		c.detachLocked(s)
-		close(idle)
-	}
-	if c.busy == 0 {
-		c.whenIdle()
-	}
-	return idle
+	return c.when(c.idle, func() { c.detachLocked(s) })
 }
 
 // detach takes s out of use: calls wait for another connection, methods are not accepted.
@@ -196,5 +263,5 @@ func (c *Client) detach(s *session) {
 }
 
 func (c *Client) detachLocked(s *session) {
-	c.session, c.whenIdle, s.left = nil, nil, true
+	c.session, c.released, s.left = nil, nil, true
 }

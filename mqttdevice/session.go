@@ -2,9 +2,7 @@ package mqttdevice
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"strings"
@@ -47,25 +45,32 @@ type session struct {
 	c      *Client
 	mq     mqtt.Client
 	asked  map[string]byte // filters subscribed to
-	conn   net.Conn        // nil until dialled
+	conn   *wire           // nil until dialled
+	route  route           // that conn took
 	renew  time.Time       // when to replace the token; zero for never
-	expiry time.Time       // of the token
+	expiry time.Time       // of the token; zero if there is none, or it cannot be read
 
 	once   sync.Once
 	lost   chan struct{} // closed when the connection has failed or was closed
 	reason error         // valid once lost is closed
 
-	left    bool                    // out of use; guarded by c.mu
-	pending map[string]chan<- reply // twin requests by $rid; guarded by c.mu
+	left     bool                    // out of use; guarded by c.mu
+	received int64                   // messages that receive is done with; guarded by c.mu
+	answered int64                   // methods whose answer has left; guarded by c.mu
+	pending  map[string]chan<- reply // twin requests by $rid; guarded by c.mu
 }
 
-// connect makes one attempt: a connection that is accepted and subscribed, or an error.
-func (c *Client) connect(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errNoAnswer)
+// connect makes one attempt: a connection that is accepted and subscribed, or an error. It dials, unless
+// there is a stream already, which it owns.
+func (c *Client) connect(ctx context.Context, stream net.Conn) (*session, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, ErrNoAnswer)
 	defer cancel()
 	s := &session{c: c, asked: c.filters(), lost: make(chan struct{})}
 	password, err := s.credential()
 	if err != nil {
+		if stream != nil {
+			stream.Close()
+		}
 		return nil, err
 	}
 	opt := mqtt.NewClientOptions().
@@ -87,11 +92,13 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 	var dialErr error
 	unwatch := func() bool { return true }
 	opt.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-		var conn net.Conn
-		if conn, dialErr = c.dial(ctx); dialErr != nil {
-			return nil, dialErr
+		if stream == nil {
+			if stream, dialErr = c.dial(ctx); dialErr != nil {
+				return nil, dialErr
+			}
 		}
-		s.conn = &wire{Conn: conn, lose: s.lose, frames: framing{filters: len(s.asked)}}
+		s.route = c.dialer.routeOf(stream)
+		s.conn = &wire{Conn: stream, lose: s.lose, frames: framing{filters: len(s.asked)}}
 		unwatch = context.AfterFunc(ctx, func() {
 			s.lose(context.Cause(ctx))
 			s.conn.Close()
@@ -119,7 +126,10 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 		return s, nil
 	}
 	s.close(err)
-	return nil, s.reason
+	if s.reason == ErrNoAnswer {
+		c.dialer.silent(s.route)
+	}
+	return nil, s.explain(s.reason)
 }
 
 // credential returns the password for CONNECT and notes when it ends. There is none with X.509.
@@ -129,6 +139,9 @@ func (s *session) credential() (string, error) {
 		return "", nil
 	}
 	if cs.SharedAccessSignature != "" {
+		if token, err := sas.ParseToken(string(cs.SharedAccessSignature)); err == nil {
+			s.expiry = token.Expiry // the hub is the judge of what cannot be read
+		}
 		return string(cs.SharedAccessSignature), nil
 	}
 	now := s.c.opt.Now()
@@ -161,14 +174,7 @@ func (s *session) subscribe() error {
 // lose marks the connection as failed. Only the first reason counts.
 func (s *session) lose(reason error) {
 	s.once.Do(func() {
-		switch {
-		case errors.Is(reason, io.EOF), errors.Is(reason, io.ErrUnexpectedEOF):
-			reason = errHubClosed
-		case errors.Is(reason, net.ErrClosed):
-			// Closed at this end. Only paho's keep-alive does so before a reason was given here.
-			reason = errNoPong
-		}
-		s.reason = reason
+		s.reason = plainReason(reason)
 		close(s.lost)
 	})
 }
@@ -259,6 +265,7 @@ func (s *session) hand(ctx context.Context, topic string, qos byte, payload []by
 
 // receive handles a message on paho's goroutine, so it must not wait for anything.
 func (s *session) receive(m mqtt.Message) {
+	defer s.receivedOne()
 	topic := m.Topic()
 	s.c.log.Debug("received", logTopic, topic, logSize, len(m.Payload()))
 	if properties, ok := strings.CutPrefix(topic, messageTopic(s.c.id)); ok {
@@ -289,4 +296,23 @@ func (s *session) receive(m mqtt.Message) {
 	if !known {
 		s.c.log.Warn("message of an unknown kind", logTopic, topic)
 	}
+}
+
+func (s *session) receivedOne() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.received++
+	s.c.announceRelease()
+}
+
+func (s *session) answers() int64 {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.answered
+}
+
+// quietLocked reports whether every method that has arrived is answered. paho hands messages on through
+// several goroutines, and acknowledgements that came behind them may be faster.
+func (s *session) quietLocked() bool {
+	return s.c.running == 0 && s.received == s.conn.frames.published.Load()
 }

@@ -25,10 +25,25 @@ func (s Status) String() string {
 	return "unknown"
 }
 
-// A State is one event in the life of a connection. Replacing a token in time is no event of its own:
-// Connecting and Connected come without a Disconnected before them.
+// A State is one event in the life of a connection. Replacing a token in time is no loss: Connecting
+// and Connected come without a Disconnected before them, and Since stays as it was.
 type State struct {
 	Status Status
-	Reason error         // why it is Disconnected; ErrClosed after Close
-	Retry  time.Duration // until the next attempt after Disconnected; zero when there is none
+	// Since is when the device became connected, or when it ceased to be; before the first
+	// connection, when Connect was called.
+	Since time.Time
+	// Attempts is how many attempts there were since the device ceased to be connected, the one that
+	// has begun or succeeded included; zero right after a loss.
+	Attempts int
+	// Away is how long the device was not connected before it became Connected, Connect's own time
+	// included; zero for other states and after a token was replaced.
+	Away time.Duration
+	// Reason is why it is Disconnected: one of the package's errors, ErrClosed after Close, or that of
+	// the network. One line for people; see errors.Is for programs.
+	Reason error
+	// Retry is the time until the next attempt after Disconnected; zero when there is none.
+	Retry time.Duration
+	// Transport and Addr are how a device that is Connected reaches its hub.
+	Transport Transport
+	Addr      string
 }

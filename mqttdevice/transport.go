@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,11 +17,28 @@ import (
 // A Transport is what MQTT runs on, from this machine to the hub.
 type Transport int
 
-// The transports that IoT Hub has.
+// The transports that IoT Hub has, and Auto.
 const (
 	TCP       Transport = iota // MQTT over TLS, port 8883
 	WebSocket                  // MQTT over WebSocket over TLS, port 443, where nothing else gets through
+	// Auto is TCP where that works, and WebSocket where port 8883 is blocked: refused, dropped, or
+	// intercepted. WebSocket gets its chance when TCP has failed, or has not answered for five seconds.
+	// The client then stays with it, and looks at TCP again after an hour, when it connects next.
+	Auto
 )
+
+// String returns the name of t.
+func (t Transport) String() string {
+	switch t {
+	case TCP:
+		return "TCP"
+	case WebSocket:
+		return "WebSocket"
+	case Auto:
+		return "Auto"
+	}
+	return "unknown"
+}
 
 // port is the one IoT Hub listens on.
 func (t Transport) port() string {
@@ -30,40 +48,88 @@ func (t Transport) port() string {
 	return "8883"
 }
 
-// A dialer makes the byte stream that MQTT runs on.
-type dialer struct {
-	addr  string
-	tls   *tls.Config
-	proxy proxyFunc // nil: none
-	ws    *url.URL  // nil: TLS without WebSocket
+// A route is one way to the hub.
+type route struct {
+	transport Transport // TCP or WebSocket
+	addr      string    // to dial
+	proxy     proxyFunc // nil: none
+	tls       *tls.Config
+	ws        *url.URL // nil: TLS without WebSocket
+	instead   error    // why it is taken instead of a better one; nil if there is none
 }
 
-func newDialer(opt Options) *dialer {
-	d := &dialer{addr: dialAddr(opt), tls: tlsConfig(opt)}
-	if opt.Addr == "" {
-		d.proxy = proxyFromEnvironment()
+func newRoute(opt Options, t Transport) route {
+	r := route{transport: t, addr: dialAddr(opt, t), tls: tlsConfig(opt)}
+	if givenAddr(opt, t) == "" {
+		r.proxy = proxyFromEnvironment()
 	}
-	if opt.Transport == WebSocket {
-		d.tls.NextProtos = nil // HTTP/1.1, whatever else the configuration is for
-		d.ws = &url.URL{Scheme: "wss", Host: peerHost(opt), Path: "/$iothub/websocket"}
+	if t == WebSocket {
+		r.tls.NextProtos = nil // HTTP/1.1, whatever else the configuration is for
+		r.ws = &url.URL{Scheme: "wss", Host: peerHost(opt), Path: "/$iothub/websocket"}
 		if !opt.ConnectionString.X509 {
 			// As the SDK for Java: Azure then doesn't ask for a certificate in a second handshake.
-			d.ws.RawQuery = "iothub-no-client-cert=true"
+			r.ws.RawQuery = "iothub-no-client-cert=true"
 		}
+	}
+	return r
+}
+
+// A dialer makes the byte stream that MQTT runs on. It is used by one goroutine at a time.
+type dialer struct {
+	routes    []route // one; or TCP and WebSocket, with Auto
+	log       *slog.Logger
+	headStart time.Duration // of TCP, with Auto
+
+	notTCP error     // with Auto: why not TCP; nil while it is good
+	until  time.Time // when that is looked at again
+}
+
+func newDialer(opt Options, log *slog.Logger) *dialer {
+	d := &dialer{log: log, headStart: headStart}
+	if opt.Transport == Auto {
+		d.routes = []route{newRoute(opt, TCP), newRoute(opt, WebSocket)}
+	} else {
+		d.routes = []route{newRoute(opt, opt.Transport)}
 	}
 	return d
 }
 
-// dial connects: TCP, perhaps through a proxy, TLS, and WebSocket if it is wanted.
+// name is where d dials, in a sentence.
+func (d *dialer) name() string {
+	if len(d.routes) == 1 {
+		return d.routes[0].addr
+	}
+	return d.routes[0].addr + " or " + d.routes[1].addr
+}
+
+// dial connects by the best route that works.
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := d.dialTCP(ctx)
+	if len(d.routes) == 1 {
+		return d.routes[0].dial(ctx)
+	}
+	return d.dialEither(ctx)
+}
+
+// routeOf tells by which route a stream was dialled.
+func (d *dialer) routeOf(stream net.Conn) route {
+	r := d.routes[0]
+	if _, ok := stream.(*webSocketConn); ok && len(d.routes) > 1 {
+		r = d.routes[1]
+		r.instead = d.notTCP
+	}
+	return r
+}
+
+// dial connects: TCP, perhaps through a proxy, TLS, and WebSocket if it is wanted.
+func (r *route) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := r.dialTCP(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if conn, err = startTLS(ctx, conn, d.tls); err != nil || d.ws == nil {
+	if conn, err = startTLS(ctx, conn, r.tls); err != nil || r.ws == nil {
 		return conn, err
 	}
-	return startWebSocket(ctx, conn, d.ws)
+	return startWebSocket(ctx, conn, r.ws)
 }
 
 // startTLS shakes hands on conn, or closes it.
@@ -71,6 +137,9 @@ func startTLS(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn,
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	return secure, nil

@@ -65,8 +65,8 @@ func TestWebSocketEndsForTheSameReasons(t *testing.T) {
 			c, far, events := connectedWebSocket(t, p)
 			defer c.Close()
 			far.Close()
-			if got := events.await(Disconnected); !errors.Is(got.Reason, errHubClosed) {
-				t.Errorf("connection ended with %v, want %v", got.Reason, errHubClosed)
+			if got := events.await(Disconnected); !errors.Is(got.Reason, ErrHubClosed) {
+				t.Errorf("connection ended with %v, want %v", got.Reason, ErrHubClosed)
 			}
 			p.accept()
 			events.await(Connected)
@@ -82,8 +82,8 @@ func TestWebSocketEndsForTheSameReasons(t *testing.T) {
 			far.mute = true
 			far.mu.Unlock()
 			began := time.Now()
-			if got := events.await(Disconnected); !errors.Is(got.Reason, errNoPong) {
-				t.Errorf("connection ended with %v, want %v", got.Reason, errNoPong)
+			if got := events.await(Disconnected); !errors.Is(got.Reason, ErrNoPong) {
+				t.Errorf("connection ended with %v, want %v", got.Reason, ErrNoPong)
 			}
 			if waited := time.Since(began); waited > defaultKeepAlive+2*pingTimeout {
 				t.Errorf("noticed after %v", waited)
@@ -162,11 +162,11 @@ func TestWebSocketThatIsRefused(t *testing.T) {
 	}
 	t.Run("a hub that does not answer", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			ctx, cancel := context.WithTimeoutCause(t.Context(), connectTimeout, errNoAnswer)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), connectTimeout, ErrNoAnswer)
 			defer cancel()
 			_, err := dialHTTP(ctx, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-			if !errors.Is(err, errNoAnswer) {
-				t.Errorf("error %v, want %v", err, errNoAnswer)
+			if !errors.Is(err, ErrNoAnswer) {
+				t.Errorf("error %v, want %v", err, ErrNoAnswer)
 			}
 		})
 	})
@@ -194,10 +194,10 @@ func TestWhereTransportsLead(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d := newDialer(tt.opt)
-			got := want{Addr: d.addr, ServerName: d.tls.ServerName}
-			if d.ws != nil {
-				got.URL = d.ws.String()
+			r := newRoute(tt.opt, tt.opt.Transport)
+			got := want{Addr: r.addr, ServerName: r.tls.ServerName}
+			if r.ws != nil {
+				got.URL = r.ws.String()
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

@@ -48,7 +48,8 @@ func (c *Client) Twin(ctx context.Context) (Twin, error) {
 // PatchReported merges patch into the reported properties and returns their new version. The patch
 // is anything that encodes as a JSON object, a [json.RawMessage] for instance; null removes a
 // property. The hub takes all of it or nothing, and answers a patch that breaks the rules of the
-// article "Understand and use device twins in IoT Hub" with [*Error]. Otherwise errors are as the
+// article "Understand and use device twins in IoT Hub", which allow 32 KiB for all of the section, with
+// [*Error]. A patch that is larger than 256 KiB of JSON is [ErrTooLarge]. Otherwise errors are as the
 // package describes them; repeating a patch is safe.
 func (c *Client) PatchReported(ctx context.Context, patch any) (version int64, err error) {
 	body, err := json.Marshal(patch)
@@ -57,6 +58,9 @@ func (c *Client) PatchReported(ctx context.Context, patch any) (version int64, e
 	}
 	if !bytes.HasPrefix(body, []byte("{")) {
 		return 0, fmt.Errorf("report properties: a patch is a JSON object, not %T", patch)
+	}
+	if len(body) > maxMessage {
+		return 0, fmt.Errorf("report properties: %w: %d bytes, %d are allowed", ErrTooLarge, len(body), maxMessage)
 	}
 	r, err := c.request(ctx, reportedTopic, body)
 	if err != nil {

@@ -3,6 +3,7 @@ package mqttdevice
 import (
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -56,6 +57,8 @@ func (w *wire) Write(p []byte) (int, error) {
 type framing struct {
 	filters int // in the one SUBSCRIBE that is sent
 
+	published atomic.Int64 // PUBLISH packets that have begun to arrive
+
 	kind   byte
 	header int // bytes of the fixed header seen
 	length int
@@ -87,6 +90,9 @@ func (f *framing) check(p []byte) error {
 		}
 		if f.kind == packets.Suback && f.length != 2+f.filters {
 			return errors.New("the hub sent a malformed SUBACK")
+		}
+		if f.kind == packets.Publish {
+			f.published.Add(1)
 		}
 		f.header, f.body = 0, f.length
 	}
