@@ -23,10 +23,12 @@ type deviceRunOptions struct {
 	rebootGrace    seconds
 	state          string
 	commands       commandOptions
+	fleet          fleetOptions
 }
 
 func deviceRunCommand(s streams) *urfave.Command {
 	o := deviceRunOptions{rebootDuration: seconds(20 * time.Second), rebootGrace: seconds(3 * time.Minute)}
+	o.fleet = newFleetOptions()
 	return leaf(&urfave.Command{
 		Name:  "run",
 		Usage: "stay connected, answer rebootDevice and reboot, and print messages, until Ctrl-C",
@@ -35,7 +37,8 @@ func deviceRunCommand(s streams) *urfave.Command {
 			"   iotdm device run\n" +
 			"   iotdm device run --device pump-7 --reboot-duration 5s\n" +
 			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
-			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"\n\n" +
+			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"\n" +
+			"   iotdm device run --count 1000 --id-prefix pump- --fail-rate 1%\n\n" +
 			commandHelp,
 		Flags: concat(o.as.flags(), []urfave.Flag{
 			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
@@ -44,8 +47,14 @@ func deviceRunCommand(s streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "reboot-grace", Value: &o.rebootGrace, Usage: "how `LONG` the machine may stay up after that; then it has not rebooted"},
 			&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"},
 				Usage: "remember in `FOLDER` what a restart must not forget"},
-		}, o.commands.flags()),
+		}, o.commands.flags(), o.fleet.flags()),
 		Action: func(ctx *urfave.Context) error {
+			switch many, err := o.fleet.wanted(ctx); {
+			case err != nil:
+				return err
+			case many:
+				return runFleet(ctx.Context, s, o)
+			}
 			return runDevice(ctx.Context, s, o)
 		},
 	})

@@ -25,10 +25,11 @@ var allowed = map[string][]string{
 	"hub":          {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
 	"hub/hubtest":  {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
 	"agent":        {"sas", "twin", "mqttdevice", "agent/outbox"},
+	"fleet":        {"agent", "agent/outbox", "sas", "twin", "mqttdevice"},
 	"agent/outbox": {"sas", "twin", "mqttdevice"},
 	"cli/doctor":   {"sas", "twin", "mqttdevice", "hubrest"},
-	"cli":          {"agent", "agent/outbox", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor"},
-	"":             {"agent", "agent/outbox", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor", "cli"},
+	"cli":          {"agent", "agent/outbox", "fleet", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor"},
+	"":             {"agent", "agent/outbox", "fleet", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor", "cli"},
 	"e2e":          {},
 }
 

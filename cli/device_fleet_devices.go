@@ -1,0 +1,326 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/mqttdevice"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// fleetTag is the tag of what a fleet registers; its value is the prefix of the ids.
+const fleetTag = "fleet"
+
+// fleetDevices are the devices of a fleet, and what is to be said of them at the end.
+type fleetDevices struct {
+	options []mqttdevice.Options
+	target  target // the hub, or that of the first device
+	host    string
+
+	prefix string // of those in a registry; empty: from a file
+	ids    []string
+}
+
+// fleetDevices finds out which devices to play, and registers them if need be.
+func (o *deviceRunOptions) fleetDevices(ctx context.Context, s streams) (*fleetDevices, error) {
+	link, err := o.as.link.link()
+	if err != nil {
+		return nil, err
+	}
+	if o.fleet.file != "" {
+		return o.listedDevices(s, link)
+	}
+	c, found, err := o.as.hub.given(s, deviceVariables)
+	if err != nil {
+		return nil, err
+	}
+	var t target
+	switch {
+	case found && c.DeviceID != "":
+		return nil, usagef("this is the connection string of device %q; many devices need that of a policy such as %s, or --connection-strings", c.DeviceID, ownerPolicy)
+	case found:
+		t, err = o.as.hub.target(c)
+	default:
+		t, err = o.as.hub.localHub("")
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.link = link
+	f := &fleetDevices{target: t, host: t.host(), prefix: o.fleet.prefix}
+	for i := range o.fleet.count {
+		f.ids = append(f.ids, f.prefix+strconv.Itoa(i+1))
+	}
+	client, err := t.client()
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	if t.local || o.fleet.create {
+		err = f.register(ctx, s, client)
+	} else {
+		err = f.checkRegistered(ctx, client)
+	}
+	if err != nil {
+		return nil, t.explain(ctx, err, noIdentity)
+	}
+	f.actAs(t)
+	return f, nil
+}
+
+// actAs makes the options of the devices. They sign with the key of the policy, which may act as any device
+// ("Control access to IoT Hub with shared access signatures" calls the program that does so a token service):
+// nobody has to ask for the keys of thousands of devices.
+func (f *fleetDevices) actAs(t target) {
+	c := t.connection
+	if t.link.transport != mqttdevice.WebSocket {
+		c.HostName, _ = splitPort(c.HostName) // the port is that of REST
+	}
+	link := fleetLink(t)
+	for _, id := range f.ids {
+		c.DeviceID = id
+		link.ConnectionString = c
+		f.options = append(f.options, link)
+	}
+}
+
+// fleetLink is how a device of a fleet connects.
+func fleetLink(t target) mqttdevice.Options {
+	options := t.deviceOptions()
+	config := &tls.Config{}
+	if options.TLS != nil {
+		config = options.TLS.Clone()
+	}
+	// Key exchange that withstands a quantum computer takes a third of a handshake, and what the devices of a
+	// fleet have to say is made up.
+	config.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
+	options.TLS = config
+	return options
+}
+
+// register creates the devices that are missing.
+func (f *fleetDevices) register(ctx context.Context, s streams, client *hubrest.Client) error {
+	tags, err := json.Marshal(map[string]string{fleetTag: f.prefix})
+	if err != nil {
+		return err
+	}
+	p := newProgress(s, "Registering devices", len(f.ids))
+	defer p.clear()
+	existed := 0
+	for ids := range slices.Chunk(f.ids, hubrest.MaxBulk) {
+		entries := make([]hubrest.BulkEntry, len(ids))
+		for i, id := range ids {
+			keys := hubrest.SymmetricKey{PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey()}
+			entries[i] = hubrest.BulkEntry{ID: id, ImportMode: hubrest.ImportCreate, Status: hubrest.Enabled, Tags: tags,
+				Authentication: hubrest.Authentication{Type: hubrest.AuthSAS, SymmetricKey: keys}}
+		}
+		done, err := client.Bulk(ctx, entries)
+		if err != nil {
+			return err
+		}
+		for _, e := range done.Errors {
+			if !isThere(e) {
+				return failf(statusFailed, "register the fleet: %v", e)
+			}
+			existed++
+		}
+		p.add(len(ids))
+	}
+	p.clear()
+	if n := len(f.ids) - existed; n > 0 {
+		s.note("Created %s on %s", devicesNamed(f.ids, n), f.hubName())
+	}
+	return nil
+}
+
+func isThere(e hubrest.BulkError) bool { return e.Code == 409001 || e.Name == "DeviceAlreadyExists" }
+
+func (f *fleetDevices) hubName() string {
+	if f.target.local {
+		return "the local hub"
+	}
+	return f.host
+}
+
+// devicesNamed speaks of n devices, all or some of ids.
+func devicesNamed(ids []string, n int) string {
+	if n == 1 && len(ids) == 1 {
+		return fmt.Sprintf("device %q", ids[0])
+	}
+	names := fmt.Sprintf("%s to %s", ids[0], ids[len(ids)-1])
+	if n == len(ids) {
+		return fmt.Sprintf("the %d devices %s", n, names)
+	}
+	return fmt.Sprintf("%d of the devices %s", n, names)
+}
+
+// checkRegistered fails when devices are missing.
+func (f *fleetDevices) checkRegistered(ctx context.Context, client *hubrest.Client) error {
+	found, err := f.query(ctx, client, "STARTSWITH(deviceId, "+quoted(f.prefix)+")")
+	if answer, ok := asAnswer(err); ok && errors.Is(answer, hubrest.ErrUnauthorized) {
+		return nil // with the right to connect alone, connecting has to tell
+	}
+	if err != nil {
+		return err
+	}
+	missing := slices.DeleteFunc(slices.Clone(f.ids), func(id string) bool { return found[id] })
+	switch len(missing) {
+	case 0:
+		return nil
+	case 1:
+		return failf(statusNotFound, "device %q does not exist on %s; register it with --create", missing[0], f.host)
+	}
+	return failf(statusNotFound, "%d devices, such as %q, do not exist on %s; register them with --create", len(missing), missing[0], f.host)
+}
+
+// query returns the ids of the devices that a condition chooses.
+func (f *fleetDevices) query(ctx context.Context, client *hubrest.Client, condition string) (map[string]bool, error) {
+	found := make(map[string]bool)
+	for row, err := range client.Query(ctx, "SELECT deviceId FROM devices WHERE "+condition, 0) {
+		if err != nil {
+			return nil, err
+		}
+		var d struct{ DeviceID string }
+		if err := json.Unmarshal(row, &d); err != nil {
+			return nil, fmt.Errorf("find the devices: the hub's answer is not as documented: %w", err)
+		}
+		found[d.DeviceID] = true
+	}
+	return found, nil
+}
+
+// cleanupTimeout is how long deleting may take after Ctrl-C.
+const cleanupTimeout = 2 * time.Minute
+
+// leave says which devices stay registered, or deletes those that are the fleet's.
+func (f *fleetDevices) leave(ctx context.Context, s streams, cleanup bool) error {
+	if f.prefix == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	defer cancel()
+	client, err := f.target.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	tagged, err := f.query(ctx, client, "tags."+fleetTag+" = "+quoted(f.prefix))
+	ours := slices.DeleteFunc(slices.Clone(f.ids), func(id string) bool { return !tagged[id] })
+	if err != nil || len(ours) == 0 {
+		if !cleanup {
+			return nil // the hub may be gone, and what is left there is no news
+		}
+		return f.target.explain(ctx, err, noIdentity)
+	}
+	if !cleanup {
+		s.note("%d devices stay registered on %s, with tags.%s = %s; --cleanup deletes them", len(ours), f.hubName(), fleetTag, quoted(f.prefix))
+		return nil
+	}
+	p := newProgress(s, "Deleting devices", len(ours))
+	defer p.clear()
+	for ids := range slices.Chunk(ours, hubrest.MaxBulk) {
+		entries := make([]hubrest.BulkEntry, len(ids))
+		for i, id := range ids {
+			entries[i] = hubrest.BulkEntry{ID: id, ImportMode: hubrest.ImportDelete}
+		}
+		done, err := client.Bulk(ctx, entries)
+		if err != nil {
+			return f.target.explain(ctx, err, noIdentity)
+		}
+		for _, e := range done.Errors {
+			if e.Code != 404001 && e.Name != "DeviceNotFound" {
+				return failf(statusFailed, "delete the fleet: %v", e)
+			}
+		}
+		p.add(len(ids))
+	}
+	p.clear()
+	s.note("Deleted %s", devicesNamed(f.ids, len(ours)))
+	return nil
+}
+
+// maxLine bounds a line of a file of connection strings.
+const maxLine = 8 << 10
+
+// listedDevices reads the devices from a file.
+func (o *deviceRunOptions) listedDevices(s streams, link deviceLink) (*fleetDevices, error) {
+	name, r := o.fleet.file, io.Reader(os.Stdin)
+	if name == "-" {
+		name, r = "standard input", s.in
+	} else {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, usagef("--connection-strings: %v", plainPathError(err))
+		}
+		defer file.Close()
+		r = file
+	}
+	f := &fleetDevices{}
+	wrong := func(line int, format string, args ...any) error {
+		return usagef("--connection-strings: line %d of %s: %s", line, name, fmt.Sprintf(format, args...))
+	}
+	hubs := make(map[string]mqttdevice.Options) // by host
+	lines := make(map[string]int)               // by device
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, maxLine)
+	n := 0
+	for scanner.Scan() && (o.fleet.count == 0 || len(f.options) < o.fleet.count) {
+		n++
+		text := strings.TrimSpace(scanner.Text())
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		c, err := sas.ParseConnectionString(text)
+		switch {
+		case err != nil:
+			return nil, wrong(n, "%s", strings.TrimPrefix(err.Error(), "connection string: "))
+		case c.DeviceID == "":
+			return nil, wrong(n, "this is no device's connection string: DeviceId is missing")
+		case c.X509:
+			return nil, wrong(n, "device %q wants a certificate; a fleet's devices have keys", c.DeviceID)
+		}
+		id := c.HostName + "/" + c.DeviceID + "/" + c.ModuleID
+		if other := lines[id]; other != 0 {
+			return nil, wrong(n, "device %q stands in line %d already; a device has one connection", c.DeviceID, other)
+		}
+		lines[id] = n
+		host := c.HostName + " " + c.GatewayHostName
+		options, known := hubs[host]
+		if !known {
+			t, err := o.as.hub.target(c)
+			if err != nil {
+				return nil, err
+			}
+			t.link = link
+			options = fleetLink(t)
+			hubs[host] = options
+			if f.host == "" {
+				f.target, f.host = t, t.host()
+			}
+		}
+		options.ConnectionString = c
+		f.options = append(f.options, options)
+	}
+	switch err := scanner.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return nil, wrong(n+1, "longer than %d bytes", maxLine)
+	case err != nil:
+		return nil, failf(statusFailed, "--connection-strings: %v", plainPathError(err))
+	case len(f.options) == 0:
+		return nil, usagef("--connection-strings: there is none in %s", name)
+	case len(f.options) < o.fleet.count:
+		return nil, usagef("--count %d: there are only %d connection strings in %s", o.fleet.count, len(f.options), name)
+	}
+	return f, nil
+}
