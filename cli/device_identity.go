@@ -92,6 +92,7 @@ func (t *target) become(ctx context.Context, s streams, choice deviceChoice) err
 		X509:            t.link.certificate != nil,
 	}
 	t.disabled = i.Status == hubrest.Disabled
+	t.secondKey = i.Authentication.SymmetricKey.SecondaryKey
 	return nil
 }
 

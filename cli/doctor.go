@@ -131,17 +131,22 @@ func (o *doctorOptions) find(s streams) (doctor.Options, error) {
 	if err != nil {
 		return opt, err
 	}
-	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.connection, t.mqttsAddr, t.httpsAddr
-	if t.tls != nil {
-		opt.Roots = t.tls.RootCAs
-	}
+	t.describe(&opt)
 	switch c := t.connection; {
 	case c.DeviceID == "":
 		opt.Device = hubrest.Target{DeviceID: o.device, ModuleID: o.module}
 	case o.device != "" && o.device != c.DeviceID || o.module != "" && o.module != c.ModuleID:
 		return opt, usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
 	}
-	return opt, o.addKnowledge(s, &opt)
+	return opt, addKnowledge(s, o.service.hub.data, &opt)
+}
+
+// describe fills in which hub t is.
+func (t target) describe(opt *doctor.Options) {
+	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.connection, t.mqttsAddr, t.httpsAddr
+	if t.tls != nil {
+		opt.Roots = t.tls.RootCAs
+	}
 }
 
 // choose finds the hub: unlike other commands, doctor takes a device's
@@ -175,8 +180,8 @@ func (o *doctorOptions) choose(s streams, opt *doctor.Options) (target, error) {
 
 // addKnowledge adds what this machine knows of the hub if it is its own, and
 // the credential for its registry that the environment has.
-func (o *doctorOptions) addKnowledge(s streams, opt *doctor.Options) error {
-	info, err := readRunningHub(o.service.hub.data)
+func addKnowledge(s streams, data string, opt *doctor.Options) error {
+	info, err := readRunningHub(data)
 	host, _ := splitPort(cmp.Or(opt.Connection.GatewayHostName, opt.Connection.HostName))
 	if err == nil && namesThisMachine(host, info) && opt.Credential == nil {
 		opt.Policies = policyKeys(info)
@@ -191,7 +196,7 @@ func (o *doctorOptions) addKnowledge(s streams, opt *doctor.Options) error {
 	if opt.Connection.DeviceID == "" {
 		return nil
 	}
-	environment := hubOptions{data: o.service.hub.data}
+	environment := hubOptions{data: data}
 	service, found, err := environment.given(s, serviceVariables)
 	if other, _ := splitPort(service.HostName); err == nil && found && service.DeviceID == "" && strings.EqualFold(other, host) {
 		opt.Registry = service

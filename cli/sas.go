@@ -44,40 +44,34 @@ func (o *signerOptions) check() error {
 
 // connection finds the signer and its key.
 func (o *signerOptions) connection(ctx context.Context, s streams) (sas.ConnectionString, error) {
-	c, err := o.find(ctx, s)
-	if err == nil && c.SharedAccessKey == "" {
+	t, err := o.find(ctx, s)
+	if err == nil && t.connection.SharedAccessKey == "" {
 		err = usagef("the connection string has no SharedAccessKey")
 	}
-	return c, err
+	return t.connection, err
 }
 
-func (o *signerOptions) find(ctx context.Context, s streams) (sas.ConnectionString, error) {
+func (o *signerOptions) find(ctx context.Context, s streams) (target, error) {
 	if o.device != "" {
-		t, err := o.hub.device(ctx, s, deviceChoice{device: o.device, module: o.module})
-		return t.connection, err
+		return o.hub.device(ctx, s, deviceChoice{device: o.device, module: o.module})
 	}
 	c, found, err := o.hub.given(s, serviceVariables) // a device's connection string is as good here
 	if err == nil && found && o.policy != "" && !strings.EqualFold(o.policy, c.SharedAccessKeyName) {
 		err = usagef("--policy goes with the local hub; the connection string has a key of its own")
 	}
-	if found || err != nil {
-		return c, err
+	if err != nil {
+		return target{}, err
 	}
-	t, err := o.hub.localHub(o.policy)
-	return t.connection, err
+	if found {
+		return o.hub.target(c)
+	}
+	return o.hub.localHub(o.policy)
 }
 
-// tokenArgument returns the token given as argument, which may be "-" or "@FILE".
-func tokenArgument(s streams, arg string) (sas.Token, error) {
+// tokenText returns the token given as argument, which may be "-" or "@FILE".
+func tokenText(s streams, arg string) (string, error) {
 	text, err := readValue(s, "TOKEN", arg)
-	if err != nil {
-		return sas.Token{}, err
-	}
-	token, err := sas.ParseToken(strings.TrimPrefix(text, "Authorization: "))
-	if err != nil {
-		return sas.Token{}, usagef("%v", err)
-	}
-	return token, nil
+	return strings.TrimPrefix(text, "Authorization: "), err
 }
 
 // describeExpiry says when t ends, seen from now.

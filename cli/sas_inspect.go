@@ -6,6 +6,9 @@ import (
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/doctor"
+	"github.com/iotdm/iotdm/sas"
 )
 
 func sasInspectCommand(s streams) *urfave.Command {
@@ -27,9 +30,20 @@ func sasInspectCommand(s streams) *urfave.Command {
 }
 
 func inspectToken(s streams, o outputOptions, arg string, now time.Time) error {
-	token, err := tokenArgument(s, arg)
+	text, err := tokenText(s, arg)
 	if err != nil {
 		return err
+	}
+	token, err := sas.ParseToken(text)
+	checks := doctor.ExamineToken(text, doctor.Claims{AnyOwner: true, Now: now})
+	if err != nil {
+		return usagef("%v; %s", err, checks[0].Remedy)
+	}
+	var notes []string
+	for _, c := range checks {
+		if c.Verdict == doctor.Warning {
+			notes = append(notes, c.Detail+"; "+c.Remedy)
+		}
 	}
 	resource, err := url.PathUnescape(token.Resource)
 	if err != nil {
@@ -40,8 +54,13 @@ func inspectToken(s streams, o outputOptions, arg string, now time.Time) error {
 		Policy   string    `json:"policy"`
 		Expiry   time.Time `json:"expiry"`
 		Expired  bool      `json:"expired"`
-	}{resource, token.Policy, token.Expiry.UTC(), token.Expired(now)}
+		Notes    []string  `json:"notes,omitempty"` // what some hubs may not like
+	}{resource, token.Policy, token.Expiry.UTC(), token.Expired(now), notes}
 	return o.print(s, result{value: v, text: func(w io.Writer) error {
-		return writeFields(w, "resource", resource, "signed with", describeSigner(token), "expires", describeExpiry(token, now))
+		fields := []string{"resource", resource, "signed with", describeSigner(token), "expires", describeExpiry(token, now)}
+		for _, note := range notes {
+			fields = append(fields, "note", note)
+		}
+		return writeFields(w, fields...)
 	}})
 }

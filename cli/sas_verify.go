@@ -3,10 +3,15 @@ package cli
 import (
 	"context"
 	"io"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/iotdm/iotdm/cli/doctor"
+	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -15,6 +20,7 @@ type sasVerifyOptions struct {
 	output   outputOptions
 	key      string
 	resource string
+	against  bool
 	token    string // the argument
 }
 
@@ -22,16 +28,21 @@ func sasVerifyCommand(s streams) *urfave.Command {
 	var o sasVerifyOptions
 	return leaf(&urfave.Command{
 		Name:      "verify",
-		Usage:     "check a token: who signed it, for what, until when",
+		Usage:     "find out why a token is refused: who signed it, for what, until when",
 		ArgsUsage: "TOKEN",
-		Description: "Checks with --key, or with the key of the connection string, local hub or device. TOKEN may be -\n" +
-			"for standard input or @FILE. For example:\n" +
-			"   iotdm sas verify --device device-1 \"$TOKEN\"\n" +
-			"   iotdm sas verify --key @key.txt --resource myhub.azure-devices.net -\n\n" +
-			"Exits with 4 when a hub would refuse the token.",
+		Description: "Checks with --key, or with the key of the connection string or device; on the local hub with the\n" +
+			"key that the token itself names. TOKEN is - for standard input or @FILE; given as text, other users\n" +
+			"of the machine see it. For example:\n" +
+			"   iotdm sas verify @token.txt\n" +
+			"   iotdm sas verify --against --device device-1 - < token.txt\n" +
+			"   iotdm sas verify --key @key.txt --resource myhub.azure-devices.net @token.txt\n\n" +
+			"With --against the hub is asked too, by a request that changes nothing. Exits with 4 when a hub would\n" +
+			"refuse the token, or does.",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "key", Destination: &o.key, Usage: "the `KEY` in base64, or @FILE"},
 			&urfave.StringFlag{Name: "resource", Destination: &o.resource, Usage: "what the token has to be good for, such as HOST/devices/ID"},
+			&urfave.BoolFlag{Name: "against", Destination: &o.against,
+				Usage: "ask the hub too: that of the connection string, the local one, or the one that the token names"},
 		}, o.signer.flags(), o.output.flags()),
 		Action: func(ctx *urfave.Context) error {
 			o.token = ctx.Args().First()
@@ -44,62 +55,218 @@ func sasVerifyCommand(s streams) *urfave.Command {
 }
 
 func verifyToken(ctx context.Context, s streams, o sasVerifyOptions, now time.Time) error {
-	token, err := tokenArgument(s, o.token)
+	text, err := tokenText(s, o.token)
 	if err != nil {
 		return err
 	}
-	key, resource, err := o.keyAndResource(ctx, s)
-	if err != nil {
-		return err
+	checks := doctor.ExamineToken(text, doctor.Claims{AnyOwner: true, Now: now})
+	token, err := sas.ParseToken(text)
+	if err == nil {
+		t, claims, err := o.claims(ctx, s, token)
+		if err != nil {
+			return err
+		}
+		claims.Now = now
+		checks = doctor.ExamineToken(text, claims)
+		if o.against {
+			asked, err := o.ask(ctx, s, t, text, token)
+			if err != nil {
+				return err
+			}
+			checks = settle(checks, asked)
+		}
 	}
+	verdict := func(name string) doctor.Verdict {
+		if i := slices.IndexFunc(checks, func(c doctor.Check) bool { return c.Name == name }); i >= 0 {
+			return checks[i].Verdict
+		}
+		return ""
+	}
+	parsed := err == nil
 	v := struct {
-		Signed  bool `json:"signed"`
-		Covers  bool `json:"covers"`
-		Expired bool `json:"expired"`
-		Valid   bool `json:"valid"`
+		Signed  bool           `json:"signed"`
+		Covers  bool           `json:"covers"`
+		Expired bool           `json:"expired"`
+		Valid   bool           `json:"valid"`
+		Checks  []doctor.Check `json:"checks"`
 	}{
-		Signed:  token.SignedBy(key),
-		Covers:  resource == "" || token.Covers(resource),
-		Expired: token.Expired(now),
+		Signed:  verdict(doctor.TokenSignature) == doctor.OK,
+		Covers:  parsed && verdict(doctor.TokenResource) != doctor.Failed,
+		Expired: parsed && token.Expired(now),
+		Valid:   checksError(checks) == nil,
+		Checks:  checks,
 	}
-	v.Valid = v.Signed && v.Covers && !v.Expired
 	err = o.output.print(s, result{value: v, text: func(w io.Writer) error {
-		return writeFields(w,
-			"signature", choose(v.Signed, "good", "not made with this key"),
-			"resource", token.Resource+choose(v.Covers, "", ", which does not cover "+resource),
-			"expires", describeExpiry(token, now))
+		p := newCheckPrinter(s, true)
+		for _, c := range checks {
+			if _, err := io.WriteString(w, p.format(c)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}})
-	if err == nil && !v.Valid {
-		err = failf(statusUnauthorized, "a hub would refuse this token")
+	switch {
+	case err != nil || v.Valid:
+		return err
+	case !slices.ContainsFunc(checks, func(c doctor.Check) bool { return c.Refused }):
+		return checksError(checks)
+	case verdict(doctor.CheckCredential) == doctor.Failed:
+		return failf(statusUnauthorized, "the hub refuses this token")
 	}
-	return err
+	return failf(statusUnauthorized, "a hub would refuse this token")
 }
 
-// keyAndResource returns what to check with; the resource may be empty.
-func (o *sasVerifyOptions) keyAndResource(ctx context.Context, s streams) (sas.Key, string, error) {
+// claims returns what to hold the token against, and the hub whose keys these
+// are. The hub is empty if only keys are known.
+func (o *sasVerifyOptions) claims(ctx context.Context, s streams, token sas.Token) (target, doctor.Claims, error) {
 	if o.key != "" {
 		text, err := readValue(s, "--key", o.key)
 		if err != nil {
-			return "", "", err
+			return target{}, doctor.Claims{}, err
 		}
 		if err := sas.Key(text).Validate(); err != nil {
-			return "", "", usagef("--key is %v", err)
+			return target{}, doctor.Claims{}, usagef("--key is %v", err)
 		}
-		return sas.Key(text), o.resource, nil
+		return target{}, doctor.Claims{Keys: []sas.Key{sas.Key(text)}, Whose: "the key of --key", AnyOwner: true, Audience: o.resource}, nil
 	}
-	signer, err := o.signer.connection(ctx, s)
+	own, err := o.followToken(s, token)
 	if err != nil {
-		return "", "", err
+		return target{}, doctor.Claims{}, err
+	}
+	t, err := o.signer.find(ctx, s)
+	if err != nil {
+		return t, doctor.Claims{}, err
+	}
+	c := t.connection
+	claims := doctor.Claims{Policy: c.SharedAccessKeyName, Audience: c.Audience(), Whose: "the key of policy \"" + c.SharedAccessKeyName + "\""}
+	if c.SharedAccessKeyName == "" {
+		claims.Whose = "the key of " + noun(t.identity())
+	}
+	for _, key := range []sas.Key{c.SharedAccessKey, t.secondKey} {
+		if key != "" {
+			claims.Keys = append(claims.Keys, key)
+		}
+	}
+	if own {
+		claims.Audience = o.ownAudience(token, claims.Audience)
 	}
 	if o.resource != "" {
-		return signer.SharedAccessKey, o.resource, nil
+		claims.Audience = o.resource
 	}
-	return signer.SharedAccessKey, signer.Audience(), nil
+	if claims.Keys == nil {
+		claims.AnyOwner = true
+		if !o.against {
+			return t, claims, usagef("the connection string has no SharedAccessKey; give the key with --key, or ask the hub with --against")
+		}
+	}
+	return t, claims, nil
 }
 
-func choose(condition bool, yes, no string) string {
-	if condition {
-		return yes
+// followToken has the local hub's key looked up that the token itself names,
+// unless the user names another. It reports whether it did.
+func (o *sasVerifyOptions) followToken(s streams, token sas.Token) (bool, error) {
+	_, given, err := o.signer.hub.given(s, serviceVariables)
+	if err != nil || given || o.signer.device != "" || o.signer.policy != "" {
+		return false, err
 	}
-	return no
+	on := resourceIdentity(token)
+	switch {
+	case token.Policy != "":
+		o.signer.policy = token.Policy
+	case on.DeviceID != "":
+		o.signer.device, o.signer.module = on.DeviceID, on.ModuleID
+	}
+	return true, nil
+}
+
+// ownAudience is what a token has to cover that is held against the local hub
+// and nothing else: what it names there, under any of the hub's names.
+func (o *sasVerifyOptions) ownAudience(token sas.Token, audience string) string {
+	resource := plainResource(token)
+	host, path, found := strings.Cut(resource, "/")
+	info, err := readRunningHub(o.signer.hub.data)
+	name, _ := splitPort(host)
+	if err != nil || !namesThisMachine(name, info) {
+		return audience
+	}
+	if token.Policy != "" && found {
+		return host + "/" + path
+	}
+	if _, rest, found := strings.Cut(audience, "/"); found {
+		return host + "/" + rest
+	}
+	return host
+}
+
+// settle adds what the hub said. It has the last word: what it accepts can only
+// be a warning.
+func settle(checks, asked []doctor.Check) []doctor.Check {
+	accepted := slices.ContainsFunc(asked, func(c doctor.Check) bool { return c.Name == doctor.CheckCredential && c.Verdict == doctor.OK })
+	for i, c := range checks {
+		if accepted && c.Verdict == doctor.Failed {
+			checks[i].Verdict, checks[i].Refused = doctor.Warning, false
+		}
+	}
+	return append(checks, asked...)
+}
+
+func plainResource(t sas.Token) string {
+	if plain, err := url.PathUnescape(t.Resource); err == nil {
+		return plain
+	}
+	return t.Resource
+}
+
+// resourceIdentity is the device or module that a token is good for; it has no
+// device id if the token is for more.
+func resourceIdentity(t sas.Token) hubrest.Target {
+	segments := strings.Split(plainResource(t), "/")
+	var on hubrest.Target
+	if len(segments) >= 3 && segments[1] == "devices" {
+		on.DeviceID = segments[2]
+	}
+	if len(segments) >= 5 && segments[3] == "modules" {
+		on.ModuleID = segments[4]
+	}
+	return on
+}
+
+// ask has the hub check the token, and returns its answer and what stands in
+// the way of one.
+func (o *sasVerifyOptions) ask(ctx context.Context, s streams, t target, text string, token sas.Token) ([]doctor.Check, error) {
+	if t.connection.HostName == "" { // only a key was given
+		host, _, _ := strings.Cut(plainResource(token), "/")
+		var err error
+		if t, err = o.signer.hub.target(sas.ConnectionString{HostName: host}); err != nil {
+			return nil, err
+		}
+	}
+	var opt doctor.Options
+	t.describe(&opt)
+	on := t.identity()
+	if on.DeviceID == "" {
+		on = resourceIdentity(token)
+	}
+	c := sas.ConnectionString{HostName: t.connection.HostName, GatewayHostName: t.connection.GatewayHostName,
+		DeviceID: on.DeviceID, ModuleID: on.ModuleID, SharedAccessSignature: sas.Secret(text)}
+	if t.connection.DeviceID != "" {
+		c.HostName, _ = splitPort(c.HostName) // the port is that of MQTT
+	}
+	opt.Connection, opt.WebSocket = c, true // the hub is asked over HTTPS
+	if err := addKnowledge(s, o.signer.hub.data, &opt); err != nil {
+		return nil, err
+	}
+	var asked []doctor.Check
+	for _, check := range doctor.Run(ctx, opt, doctor.Progress{}) {
+		switch check.Name {
+		case doctor.CheckToken, doctor.CheckDevice, doctor.CheckConnection, doctor.CheckWebSocket: // said already, or of no matter here
+		case doctor.CheckCredential:
+			asked = append(asked, check)
+		default:
+			if check.Verdict == doctor.Failed || check.Verdict == doctor.Warning {
+				asked = append(asked, check)
+			}
+		}
+	}
+	return asked, ctx.Err()
 }

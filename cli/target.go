@@ -60,6 +60,7 @@ type target struct {
 	entra      bool        // as a principal of Entra ID, not with a key
 	link       deviceLink  // how a device connects
 	disabled   bool        // the registry says that the device may not connect
+	secondKey  sas.Key     // of the device or policy, where the hub told it
 	log        *slog.Logger
 }
 
@@ -163,6 +164,7 @@ func (o *hubOptions) localHub(policy string) (target, error) {
 		return target{}, err
 	}
 	t.connection.HostName = info.HostName // the ports are in the addresses
+	t.secondKey = policyKeys(info)[strings.ToLower(t.connection.SharedAccessKeyName)][1]
 	t.tls, err = trust(o.caFile, info.CAFile)
 	return t, err
 }

@@ -24,7 +24,7 @@ const (
 // Claims are what a token is held against.
 type Claims struct {
 	Keys     []sas.Key // one of them has to have signed it; none: the signature is not checked
-	Whose    string    // the keys', for people, such as `policy "service"`
+	Whose    string    // what the keys are, for people, such as `the key of policy "service"`
 	Policy   string    // what skn has to be, in any case; empty for the key of a device or module
 	AnyOwner bool      // whose the keys are is not known, so that skn may be anything
 	Audience string    // what it has to cover, unencoded; empty: anything
@@ -70,6 +70,8 @@ func formRemedy(text string) string {
 	switch {
 	case text == "":
 		return "there is no text at all; is the file or variable empty?"
+	case strings.HasPrefix(lower, `"`), strings.HasPrefix(lower, "'"):
+		return "take the quotes off"
 	case strings.HasPrefix(lower, "hostname="):
 		return "this is a connection string; \"iotdm sas token --connection-string\" makes a token of it"
 	case strings.HasPrefix(lower, "bearer "):
@@ -82,8 +84,6 @@ func formRemedy(text string) string {
 		return "write the first word as SharedAccessSignature"
 	case strings.ContainsAny(strings.TrimPrefix(text, "SharedAccessSignature "), " \t\r\n"):
 		return "take the blanks and line ends out; was it broken over lines?"
-	case strings.HasPrefix(lower, `"`), strings.HasPrefix(lower, "'"):
-		return "take the quotes off"
 	case f["sig"] != "" && twiceEncoded(f["sig"]):
 		return "sig is percent-encoded twice (%25 is an encoded %): encode it once"
 	case strings.ContainsAny(f["sig"], "-_"):
@@ -160,7 +160,7 @@ func (c Claims) policy(t sas.Token) Check {
 	case c.AnyOwner || strings.EqualFold(t.Policy, c.Policy):
 		return ok(TokenPolicy, quoted(t.Policy))
 	case c.Policy == "":
-		return failed(TokenPolicy, fmt.Sprintf("it names policy %s, and the key is that of %s", quoted(t.Policy), c.Whose), "leave out skn with a device's or module's own key")
+		return failed(TokenPolicy, fmt.Sprintf("it names policy %s, and is checked with %s", quoted(t.Policy), c.Whose), "leave out skn with a device's or module's own key")
 	}
 	return failed(TokenPolicy, fmt.Sprintf("it names policy %s, and the key is that of policy %s", quoted(t.Policy), quoted(c.Policy)), "write skn="+c.Policy)
 }
@@ -195,7 +195,7 @@ func (c Claims) signature(t sas.Token, f map[string]string) Check {
 	}
 	for _, key := range c.Keys {
 		if t.SignedBy(key) {
-			return ok(TokenSignature, "made with the key of "+c.Whose)
+			return ok(TokenSignature, "made with "+c.Whose)
 		}
 	}
 	for _, key := range c.Keys {
@@ -203,7 +203,7 @@ func (c Claims) signature(t sas.Token, f map[string]string) Check {
 			return failed(TokenSignature, detail, remedy)
 		}
 	}
-	return failed(TokenSignature, "not made with the key of "+c.Whose,
+	return failed(TokenSignature, "not made with "+c.Whose,
 		"check that key and token belong together, and that nobody renewed the key or changed the token after signing")
 }
 
@@ -225,8 +225,8 @@ func signingMistake(key sas.Key, f map[string]string) (detail, remedy string) {
 		{[]byte(key), sr + "\n" + se, "made with the text of the key", "decode the key from base64 before signing"},
 		{secret, unescape(sr) + "\n" + se, "made over sr before it was percent-encoded", encoded},
 		{secret, url.QueryEscape(sr) + "\n" + se, "made over sr percent-encoded, and the token has it bare", encoded},
-		{secret, strings.ToLower(sr) + "\n" + se, "made over sr in lower case, and the token has it otherwise", encoded},
 		{secret, lowerHex(sr) + "\n" + se, "made over sr with hexadecimal digits in lower case, and the token has them in upper case", encoded},
+		{secret, strings.ToLower(sr) + "\n" + se, "made over sr in lower case, and the token has it otherwise", encoded},
 		{secret, sr + se, "made without the line feed between sr and se", "sign sr, a line feed, and se"},
 		{secret, sr + "\r\n" + se, "made with a carriage return before the line feed", "sign sr, a line feed, and se"},
 		{secret, sr + `\n` + se, `made with a backslash and an "n" in place of the line feed`, "sign sr, a line feed, and se"},
@@ -300,13 +300,13 @@ func (x *examination) keysFor(token string) (keys []sas.Key, whose string) {
 		return nil, ""
 	}
 	if t.Policy != "" {
-		return x.Policies[strings.ToLower(t.Policy)], "policy " + quoted(t.Policy)
+		return x.Policies[strings.ToLower(t.Policy)], "the key of policy " + quoted(t.Policy)
 	}
 	if x.identity == nil || x.identity.err != nil {
 		return nil, ""
 	}
 	k := x.identity.authentication.SymmetricKey
-	return []sas.Key{k.PrimaryKey, k.SecondaryKey}, noun(x.Device)
+	return []sas.Key{k.PrimaryKey, k.SecondaryKey}, "the key of " + noun(x.Device)
 }
 
 func (x *examination) checkClientCertificate() Check {
