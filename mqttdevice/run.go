@@ -24,6 +24,10 @@ var (
 	refused = schedule{10 * time.Second, 5 * time.Minute}
 )
 
+// attemptGap is the least time from one attempt to the next, whatever chance says: a hub that comes back
+// to thousands of devices has enough to do.
+const attemptGap = time.Second
+
 // stable is how long a connection lasts that is no failure.
 const stable = time.Minute
 
@@ -72,6 +76,7 @@ func (c *Client) open(ctx context.Context, stream net.Conn, wait time.Duration, 
 	for pause(ctx, wait) == nil {
 		c.link.attempts++
 		c.notify(State{Status: Connecting})
+		c.link.tried = time.Now()
 		s, err := c.connect(ctx, stream)
 		stream = nil
 		if err == nil {
@@ -106,6 +111,7 @@ type link struct {
 	up        bool
 	since     time.Time // when up changed
 	attempts  int       // to connect since then, or since a token was replaced
+	tried     time.Time // when the last attempt began
 	failures  int       // in a row, for backoff
 	evictions int       // connections in a row that the hub closed soon
 }
@@ -126,7 +132,7 @@ func (c *Client) connected(s *session) {
 // failed tells of a connection that broke or was not made, and returns how long to wait.
 func (c *Client) failed(reason error) time.Duration {
 	c.ceased()
-	wait := backoff(c.link.failures, reason)
+	wait := max(backoff(c.link.failures, reason), attemptGap-time.Since(c.link.tried))
 	c.link.failures++
 	c.log.Warn("not connected", logError, reason, logRetry, wait)
 	c.notify(State{Status: Disconnected, Reason: reason, Retry: wait})
