@@ -25,6 +25,7 @@ const (
 	BadCertificate   Kind = "badCertificate"  // the hub's does not verify
 	Network          Kind = "network"         // a reset, for example
 	OutOfDescriptors Kind = "fileDescriptors" // this machine has no more for this process
+	Expired          Kind = "expired"         // the token or the certificate of the device
 	Other            Kind = "other"
 )
 
@@ -33,11 +34,19 @@ func kindOf(err error) Kind {
 		err  error
 		kind Kind
 	}{
+		{mqttdevice.ErrTokenExpired, Expired},
+		{mqttdevice.ErrCertificateExpired, Expired},
+		{mqttdevice.ErrTakenOver, TakenOver},
 		{mqttdevice.ErrUnauthorized, Unauthorized},
+		{mqttdevice.ErrBusy, Busy},
+		{mqttdevice.ErrHubClosed, HubClosed},
+		{mqttdevice.ErrNoPong, Silent},
+		{mqttdevice.ErrNoAnswer, NoAnswer},
 		{context.DeadlineExceeded, NoAnswer},
 		{syscall.EMFILE, OutOfDescriptors},
 		{syscall.ENFILE, OutOfDescriptors},
 		{syscall.ECONNREFUSED, Unreachable},
+		{mqttdevice.ErrNetwork, Network},
 	} {
 		if errors.Is(err, k.err) {
 			return k.kind
