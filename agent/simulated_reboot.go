@@ -27,8 +27,7 @@ func (r *simulatedReboot) reboot(ctx context.Context, _ mqttdevice.Method) mqttd
 		return response(503, "The device was stopped while it rebooted")
 	}
 	a.opt.Say("Device rebooted")
-	patch := map[string]string{"rebootTime": time.Now().UTC().Format(rebootTimeFormat)}
-	if _, err := a.client.PatchReported(ctx, patch); err != nil {
+	if _, err := a.client.PatchReported(ctx, RebootReport(time.Now())); err != nil {
 		a.note("iotdm: %v", err)
 		return response(500, "The device rebooted but could not report the time")
 	}
