@@ -26,7 +26,9 @@ type fleetView struct {
 	mu    sync.Mutex // guards what follows
 	drawn int        // lines of the summary on the terminal
 	last  fleet.Stats
-	full  bool // it has been said that all devices are connected
+
+	told bool      // that all devices are connected
+	lost time.Time // when they ceased to be
 }
 
 func newFleetView(s streams) *fleetView {
@@ -70,16 +72,26 @@ func (v *fleetView) follow(f *fleet.Fleet, host string) (stop func()) {
 	}
 }
 
-// greet says, once, that all devices are connected.
+// greet says that all devices are connected, or are again.
 func (v *fleetView) greet(s fleet.Stats, host string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.full || s.Connected+s.Away < s.Devices || s.Waiting > 0 {
-		return
+	full := s.Connected+s.Away == s.Devices
+	switch {
+	case full && !v.told:
+		v.above("All %d devices are connected to %s, after %.1f s; press Ctrl-C to exit", s.Devices, host, s.Seconds)
+	case full && !v.lost.IsZero() && time.Since(v.lost) > noticeable:
+		v.above("All %d devices are connected again, after %.1f s", s.Devices, time.Since(v.lost).Seconds())
+	case !full && v.told && v.lost.IsZero():
+		v.lost = time.Now()
 	}
-	v.full = true
-	v.above("All %d devices are connected to %s after %.1f s; press Ctrl-C to exit", s.Devices, host, s.Seconds)
+	if full {
+		v.told, v.lost = true, time.Time{}
+	}
 }
+
+// noticeable is how long devices have to be lost to be spoken of when they are back.
+const noticeable = time.Second
 
 // trouble tells of the first device that is not connected for a kind of reason.
 func (v *fleetView) trouble(device string, _ fleet.Kind, reason error) {
