@@ -14,3 +14,6 @@ func (s *Server) SweepQueues() { s.sweepQueues() }
 
 // PurgeJobs does at once what the hub does every hour.
 func (s *Server) PurgeJobs() error { return s.purgeJobs() }
+
+// ForgetJob removes a job that has ended.
+func (s *Server) ForgetJob(id string) error { return s.forgetJob(id) }

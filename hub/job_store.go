@@ -80,16 +80,20 @@ func (s *Server) purgeJobs() error {
 		return err
 	}
 	for _, id := range old {
-		err := s.store.Update(jobLock(id), func(tx *store.Tx) error {
-			tx.Delete(jobKey(id))
-			tx.DeletePrefix(jobRows(id))
-			return nil
-		})
-		if err != nil {
+		if err := s.forgetJob(id); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// forgetJob removes a job that has ended, and what came of its devices.
+func (s *Server) forgetJob(id string) error {
+	return s.store.Update(jobLock(id), func(tx *store.Tx) error {
+		tx.Delete(jobKey(id))
+		tx.DeletePrefix(jobRows(id))
+		return nil
+	})
 }
 
 // persist is Update for what must be stored: while the disk refuses, it waits.

@@ -26,7 +26,7 @@ func newServer(t *testing.T, opt hub.Options) *hub.Server {
 	return s
 }
 
-func create(t *testing.T, s *hub.Server, id hub.ID, spec hub.IdentitySpec) hub.Identity {
+func create(t testing.TB, s *hub.Server, id hub.ID, spec hub.IdentitySpec) hub.Identity {
 	t.Helper()
 	i, err := s.PutIdentity(id, spec, hub.Match{})
 	if err != nil {

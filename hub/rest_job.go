@@ -22,6 +22,10 @@ type jobMethodDoc struct {
 	Payload         json.RawMessage `json:"payload,omitempty"`
 	ResponseTimeout *int64          `json:"responseTimeoutInSeconds,omitempty"`
 	ConnectTimeout  *int64          `json:"connectTimeoutInSeconds,omitempty"`
+
+	// Timeout is what the preview of the service called the response timeout,
+	// and the Node SDK's tests still do. It is only read.
+	Timeout *int64 `json:"timeoutInSeconds,omitempty"`
 }
 
 // A jobTwinDoc is the twin patch of a job in JSON.
@@ -75,18 +79,10 @@ func newJobDoc(job Job) jobDoc {
 
 func (s *Server) restPutJob(r *restRequest) (reply, error) {
 	var in struct {
-		ID     string `json:"jobId"`
-		Type   string `json:"type"`
-		Method *struct {
-			jobMethodDoc
-			// Timeout is what the preview of the service called the response
-			// timeout, and the Node SDK's tests still do.
-			Timeout *int64 `json:"timeoutInSeconds"`
-		} `json:"cloudToDeviceMethod"`
-		Twin *struct {
-			ETag string `json:"etag"`
-			twinInput
-		} `json:"updateTwin"`
+		ID        string          `json:"jobId"`
+		Type      string          `json:"type"`
+		Method    *jobMethodDoc   `json:"cloudToDeviceMethod"`
+		Twin      *jobTwinDoc     `json:"updateTwin"`
 		Condition string          `json:"queryCondition"`
 		Start     json.RawMessage `json:"startTime"`
 		MaxTime   *int64          `json:"maxExecutionTimeInSeconds"`
@@ -116,8 +112,10 @@ func (s *Server) restPutJob(r *restRequest) (reply, error) {
 		if spec.Type == JobTwin && t.ETag != "*" {
 			return reply{}, ErrArgumentInvalid.with("Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job type is a force update, which only accepts '*' as the Etag.")
 		}
-		change := t.change()
-		spec.Twin = &change
+		spec.Twin = &TwinChange{Tags: present(t.Tags)}
+		if t.Properties != nil {
+			spec.Twin.Desired = present(t.Properties.Desired)
+		}
 	}
 	job, err := s.CreateJob(spec)
 	return reply{body: newJobDoc(job)}, err

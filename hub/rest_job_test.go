@@ -91,33 +91,6 @@ func TestJobListHasPages(t *testing.T) {
 	}
 }
 
-func TestBadJobsOverREST(t *testing.T) {
-	h := startREST(t, hub.Options{})
-	for name, tt := range map[string]struct{ body, code, text string }{
-		"an etag that is not *":       {strings.Replace(twinJobBody, `"etag":"*"`, `"etag":"AAAAAAAAAAE="`, 1), "ArgumentInvalid", "Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job type is a force update, which only accepts '*' as the Etag."},
-		"no etag":                     {strings.Replace(twinJobBody, `"etag":"*",`, ``, 1), "ArgumentInvalid", "Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job type is a force update, which only accepts '*' as the Etag."},
-		"another id":                  {strings.Replace(twinJobBody, `job-1`, `job-2`, 1), "ArgumentInvalid", "jobId in the body is not the one of the path"},
-		"a type of the preview":       {strings.Replace(twinJobBody, `scheduleUpdateTwin`, `scheduleTwinUpdate`, 1), "GenericBadRequest", "job type 'scheduleTwinUpdate' must be scheduleDeviceMethod or scheduleUpdateTwin"},
-		"a start that is no time":     {strings.Replace(twinJobBody, `2026-03-14T09:26:53.000Z`, `tomorrow`, 1), "ArgumentInvalid", "startTime 'tomorrow' must be a time such as 2026-01-04T15:53:00Z"},
-		"a start that is a number":    {strings.Replace(twinJobBody, `"2026-03-14T09:26:53.000Z"`, `5`, 1), "ArgumentInvalid", "startTime must be a time such as 2026-01-04T15:53:00Z"},
-		"a negative time to run":      {strings.Replace(twinJobBody, `:120`, `:-1`, 1), "ArgumentInvalid", "maxExecutionTimeInSeconds must be within [0; 2592000]."},
-		"no condition":                {strings.Replace(twinJobBody, `"queryCondition":"*",`, ``, 1), "ArgumentInvalid", "queryCondition is required. '*' is all devices"},
-		"no body":                     {"", "ArgumentNull", "BadRequest"},
-		"a condition of another type": {strings.Replace(twinJobBody, `"queryCondition":"*"`, `"queryCondition":{}`, 1), "ArgumentInvalid", "queryCondition must not be of type object"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: tt.body}).want(t, 400, "")
-			if want := "ErrorCode:" + tt.code + ";" + tt.text; a.text(t, "Message") != want {
-				t.Errorf("Message is %s, want %s", a.text(t, "Message"), want)
-			}
-		})
-	}
-	long := strings.Replace(twinJobBody, `"queryCondition":"*"`, `"queryCondition":"`+strings.Repeat("x", 8193)+`"`, 1)
-	if got := h.do(call{method: "PUT", path: "/jobs/v2/job-1", body: long}).want(t, 412, "").Header.Get("iothub-errorcode"); got != "PreconditionFailed" {
-		t.Errorf("a condition that is too long: %s", got)
-	}
-}
-
 func TestMethodJobOverREST(t *testing.T) {
 	h := startREST(t, hub.Options{Now: time.Now})
 	respond(t, h.Hub, "dev1", 200, `{"ok":true}`, nil)
