@@ -86,11 +86,12 @@ type Agent struct {
 	observer *observer      // of desired properties; nil: none is acted upon
 	reporter *reporter      // nil if observer is
 
-	connections chan struct{} // of capacity 1: there is a new connection
-	desired     []func(context.Context, mqttdevice.Desired)
-	connected   []func(context.Context) error
-	tasks       []func(context.Context)
-	lost        bool // only for onState
+	connections   chan struct{} // of capacity 1: there is a new connection
+	desired       []func(context.Context, mqttdevice.Desired)
+	connected     []func(context.Context) error
+	tasks         []func(context.Context)
+	lost          bool // only for onState, as overWebSocket
+	overWebSocket bool
 }
 
 // New returns an agent that is not connected yet. It fails on options that cannot work.
@@ -203,7 +204,15 @@ func (a *Agent) onState(state mqttdevice.State) {
 	case state.Status == mqttdevice.Connected:
 		if a.lost {
 			a.lost = false
-			a.note("Connected again")
+			a.note("Connected again after %v, at attempt %d", state.Away.Round(100*time.Millisecond), state.Attempts)
+		}
+		if over := state.Reason != nil; over != a.overWebSocket {
+			a.overWebSocket = over
+			if over {
+				a.note("TCP is blocked (%v); using WebSocket at %s", state.Reason, state.Addr)
+			} else {
+				a.note("TCP works again; using it at %s", state.Addr)
+			}
 		}
 		select {
 		case a.connections <- struct{}{}:

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -63,6 +64,7 @@ func (t target) deviceOptions() mqttdevice.Options {
 		ConnectionString: t.connection,
 		Transport:        t.link.transport,
 		Addr:             t.deviceAddr(),
+		WebSocketAddr:    t.httpsAddr,
 		TLS:              t.link.config(t.tls),
 		Logger:           t.log,
 	}
@@ -90,11 +92,11 @@ func (o *actAsOptions) connectOnce(ctx context.Context, s streams) (target, *mqt
 	if err != nil {
 		return t, nil, err
 	}
-	client, err := t.connectOnce(ctx)
+	client, err := t.connectOnce(ctx, s)
 	return t, client, err
 }
 
-func (t target) connectOnce(parent context.Context) (*mqttdevice.Client, error) {
+func (t target) connectOnce(parent context.Context, s streams) (*mqttdevice.Client, error) {
 	ctx, cancel := context.WithTimeout(parent, onceTimeout)
 	defer cancel()
 	var mu sync.Mutex
@@ -103,9 +105,12 @@ func (t target) connectOnce(parent context.Context) (*mqttdevice.Client, error) 
 	opt.OnState = func(state mqttdevice.State) {
 		mu.Lock()
 		defer mu.Unlock()
-		if state.Status == mqttdevice.Disconnected && reason == nil {
+		switch {
+		case state.Status == mqttdevice.Disconnected && reason == nil:
 			reason = state.Reason
 			cancel()
+		case state.Status == mqttdevice.Connected && state.Reason != nil:
+			s.note("TCP is blocked (%v); connected over WebSocket", state.Reason)
 		}
 	}
 	client, err := mqttdevice.New(opt)
@@ -132,8 +137,17 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	if refused, ok := errors.AsType[*mqttdevice.Error](err); ok {
 		return failf(statusFailed, "%s: %v", noun(t.identity()), refused)
 	}
-	if errors.Is(err, mqttdevice.ErrUnauthorized) {
+	switch {
+	case errors.Is(err, mqttdevice.ErrTokenExpired):
+		return failf(statusUnauthorized, "%s refuses %s: %v; make a new one with \"iotdm sas token\", or use the device's key",
+			t.host(), noun(t.identity()), err)
+	case errors.Is(err, mqttdevice.ErrCertificateExpired):
+		return failf(statusUnauthorized, "%s refuses %s: %v; renew it, and register its thumbprint if it is self-signed",
+			t.host(), noun(t.identity()), err)
+	case errors.Is(err, mqttdevice.ErrUnauthorized):
 		return t.explainUnauthorized(ctx, "")
+	case errors.Is(err, mqttdevice.ErrBusy):
+		return failf(statusFailed, "%s takes no connections just now: %v; try again", t.host(), err)
 	}
 	if _, ok := errors.AsType[*failure](err); ok || errors.Is(err, context.Canceled) {
 		return err
@@ -141,17 +155,35 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	if proxy, ok := errors.AsType[*mqttdevice.ProxyError](err); ok {
 		return failf(statusFailed, "%v; check HTTPS_PROXY, ALL_PROXY and NO_PROXY", proxy)
 	}
-	addr := t.deviceAddr()
-	switch {
-	case addr != "":
-	case t.link.transport == mqttdevice.WebSocket:
-		addr = t.host() + " port " + httpsPort
-	default:
-		addr = t.host() + " port " + mqttsPort
+	addr := t.dialled()
+	if errors.Is(err, mqttdevice.ErrNoAnswer) {
+		err = failf(statusTimeout, "%s: %v; check the host name, firewall and proxy", addr, mqttdevice.ErrNoAnswer)
+	} else {
+		err = t.explainNetwork(err, addr, t.host())
 	}
-	err = t.explainNetwork(err, addr, t.host())
 	if f, ok := errors.AsType[*failure](err); ok && f.status == statusTimeout && t.link.transport == mqttdevice.TCP {
 		err = failf(f.status, "%v; where only port 443 is open, try --transport ws", f)
 	}
 	return err
+}
+
+// dialled says what a device dialled.
+func (t target) dialled() string {
+	host, port := splitPort(t.host())
+	named := func(usual string) string {
+		if port != "" {
+			return t.host()
+		}
+		return host + " port " + usual
+	}
+	tcp, ws := cmp.Or(t.mqttsAddr, named(mqttsPort)), cmp.Or(t.httpsAddr, named(httpsPort))
+	switch {
+	case t.link.transport == mqttdevice.TCP:
+		return tcp
+	case t.link.transport == mqttdevice.WebSocket:
+		return ws
+	case port != "" && t.httpsAddr == "": // it is that of TCP
+		ws = "port " + httpsPort
+	}
+	return tcp + " or " + ws
 }

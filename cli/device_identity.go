@@ -81,7 +81,12 @@ func (t *target) become(ctx context.Context, s streams, choice deviceChoice) err
 	}
 	host := t.connection.HostName
 	if t.link.transport != mqttdevice.WebSocket {
-		host, _ = splitPort(host) // the port is that of REST
+		// The port is that of REST, and of WebSocket.
+		bare, port := splitPort(host)
+		if port != "" && t.httpsAddr == "" {
+			t.httpsAddr = host
+		}
+		host = bare
 	}
 	t.connection = sas.ConnectionString{
 		HostName:        host,

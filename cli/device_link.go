@@ -24,8 +24,8 @@ type linkOptions struct {
 func (o *linkOptions) flags() []urfave.Flag {
 	const category = "How to connect"
 	return []urfave.Flag{
-		&urfave.StringFlag{Name: "transport", Category: category, Destination: &o.transport, Value: "mqtt",
-			Usage: "mqtt, or ws where only port 443 is open (MQTT over WebSocket)"},
+		&urfave.StringFlag{Name: "transport", Category: category, Destination: &o.transport, Value: "auto",
+			Usage: "mqtt (port 8883), ws (MQTT over WebSocket, port 443), or auto: ws where port 8883 is blocked"},
 		&urfave.StringFlag{Name: "cert-file", Category: category, Destination: &o.certFile,
 			Usage: "prove the identity with the certificate in `FILE` (PEM, then those that lead to its CA) instead of a key"},
 		&urfave.StringFlag{Name: "key-file", Category: category, Destination: &o.keyFile,
@@ -39,13 +39,13 @@ type deviceLink struct {
 	certificate *tls.Certificate // nil: a key
 }
 
-var transports = map[string]mqttdevice.Transport{"mqtt": mqttdevice.TCP, "ws": mqttdevice.WebSocket}
+var transports = map[string]mqttdevice.Transport{"auto": mqttdevice.Auto, "mqtt": mqttdevice.TCP, "ws": mqttdevice.WebSocket}
 
 func (o *linkOptions) link() (deviceLink, error) {
 	transport, known := transports[o.transport]
 	switch {
 	case !known:
-		return deviceLink{}, usagef("--transport %q is neither mqtt nor ws", o.transport)
+		return deviceLink{}, usagef("--transport %q is not auto, mqtt or ws", o.transport)
 	case o.certFile == "" && o.keyFile != "":
 		return deviceLink{}, usagef("--key-file goes with --cert-file; name the certificate too")
 	case o.certFile == "":

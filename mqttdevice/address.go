@@ -30,8 +30,14 @@ func dialAddr(opt Options, t Transport) string {
 	if addr := givenAddr(opt, t); addr != "" {
 		return addr
 	}
+	return namedAddr(opt, t)
+}
+
+// namedAddr is the address that the hub's name stands for by transport t. A port in the name is that of
+// the one transport, or with Auto that of TCP.
+func namedAddr(opt Options, t Transport) string {
 	host := peerHost(opt)
-	if _, _, err := net.SplitHostPort(host); err == nil {
+	if _, _, err := net.SplitHostPort(host); err == nil && (opt.Transport != Auto || t == TCP) {
 		return host
 	}
 	return net.JoinHostPort(hostOnly(host), t.port())

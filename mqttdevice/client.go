@@ -52,7 +52,8 @@ type Options struct {
 	// HostName may carry a port.
 	ConnectionString sas.ConnectionString
 
-	// Transport is TCP unless it is set. A port in HostName is for every transport.
+	// Transport is TCP unless it is set. A port in HostName is that of the transport, with Auto that of
+	// TCP; if it is 443, Auto is WebSocket.
 	Transport Transport
 
 	// Addr is the host:port to dial, without a proxy. Empty means GatewayHostName or HostName, at port

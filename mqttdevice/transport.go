@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -65,7 +66,7 @@ func newRoute(opt Options, t Transport) route {
 	}
 	if t == WebSocket {
 		r.tls.NextProtos = nil // HTTP/1.1, whatever else the configuration is for
-		r.ws = &url.URL{Scheme: "wss", Host: peerHost(opt), Path: "/$iothub/websocket"}
+		r.ws = &url.URL{Scheme: "wss", Host: strings.TrimSuffix(namedAddr(opt, t), ":443"), Path: "/$iothub/websocket"}
 		if !opt.ConnectionString.X509 {
 			// As the SDK for Java: Azure then doesn't ask for a certificate in a second handshake.
 			r.ws.RawQuery = "iothub-no-client-cert=true"
@@ -86,6 +87,9 @@ type dialer struct {
 
 func newDialer(opt Options, log *slog.Logger) *dialer {
 	d := &dialer{log: log, headStart: headStart}
+	if _, port, _ := net.SplitHostPort(peerHost(opt)); port == "443" && opt.Transport == Auto {
+		opt.Transport = WebSocket // nothing else is there
+	}
 	if opt.Transport == Auto {
 		d.routes = []route{newRoute(opt, TCP), newRoute(opt, WebSocket)}
 	} else {
@@ -94,12 +98,12 @@ func newDialer(opt Options, log *slog.Logger) *dialer {
 	return d
 }
 
-// name is where d dials, in a sentence.
+// name is where d dials, in a sentence. With Auto the errors have the ports.
 func (d *dialer) name() string {
 	if len(d.routes) == 1 {
 		return d.routes[0].addr
 	}
-	return d.routes[0].addr + " or " + d.routes[1].addr
+	return hostOnly(d.routes[0].addr)
 }
 
 // dial connects by the best route that works.

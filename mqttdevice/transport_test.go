@@ -204,6 +204,31 @@ func TestWhereTransportsLead(t *testing.T) {
 			}
 		})
 	}
+	autos := []struct {
+		name string
+		opt  Options
+		want []string // what is dialled, in this order
+	}{
+		{"Auto", options("hub.test", ""), []string{"hub.test:8883", "hub.test:443"}},
+		{"a port in the name is that of TCP", options("hub.test:18883", ""), []string{"hub.test:18883", "hub.test:443"}},
+		{"unless it is that of WebSocket", options("hub.test:443", ""), []string{"hub.test:443"}},
+		{"addresses", Options{ConnectionString: sas.ConnectionString{HostName: "hub.test"}, Addr: "[::1]:1", WebSocketAddr: "[::1]:2"}, []string{"[::1]:1", "[::1]:2"}},
+	}
+	for _, tt := range autos {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.opt.Transport = Auto
+			var got []string
+			for _, r := range newDialer(tt.opt, nil).routes {
+				got = append(got, r.addr)
+				if r.transport == WebSocket && r.ws.Host != "hub.test" {
+					t.Errorf("host %q of the WebSocket, want hub.test", r.ws.Host)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("addresses (-want +got):\n%s", diff)
+			}
+		})
+	}
 	_, err := New(Options{ConnectionString: sas.ConnectionString{HostName: "h", DeviceID: "d", X509: true}, Transport: 7})
 	if err == nil {
 		t.Error("New takes a transport that does not exist")
