@@ -23,6 +23,9 @@ func group(name, usage string, subs ...*urfave.Command) *urfave.Command {
 func leaf(c *urfave.Command) *urfave.Command {
 	c.HideHelpCommand = true
 	c.OnUsageError = usageError
+	if c.Name == "get" {
+		c.Aliases = append(c.Aliases, "show") // as az says
+	}
 	run := c.Action
 	var most *limit
 	c.Flags, most = limitOf(c.Flags)
