@@ -33,20 +33,22 @@ func doctorCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "doctor",
 		Usage: "find out why this machine cannot reach a hub",
-		Description: "Goes the way to the hub one step at a time: name, proxy, ports, certificates, WebSocket, clock,\n" +
-			"credential, identity. It changes nothing there. For example:\n" +
+		Description: "Goes the way to the hub one step at a time: name, proxy, ports, certificates,\n" +
+			"WebSocket, clock, credential, identity. It changes nothing there. For example:\n" +
 			"   iotdm doctor\n" +
-			"   iotdm doctor --connection-string @device.txt -o json --jq '.[] | select(.verdict == \"failed\")'\n\n" +
-			"A device's credential is tried over HTTPS, which does not disturb the device. With --connect it is\n" +
-			"tried over MQTT, which ends the connection that the device has, and doctor then looks whether another\n" +
-			"program takes the connection back. Exits with 4 when the credential is refused, 5 when something does\n" +
-			"not answer in time, and 1 when another check failed.",
+			"   iotdm doctor --connection-string @device.txt\n" +
+			"   iotdm doctor -o json --jq '.[] | select(.verdict == \"failed\")'\n\n" +
+			"A device's credential is tried over HTTPS, which does not disturb the device.\n" +
+			"With --connect it is tried over MQTT, which ends the connection that the\n" +
+			"device has, and doctor looks whether another program takes it back.\n\n" +
+			"Exits with 4 when the credential is refused, 5 when something does not answer\n" +
+			"in time, 1 when another check failed.",
 		Flags: concat([]urfave.Flag{
-			deviceFlag(&o.device, "look at the device `ID` too, with a service's connection string"),
+			deviceFlag(&o.device, "look at the device `ID` too, as a service"),
 			moduleFlag(&o.module, "look at the module `ID` of the device"),
-			&urfave.BoolFlag{Name: "connect", Destination: &o.connect, Usage: "connect as the device; this ends the connection it has"},
-			&urfave.GenericFlag{Name: "stay", Value: &o.stay, Usage: "look `SO LONG` for another program with the device's id"},
-			&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "give each step `SO LONG`"},
+			&urfave.BoolFlag{Name: "connect", Destination: &o.connect, DisableDefaultText: true, Usage: "connect as the device; ends the connection it has"},
+			&urfave.GenericFlag{Name: "stay", Value: &o.stay, Usage: "look so `LONG` for a program with the same id"},
+			&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "give each step so `LONG`"},
 		}, o.link.flags(), o.service.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := firstError(o.check(), o.service.output.check()); err != nil {
@@ -126,7 +128,7 @@ func (o *doctorOptions) find(s streams) (doctor.Options, error) {
 	if err != nil {
 		return doctor.Options{}, err
 	}
-	opt := doctor.Options{Certificate: link.certificate, WebSocket: link.transport == mqttdevice.WebSocket}
+	opt := doctor.Options{Certificate: link.certificate, WebSocket: link.transport == mqttdevice.WebSocket, Logger: o.service.hub.log}
 	t, err := o.choose(s, &opt)
 	if err != nil {
 		return opt, err

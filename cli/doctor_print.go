@@ -44,9 +44,9 @@ func terminalWidth(w io.Writer) int {
 
 const eraseLine = "\r\x1b[K"
 
-func (p *checkPrinter) begin(name string) {
+func (p *checkPrinter) begin(what string) {
 	if p.wait {
-		fmt.Fprintf(p.errOut, eraseLine+"checking %s ...", name)
+		fmt.Fprintf(p.errOut, eraseLine+"looking at %s ...", what)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -14,6 +15,9 @@ import (
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
 )
+
+// seeDoctor is for errors that may have many causes.
+const seeDoctor = "\"iotdm doctor\" finds out why"
 
 // noIdentity is what a request that is not about an identity is about.
 var noIdentity hubrest.Target
@@ -95,7 +99,7 @@ func (t target) explainUnauthorized(ctx context.Context, hubWords string) error 
 	if hubWords = strings.TrimSpace(hubWords); hubWords != "" && hubWords != "Unauthorized" {
 		whose += " (" + hubWords + ")"
 	}
-	return failf(statusUnauthorized, "%s refuses %s; check the connection string", t.host(), whose)
+	return failf(statusUnauthorized, "%s refuses %s; %s", t.host(), whose, seeDoctor)
 }
 
 // clockOff tells how far this machine's clock is ahead of the hub's, which
@@ -130,7 +134,7 @@ func (t target) explainNetwork(err error, addr, host string) error {
 		if dns.IsNotFound {
 			return failf(statusFailed, "there is no host %q; check HostName in the connection string", dns.Name)
 		}
-		return failf(statusFailed, "the name of host %q cannot be looked up: %s", dns.Name, dns.Err)
+		return failf(statusFailed, "the name of host %q cannot be looked up: %s; %s", dns.Name, dns.Err, seeDoctor)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return failf(statusFailed, "%s has a certificate from an authority this machine does not trust; if the hub is yours, name its CA with --ca-file", host)
@@ -148,7 +152,10 @@ func (t target) explainNetwork(err error, addr, host string) error {
 		return failf(statusFailed, "nothing listens on %s; is the hub running?", addr)
 	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || errors.Is(err, hubrest.ErrTimedOut) {
-		return failf(statusTimeout, "%s does not answer; check the host name, firewall and proxy", addr)
+		return failf(statusTimeout, "%s does not answer; %s", addr, seeDoctor)
+	}
+	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return failf(statusFailed, "%v; %s", err, seeDoctor)
 	}
 	return failf(statusFailed, "%v", err)
 }

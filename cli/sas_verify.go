@@ -30,19 +30,18 @@ func sasVerifyCommand(s streams) *urfave.Command {
 		Name:      "verify",
 		Usage:     "find out why a token is refused: who signed it, for what, until when",
 		ArgsUsage: "TOKEN",
-		Description: "Checks with --key, or with the key of the connection string or device; on the local hub with the\n" +
-			"key that the token itself names. TOKEN is - for standard input or @FILE; given as text, other users\n" +
-			"of the machine see it. For example:\n" +
+		Description: "Checks with --key, or with the key of the connection string or device; on the\n" +
+			"local hub with the key that the token itself names. TOKEN is - for standard\n" +
+			"input or @FILE; given as text, other users of the machine see it. For example:\n" +
 			"   iotdm sas verify @token.txt\n" +
 			"   iotdm sas verify --against --device device-1 - < token.txt\n" +
-			"   iotdm sas verify --key @key.txt --resource myhub.azure-devices.net @token.txt\n\n" +
-			"With --against the hub is asked too, by a request that changes nothing. Exits with 4 when a hub would\n" +
-			"refuse the token, or does.",
+			"   iotdm sas verify --key @key.txt --resource HOST/devices/ID @token.txt\n\n" +
+			"With --against the hub is asked too, by a request that changes nothing. Exits\n" +
+			"with 4 when a hub would refuse the token, or does.",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "key", Destination: &o.key, Usage: "the `KEY` in base64, or @FILE"},
-			&urfave.StringFlag{Name: "resource", Destination: &o.resource, Usage: "what the token has to be good for, such as HOST/devices/ID"},
-			&urfave.BoolFlag{Name: "against", Destination: &o.against,
-				Usage: "ask the hub too: that of the connection string, the local one, or the one that the token names"},
+			&urfave.StringFlag{Name: "resource", Destination: &o.resource, Usage: "`WHAT` the token has to be good for"},
+			&urfave.BoolFlag{Name: "against", Destination: &o.against, DisableDefaultText: true, Usage: "ask the hub too"},
 		}, o.signer.flags(), o.output.flags()),
 		Action: func(ctx *urfave.Context) error {
 			o.token = ctx.Args().First()
@@ -241,7 +240,7 @@ func (o *sasVerifyOptions) ask(ctx context.Context, s streams, t target, text st
 			return nil, err
 		}
 	}
-	var opt doctor.Options
+	opt := doctor.Options{Logger: o.signer.hub.log}
 	t.describe(&opt)
 	on := t.identity()
 	if on.DeviceID == "" {

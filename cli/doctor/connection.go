@@ -97,7 +97,7 @@ func (x *examination) stay(ctx context.Context) Check {
 		config.Certificates = []tls.Certificate{*x.Certificate}
 	}
 	opt := mqttdevice.Options{
-		ConnectionString: x.Connection, Transport: transport, TLS: config, Now: x.Now, TokenLife: time.Hour + x.Stay,
+		ConnectionString: x.Connection, Transport: transport, TLS: config, Logger: x.Logger, Now: x.Now, TokenLife: time.Hour + x.Stay,
 		OnState: func(s mqttdevice.State) {
 			if s.Status == mqttdevice.Disconnected {
 				select {

@@ -20,6 +20,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/iotdm/iotdm/hubrest"
@@ -131,6 +133,9 @@ type Options struct {
 	// Timeout bounds each step; 0 means 5 seconds.
 	Timeout time.Duration
 
+	// Logger gets what the clients of the hub's API log. Nil: nothing.
+	Logger *slog.Logger
+
 	// Now is this machine's clock. Nil is time.Now.
 	Now func() time.Time
 }
@@ -138,8 +143,8 @@ type Options struct {
 // Progress hears of what Run does, on Run's goroutine. Nil functions are not
 // called.
 type Progress struct {
-	Begin func(check string) // what is waited for now
-	Done  func(Check)        // in the order of the checks
+	Begin func(what string) // what is waited for now, for people: "the name"
+	Done  func(Check)       // in the order of the checks
 }
 
 // An examination is one Run.
@@ -171,25 +176,25 @@ func Run(ctx context.Context, opt Options, progress Progress) []Check {
 	}
 	x.mqtt, x.https = x.doors()
 	for _, step := range []struct {
-		name string
+		wait string // what is waited for; empty if nothing
 		run  func() Check
 	}{
-		{CheckHub, x.checkHub},
-		{CheckDNS, func() Check { x.findProxies(); return x.checkDNS(ctx) }},
-		{CheckProxy, func() Check { x.visit(ctx); return x.checkProxy() }},
-		{CheckMQTTPort, func() Check { return x.checkPort(&x.mqtt) }},
-		{CheckMQTTTLS, func() Check { return x.checkCertificate(&x.mqtt) }},
-		{CheckHTTPSPort, func() Check { return x.checkPort(&x.https) }},
-		{CheckHTTPSTLS, func() Check { return x.checkCertificate(&x.https) }},
-		{CheckWebSocket, x.checkWebSocket},
-		{CheckClock, x.checkClock},
-		{CheckToken, func() Check { x.lookUp(ctx); return x.checkToken() }},
-		{CheckCredential, func() Check { return x.checkCredential(ctx) }},
-		{CheckDevice, x.checkDevice},
-		{CheckConnection, func() Check { return x.checkConnection(ctx) }},
+		{"", x.checkHub},
+		{"the name", func() Check { x.findProxies(); return x.checkDNS(ctx) }},
+		{"ports and certificates", func() Check { x.visit(ctx); return x.checkProxy() }},
+		{"", func() Check { return x.checkPort(&x.mqtt) }},
+		{"", func() Check { return x.checkCertificate(&x.mqtt) }},
+		{"", func() Check { return x.checkPort(&x.https) }},
+		{"", func() Check { return x.checkCertificate(&x.https) }},
+		{"", x.checkWebSocket},
+		{"", x.checkClock},
+		{"the registry", func() Check { x.lookUp(ctx); return x.checkToken() }},
+		{"the credential", func() Check { return x.checkCredential(ctx) }},
+		{"", x.checkDevice},
+		{fmt.Sprintf("the device's connection, for up to %v", x.Stay), func() Check { return x.checkConnection(ctx) }},
 	} {
-		if progress.Begin != nil {
-			progress.Begin(step.name)
+		if step.wait != "" && progress.Begin != nil {
+			progress.Begin(step.wait)
 		}
 		c := step.run()
 		if ctx.Err() != nil {

@@ -43,6 +43,7 @@ func (x *examination) service(c sas.ConnectionString, now func() time.Time) (*hu
 		Credential:       x.Credential,
 		Addr:             x.HTTPSAddr,
 		TLS:              &tls.Config{RootCAs: x.Roots, MinVersion: tls.VersionTLS12},
+		Logger:           x.Logger,
 		Now:              now,
 	})
 }
