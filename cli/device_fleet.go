@@ -27,6 +27,7 @@ type fleetOptions struct {
 	behavior fleet.Options
 	seed     int64
 	seedSet  bool
+	anyWay   bool // to the hub: --transport auto, if the user says so
 	model    string
 	failRate, slowRate, offlineRate,
 	jitter share
@@ -78,11 +79,11 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"count", "connection-strings", "connection-string", "data", "ca-file", "transport", "reboot-duration"}
+var fleetToo = []string{"count", "connection-strings", "connection-string", "data", "ca-file", "transport", "reboot-duration", "verbose"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {
-	o.seedSet = ctx.IsSet("seed")
+	o.seedSet, o.anyWay = ctx.IsSet("seed"), given(ctx, "transport")
 	if !ctx.IsSet("count") && o.file == "" {
 		for _, name := range fleetOnly {
 			if given(ctx, name) {
@@ -146,7 +147,7 @@ func runFleet(ctx context.Context, s streams, o deviceRunOptions) error {
 	if b.Seed = uint64(o.fleet.seed); !o.fleet.seedSet {
 		b.Seed = rand.Uint64N(1e9) // easy to type
 	}
-	view := newFleetView(s)
+	view := newFleetView(s, o.as.hub.log == nil)
 	b.OnTrouble = view.trouble
 	f, err := fleet.New(b)
 	if err != nil {

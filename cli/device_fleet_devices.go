@@ -38,6 +38,9 @@ func (o *deviceRunOptions) fleetDevices(ctx context.Context, s streams) (*fleetD
 	if err != nil {
 		return nil, err
 	}
+	if link.transport == mqttdevice.Auto && !o.fleet.anyWay {
+		link.transport = mqttdevice.TCP // thousands that look for another way make a storm of two
+	}
 	if o.fleet.file != "" {
 		return o.listedDevices(s, link)
 	}

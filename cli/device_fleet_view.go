@@ -31,8 +31,9 @@ type fleetView struct {
 	lost time.Time // when they ceased to be
 }
 
-func newFleetView(s streams) *fleetView {
-	return &fleetView{streams: s, terminal: isTerminal(s.errOut)}
+// newFleetView returns a view that draws in place on a terminal, if nobody else writes there.
+func newFleetView(s streams, alone bool) *fleetView {
+	return &fleetView{streams: s, terminal: alone && isTerminal(s.errOut)}
 }
 
 // follow tells how f does until the function it returns is called.
