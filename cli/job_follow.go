@@ -22,9 +22,10 @@ type follower struct {
 	interesting string
 	failure     func(hubrest.JobDevice) error
 
-	bar   progressBar
-	told  map[string]bool // devices that failure was called for
-	began time.Time
+	bar    progressBar
+	told   map[string]bool // devices that failure was called for
+	newest time.Time       // when the newest of their outcomes came
+	began  time.Time
 }
 
 // newFollower returns a follower that notes each device on which the job fails.
@@ -43,7 +44,9 @@ func jobFailure(d hubrest.JobDevice) string {
 	text := d.Status
 	if d.Error != nil {
 		text = d.Error.Code
-		if d.Error.Description != "" {
+		if text == "DeviceNotOnline" { // the service's words fill three lines, for each device
+			text += ": not connected, or without this method"
+		} else if d.Error.Description != "" {
 			text += ": " + d.Error.Description
 		}
 	}
@@ -62,7 +65,7 @@ func (f *follower) follow(ctx context.Context) (hubrest.Job, error) {
 		job, err := f.client.Job(ctx, f.id)
 		if err == nil && job.Statistics != nil && job.Statistics.Devices > 0 {
 			// Failures first, so that the counts never know more than the reader.
-			if err := f.failures(ctx); err != nil {
+			if err := f.failures(ctx, job.Status.Ended()); err != nil {
 				return job, err
 			}
 			f.bar.show(*job.Statistics, time.Since(f.began))
@@ -81,15 +84,49 @@ func (f *follower) follow(ctx context.Context) (hubrest.Job, error) {
 	}
 }
 
+// followUpTo is follow, but cancels the job when so many devices have failed.
+// A limit of 0 is none.
+func (f *follower) followUpTo(ctx context.Context, limit int) (hubrest.Job, error) {
+	if limit == 0 {
+		return f.follow(ctx)
+	}
+	tell := f.failure
+	f.failure = func(d hubrest.JobDevice) error {
+		err := tell(d)
+		if err == nil && len(f.told) == limit {
+			return errTooManyFailures
+		}
+		return err
+	}
+	job, err := f.follow(ctx)
+	if !errors.Is(err, errTooManyFailures) {
+		return job, err
+	}
+	f.note("Stopping the job")
+	_, err = f.client.CancelJob(ctx, f.id)
+	if answer, ok := asAnswer(err); err != nil && !(ok && answer.Status == 400) { // it had ended already
+		return job, err
+	}
+	return f.follow(ctx) // until those that were called have answered
+}
+
 // settled reports whether every device of an ended job has its outcome: those
 // of a cancelled one may still be answering.
 func settled(job hubrest.Job) bool {
 	return job.Statistics == nil || job.Statistics.Running == 0 && job.Statistics.Pending == 0
 }
 
-// failures tells of devices that have newly failed.
-func (f *follower) failures(ctx context.Context) error {
-	for d, err := range f.client.JobDevices(ctx, f.id, f.interesting) {
+// outcomeDelay is how much later than others an outcome may show.
+const outcomeDelay = time.Minute
+
+// failures tells of devices that have newly failed. It asks for those of late
+// only, since there may be many, but once for all at the end.
+func (f *follower) failures(ctx context.Context, all bool) error {
+	condition := f.interesting
+	if since := f.newest.Add(-outcomeDelay); !all && !f.newest.IsZero() {
+		condition = "(" + condition + ") AND devices.jobs.lastUpdatedDateTimeUtc >= '" + since.UTC().Format(time.RFC3339) + "'"
+	}
+	for d, err := range f.client.JobDevices(ctx, f.id, condition) {
 		if _, refused := asAnswer(err); refused {
 			return err
 		}
@@ -100,6 +137,9 @@ func (f *follower) failures(ctx context.Context) error {
 			continue
 		}
 		f.told[d.DeviceID] = true
+		if d.LastUpdated.After(f.newest) {
+			f.newest = d.LastUpdated.Time
+		}
 		if err := f.failure(d); err != nil {
 			return err
 		}

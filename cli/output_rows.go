@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -160,10 +161,17 @@ func (t *table) cells(row json.RawMessage) []string {
 	cells := make([]string, len(t.columns))
 	value := gjson.ParseBytes(row)
 	for i, c := range t.columns {
-		cells[i] = cell(value.Get(c.path))
+		if cells[i] = cell(value.Get(c.path)); !t.tsv {
+			cells[i] = withoutFraction(cells[i])
+		}
 	}
 	return cells
 }
+
+var fraction = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$`)
+
+// withoutFraction returns a time to the second, and anything else as it is.
+func withoutFraction(cell string) string { return fraction.ReplaceAllString(cell, "${1}Z") }
 
 func (t *table) print(cells []string) error {
 	if t.tsv {

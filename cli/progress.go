@@ -29,10 +29,14 @@ func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
 		b.shown = text
 		return
 	}
-	if took >= time.Second {
+	if n.Running > 0 {
+		text += fmt.Sprintf(", %d under way", n.Running)
+	}
+	if took >= time.Second && done > 0 {
 		text += fmt.Sprintf(", %.0f/s", float64(done)/took.Seconds())
 	}
-	const width = 30
+	// A line that does not fit could not be taken back.
+	width := min(30, 79-len("[] ")-len(text))
 	full := width * done / n.Devices
 	b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + text
 	fmt.Fprintf(b.errOut, "\r\x1b[K%s", b.shown)

@@ -42,6 +42,7 @@ type jobCreateOptions struct {
 	start         string
 	maxTime       seconds
 	wait          bool
+	limitFailures int
 }
 
 func jobCreateCommand(s streams) *urfave.Command {
@@ -60,6 +61,7 @@ func jobCreateCommand(s streams) *urfave.Command {
 			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z, or a duration from now such as 2h"},
 			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how long the job may run"},
 			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
+			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
 		}, o.call.flags(), o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
@@ -79,6 +81,10 @@ func (o *jobCreateOptions) check() error {
 		return usagef("a job does one thing; give --method, or --tags and --desired")
 	case !patch && o.call.method == "":
 		return usagef("what is the job to do? give --method, or --tags or --desired")
+	case o.limitFailures < 0:
+		return usagef("--limit-failures %d is negative", o.limitFailures)
+	case o.limitFailures > 0 && !o.wait:
+		return usagef("--limit-failures needs --wait: nobody else would count the failures")
 	case o.call.method != "":
 		return firstError(o.call.check(), o.output.check())
 	}
@@ -140,7 +146,7 @@ func createJob(ctx context.Context, s streams, o jobCreateOptions) error {
 	}
 	if o.wait {
 		s.note("Job %s is %s", job.ID, job.Status)
-		return watchJob(ctx, s, t, client, o.output, request.ID)
+		return watchJob(ctx, s, t, client, o.output, request.ID, o.limitFailures)
 	}
 	return o.output.print(s, result{value: job})
 }
@@ -228,7 +234,7 @@ func jobWatchCommand(s streams) *urfave.Command {
 				return err
 			}
 			defer client.Close()
-			return watchJob(ctx, s, t, client, o.output, o.id)
+			return watchJob(ctx, s, t, client, o.output, o.id, 0)
 		})
 }
 
@@ -283,12 +289,13 @@ func listJobs(ctx context.Context, s streams, o jobListOptions) error {
 }
 
 // watchJob follows a job, prints it, and fails if it or one of its devices did.
-func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, output outputOptions, id string) error {
+// It cancels the job when a limit of failures other than 0 is reached.
+func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, output outputOptions, id string, limit int) error {
 	f := newFollower(s, client, id)
-	job, err := f.follow(ctx)
+	job, err := f.followUpTo(ctx, limit)
 	if err != nil {
 		if ctx.Err() != nil {
-			return failf(statusFailed, "interrupted; job %s goes on: see \"iotdm service job watch %s\"", id, id)
+			return failf(statusFailed, "interrupted; job %s goes on: see \"iotdm service job watch %s\", or end it with \"iotdm service job cancel %s\"", id, id, id)
 		}
 		return t.explainJob(ctx, err, id)
 	}
@@ -298,10 +305,14 @@ func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, 
 	switch n := job.Statistics; {
 	case job.Status == hubrest.JobFailed:
 		return failf(statusFailed, "job %s failed: %s", id, job.FailureReason)
+	case job.Status == hubrest.JobCancelled && limit > 0 && len(f.told) >= limit:
+		return failf(statusFailed, "job %s was stopped after %d failures", id, len(f.told))
 	case job.Status == hubrest.JobCancelled:
 		return failf(statusFailed, "job %s was cancelled", id)
 	case n != nil && n.Failed > 0:
 		return failf(statusFailed, "job %s failed on %s", id, fmt.Sprintf("%d of %d devices", n.Failed, n.Devices))
+	case n != nil && n.Devices == 0:
+		s.note("No device matches the condition")
 	}
 	return nil
 }
