@@ -62,6 +62,11 @@ type Options struct {
 	// and is made when it is needed. Empty means that nothing is kept.
 	Folder string
 
+	// StatusFile is where other programs of this machine find out how the agent is, in JSON: the
+	// connection, the last direct methods, reboots. The file is replaced as a whole, at most once a
+	// second, may be read by everybody and holds no secret. Empty means that there is none.
+	StatusFile string
+
 	// Say gets what the device has to tell, such as what the tutorial's device prints; Note gets what
 	// an operator may want to know besides. Both are called from several goroutines, with text of one
 	// or more lines that doesn't end with a line break. Nil discards it.
@@ -86,6 +91,8 @@ type Agent struct {
 	observer *observer      // of desired properties; nil: none is acted upon
 	reporter *reporter      // nil if observer is
 
+	status *statusFile
+
 	connections   chan struct{} // of capacity 1: there is a new connection
 	desired       []func(context.Context, mqttdevice.Desired)
 	connected     []func(context.Context) error
@@ -103,7 +110,7 @@ func New(opt Options) (*Agent, error) {
 	if opt.Note == nil {
 		opt.Note = discard
 	}
-	a := &Agent{opt: opt, connections: make(chan struct{}, 1)}
+	a := &Agent{opt: opt, status: newStatusFile(opt), connections: make(chan struct{}, 1)}
 	a.running, a.stop = context.WithCancel(context.Background())
 	device := opt.Device
 	device.OnState = a.onState
@@ -121,6 +128,9 @@ func New(opt Options) (*Agent, error) {
 		return nil, err
 	}
 	a.handleMethod("", a.unknownMethod)
+	if opt.StatusFile != "" {
+		a.background(a.keepStatus)
+	}
 	return a, nil
 }
 
@@ -153,11 +163,25 @@ func (a *Agent) Close() error {
 	a.stop()
 	a.wg.Wait() // with what is still to be reported
 	a.client.Close()
+	if a.opt.StatusFile != "" {
+		a.writeStatus() // an error has been noted before
+	}
 	return nil
 }
 
 // handleMethod sets the handler of a direct method; an empty name is for all that have none.
-func (a *Agent) handleMethod(name string, h mqttdevice.MethodHandler) { a.client.HandleMethod(name, h) }
+func (a *Agent) handleMethod(name string, h mqttdevice.MethodHandler) {
+	if a.opt.StatusFile == "" {
+		a.client.HandleMethod(name, h)
+		return
+	}
+	a.client.HandleMethod(name, func(ctx context.Context, m mqttdevice.Method) mqttdevice.Response {
+		began := time.Now()
+		r := h(ctx, m)
+		a.status.called(m.Name, began, r.Status)
+		return r
+	})
+}
 
 // handleDesired adds fn to what is called for each change of the desired properties, one after the
 // other; see [mqttdevice.Client.HandleDesired].
@@ -219,6 +243,7 @@ func (a *Agent) onState(state mqttdevice.State) {
 		default: // the last one isn't even begun
 		}
 	}
+	a.status.heard(state)
 	if a.opt.Device.OnState != nil {
 		a.opt.Device.OnState(state)
 	}

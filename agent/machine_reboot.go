@@ -103,6 +103,7 @@ func (m *machineReboot) settle() {
 // nevertheless. m.mu is held.
 func (m *machineReboot) save() {
 	m.changes++
+	m.a.status.signal()
 	m.record.Told = false
 	if err := m.store(); err != nil {
 		m.a.note("iotdm: what has come of a reboot is not stored: %v", err)
@@ -321,4 +322,22 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// A rebootStatus is what the status file says of reboots.
+type rebootStatus struct {
+	Boot    Boot           `json:"boot"`
+	Pending bool           `json:"pending"` // one is under way
+	Last    *RebootRequest `json:"last,omitempty"`
+}
+
+func (m *machineReboot) status() any {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := rebootStatus{Boot: m.record.Boot, Pending: m.record.Request.pending()}
+	if q := m.record.Request; q != nil {
+		last := *q
+		s.Last = &last
+	}
+	return s
 }

@@ -28,6 +28,7 @@ func (a *Agent) handleReboots() error {
 		m.settle()
 		a.background(m.work)
 		a.background(m.keepTold)
+		a.describe("reboot", m.status)
 		a.onConnected(func(context.Context) error {
 			m.settle() // the clock may have been set
 			m.signal(m.untold)

@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/iotdm/iotdm/mqttdevice"
+)
+
+const (
+	// statusPause is the least time between two writes of the status file.
+	statusPause = time.Second
+	// statusMethods is how many calls of direct methods it tells of.
+	statusMethods = 10
+	// maxStatusName bounds their names; IoT Hub has 100.
+	maxStatusName = 100
+	// lateBy is how long an event of the connection may be overdue before the agent counts as hung.
+	lateBy = 5 * time.Minute
+)
+
+// A statusFile tells other programs of this machine how the agent is: a JSON document that is replaced
+// as a whole, may be read by everybody, and holds no secret and no payload.
+type statusFile struct {
+	device  mqttdevice.Options
+	file    string        // empty: none is written
+	changed chan struct{} // of capacity 1
+	started time.Time
+	parts   map[string]func() any // what others have to tell, by name
+
+	mu      sync.Mutex // guards what follows
+	state   mqttdevice.State
+	reason  string         // why the connection was lost last, or is
+	retryAt time.Time      // of the next attempt
+	due     time.Time      // when the next event of the connection is expected; zero: not known
+	methods []methodStatus // oldest first
+}
+
+// A statusDocument is the content of the file. The parts that others tell are members besides.
+type statusDocument struct {
+	Device     string           `json:"device"`
+	Module     string           `json:"module,omitempty"`
+	Hub        string           `json:"hub"`
+	PID        int              `json:"pid"`
+	StartedAt  time.Time        `json:"startedAt"`
+	UpdatedAt  time.Time        `json:"updatedAt"`
+	Connection connectionStatus `json:"connection"`
+	Methods    []methodStatus   `json:"methods"` // the last ones, oldest first
+}
+
+type connectionStatus struct {
+	State     string     `json:"state"`                // connecting, connected or disconnected
+	Since     time.Time  `json:"since"`                // when it became connected, or ceased to be
+	Transport string     `json:"transport,omitempty"`  // while connected
+	Addr      string     `json:"addr,omitempty"`       // while connected: what was dialed
+	Blocked   string     `json:"tcpBlocked,omitempty"` // while connected by WebSocket: why not by TCP
+	Attempts  int        `json:"attempts,omitempty"`   // while not connected: how often it has tried
+	Reason    string     `json:"reason,omitempty"`     // why it is, or was last, not connected
+	RetryAt   *time.Time `json:"retryAt,omitempty"`    // when it tries again
+}
+
+type methodStatus struct {
+	Name     string    `json:"name"`
+	At       time.Time `json:"at"`
+	Status   int       `json:"status"`
+	Duration float64   `json:"duration"` // seconds
+}
+
+func newStatusFile(opt Options) *statusFile {
+	return &statusFile{
+		device: opt.Device, file: opt.StatusFile, changed: make(chan struct{}, 1), started: time.Now(), parts: make(map[string]func() any),
+	}
+}
+
+// heard takes an event of the connection.
+func (f *statusFile) heard(s mqttdevice.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	f.state, f.retryAt, f.due = s, time.Time{}, time.Time{}
+	switch s.Status {
+	case mqttdevice.Connecting:
+		f.due = now.Add(lateBy)
+	case mqttdevice.Connected:
+		if life := tokenLife(f.device); life > 0 { // it is replaced before it ends
+			f.due = now.Add(life + lateBy)
+		}
+	case mqttdevice.Disconnected:
+		f.reason = fmt.Sprint(s.Reason)
+		if s.Retry > 0 {
+			f.retryAt = now.Add(s.Retry)
+			f.due = f.retryAt.Add(lateBy)
+		}
+	}
+	f.signal()
+}
+
+// called takes a call of a direct method.
+func (f *statusFile) called(name string, began time.Time, status int) {
+	m := methodStatus{clip(name, maxStatusName), began.UTC(), cmp.Or(status, 200), math.Round(time.Since(began).Seconds()*1000) / 1000}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.methods) == statusMethods {
+		f.methods = slices.Delete(f.methods, 0, 1)
+	}
+	f.methods = append(f.methods, m)
+	f.signal()
+}
+
+// signal has the file written soon.
+func (f *statusFile) signal() {
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+// document is what the file is to hold now.
+func (f *statusFile) document() ([]byte, error) {
+	cs := f.device.ConnectionString
+	f.mu.Lock()
+	d := statusDocument{
+		Device: cs.DeviceID, Module: cs.ModuleID, Hub: cs.HostName, PID: os.Getpid(),
+		StartedAt: f.started.UTC(), UpdatedAt: time.Now().UTC(),
+		Connection: connectionStatus{State: f.state.Status.String(), Since: f.state.Since.UTC(), Reason: f.reason},
+		Methods:    slices.Clone(f.methods),
+	}
+	c := &d.Connection
+	switch f.state.Status {
+	case 0:
+		c.State, c.Since = mqttdevice.Disconnected.String(), d.StartedAt
+	case mqttdevice.Connected:
+		c.Transport, c.Addr = f.state.Transport.String(), f.state.Addr
+		if f.state.Reason != nil {
+			c.Blocked = f.state.Reason.Error()
+		}
+	default:
+		c.Attempts = f.state.Attempts
+	}
+	if !f.retryAt.IsZero() {
+		at := f.retryAt.UTC()
+		c.RetryAt = &at
+	}
+	f.mu.Unlock()
+	if d.Methods == nil {
+		d.Methods = []methodStatus{}
+	}
+	all := make(map[string]any)
+	for name, part := range f.parts {
+		if v := part(); v != nil {
+			all[name] = v
+		}
+	}
+	doc, err := json.Marshal(d)
+	if err == nil {
+		err = json.Unmarshal(doc, &all)
+	}
+	if err != nil {
+		return nil, err
+	}
+	doc, err = json.MarshalIndent(all, "", "  ")
+	return append(doc, '\n'), err
+}
+
+// describe adds a member to the status file: what part returns, nil for nothing. It is for before Connect.
+func (a *Agent) describe(name string, part func() any) { a.status.parts[name] = part }
+
+// keepStatus writes the file whenever something has changed.
+func (a *Agent) keepStatus(ctx context.Context) {
+	failed := false
+	for {
+		err := a.writeStatus()
+		if err != nil && !failed {
+			a.note("iotdm: the status is not written: %v", err)
+		}
+		failed = err != nil
+		if wait(ctx, statusPause) != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.status.changed:
+		}
+	}
+}
+
+func (a *Agent) writeStatus() error {
+	doc, err := a.status.document()
+	if err != nil {
+		return err
+	}
+	return replaceFile(a.status.file, doc, 0o644, false)
+}
+
+// Alive returns an error if the agent has stopped doing what it should do in time: to try again to
+// connect, or to replace its token. A watchdog may ask now and then. That there is no connection is no
+// error.
+func (a *Agent) Alive() error {
+	f := a.status
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.due.IsZero() && time.Now().After(f.due) {
+		return fmt.Errorf("the device hangs: it is %v since %s and has not gone on", f.state.Status, f.state.Since.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// tokenLife is how long a connection can last at most; zero is for ever.
+func tokenLife(opt mqttdevice.Options) time.Duration {
+	if opt.ConnectionString.SharedAccessKey == "" {
+		return 0
+	}
+	return cmp.Or(opt.TokenLife, time.Hour) // as mqttdevice has it
+}
