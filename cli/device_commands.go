@@ -60,6 +60,8 @@ type boundCommands struct {
 
 func (b *boundCommands) String() string { return "" }
 
+func (b *boundCommands) repeatable() {}
+
 func (b *boundCommands) Set(text string) error {
 	name, line, ok := strings.Cut(text, "=")
 	if name = strings.TrimSpace(name); !ok || name == "" {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -22,6 +23,8 @@ type deviceRunOptions struct {
 	rebootCommand  string
 	rebootGrace    seconds
 	state          string
+	config         string
+	statusFile     string
 	commands       commandOptions
 	fleet          fleetOptions
 }
@@ -47,8 +50,14 @@ func deviceRunCommand(s streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "reboot-grace", Value: &o.rebootGrace, Usage: "how `LONG` the machine may stay up after that; then it has not rebooted"},
 			&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"},
 				Usage: "remember in `FOLDER` what a restart must not forget"},
+			&urfave.StringFlag{Name: "status-file", Destination: &o.statusFile,
+				Usage: "keep a `FILE` (JSON) that tells other programs how the device is"},
+			configFlag(&o.config),
 		}, o.commands.flags(), o.fleet.flags()),
 		Action: func(ctx *urfave.Context) error {
+			if err := readConfig(ctx, s, o.config); err != nil {
+				return err
+			}
 			switch many, err := o.fleet.wanted(ctx); {
 			case err != nil:
 				return err
@@ -61,6 +70,11 @@ func deviceRunCommand(s streams) *urfave.Command {
 }
 
 func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
+	super, err := findSupervisor()
+	if err != nil {
+		return err
+	}
+	defer super.close()
 	t, err := o.as.find(ctx, s, deviceChoice{create: true, usual: localDevice})
 	if err != nil {
 		return err
@@ -75,8 +89,14 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 		RebootCommand:  o.rebootCommand,
 		RebootGrace:    time.Duration(o.rebootGrace),
 		Folder:         folder,
+		StatusFile:     o.statusFile,
 		Say:            func(text string) { s.print("%s", text) },
 		Note:           func(text string) { s.note("%s", text) },
+	}
+	opt.Device.OnState = func(state mqttdevice.State) {
+		if text := connectionText(t, state); text != "" {
+			super.status(text)
+		}
 	}
 	if err := o.commands.options(&opt); err != nil {
 		return err
@@ -90,6 +110,20 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 		s.print("%s", messageText(m))
 		return nil
 	})
+	return serveDevice(ctx, s, t, a, super)
+}
+
+// serveDevice is the device's life, from connecting until ctx ends.
+func serveDevice(ctx context.Context, s streams, t target, a *agent.Agent, super supervisor) error {
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		super.watch(ctx, a.Alive, s.note)
+	}()
+	defer func() { cancel(); <-watched }()
+	// It is ready although it may have to wait for the network: that is no reason to start it again.
+	super.tell("READY=1")
 	if err := a.Connect(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -99,7 +133,19 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 	s.note("%s is connected to %s; waiting for direct methods, press Ctrl-C to exit", t.identity(), t.host())
 	<-ctx.Done()
 	s.note("Disconnecting")
+	super.tell("STOPPING=1")
 	return nil
+}
+
+// connectionText is the state of the connection in a few words; empty for what does not matter.
+func connectionText(t target, state mqttdevice.State) string {
+	switch {
+	case state.Status == mqttdevice.Connected:
+		return fmt.Sprintf("connected to %s as %s", t.host(), t.identity())
+	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
+		return fmt.Sprintf("not connected to %s: %v; trying again in %v", t.host(), state.Reason, state.Retry.Round(time.Second))
+	}
+	return ""
 }
 
 // stateFolder is where the files of the device that t acts as lie: in the given folder, or in one
