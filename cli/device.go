@@ -157,14 +157,9 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	}
 	addr := t.dialled()
 	if errors.Is(err, mqttdevice.ErrNoAnswer) {
-		err = failf(statusTimeout, "%s: %v; check the host name, firewall and proxy", addr, mqttdevice.ErrNoAnswer)
-	} else {
-		err = t.explainNetwork(err, addr, t.host())
+		return failf(statusTimeout, "%s: %v; %s", addr, mqttdevice.ErrNoAnswer, seeDoctor)
 	}
-	if f, ok := errors.AsType[*failure](err); ok && f.status == statusTimeout && t.link.transport == mqttdevice.TCP {
-		err = failf(f.status, "%v; where only port 443 is open, try --transport ws", f)
-	}
-	return err
+	return t.explainNetwork(err, addr, t.host())
 }
 
 // dialled says what a device dialled.

@@ -34,7 +34,7 @@ func doctorCommand(s streams) *urfave.Command {
 		Name:  "doctor",
 		Usage: "find out why this machine cannot reach a hub",
 		Description: "Goes the way to the hub one step at a time: name, proxy, ports, certificates,\n" +
-			"WebSocket, clock, credential, identity. It changes nothing there. For example:\n" +
+			"WebSocket, clock, credential, identity. It changes nothing. For example:\n" +
 			"   iotdm doctor\n" +
 			"   iotdm doctor --connection-string @device.txt\n" +
 			"   iotdm doctor -o json --jq '.[] | select(.verdict == \"failed\")'\n\n" +

@@ -32,7 +32,7 @@ func sasVerifyCommand(s streams) *urfave.Command {
 		ArgsUsage: "TOKEN",
 		Description: "Checks with --key, or with the key of the connection string or device; on the\n" +
 			"local hub with the key that the token itself names. TOKEN is - for standard\n" +
-			"input or @FILE; given as text, other users of the machine see it. For example:\n" +
+			"input or @FILE; as text, other users of the machine see it. For example:\n" +
 			"   iotdm sas verify @token.txt\n" +
 			"   iotdm sas verify --against --device device-1 - < token.txt\n" +
 			"   iotdm sas verify --key @key.txt --resource HOST/devices/ID @token.txt\n\n" +

@@ -49,7 +49,7 @@ func TestPortThatDoesNotAnswer(t *testing.T) {
 	opt.MQTTSAddr = blackHole(t)
 	opt.Timeout = 200 * time.Millisecond
 	checks := examine(t, opt)
-	expect(t, checks, doctor.CheckMQTTPort, doctor.Failed, "does not answer within 200ms", "firewall let port .* out, or .*--transport ws")
+	expect(t, checks, doctor.CheckMQTTPort, doctor.Failed, "does not answer within 200ms", "firewall let port .* out; until then use MQTT over WebSocket")
 	if !checks[doctor.CheckMQTTPort].TimedOut {
 		t.Error("it is not a time-out")
 	}

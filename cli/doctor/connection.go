@@ -84,9 +84,9 @@ func (x *examination) watch(ctx context.Context) Check {
 
 // stay connects as the device and looks whether it is thrown out.
 func (x *examination) stay(ctx context.Context) Check {
-	d, transport := &x.mqtt, mqttdevice.TCP
-	if x.WebSocket {
-		d, transport = &x.https, mqttdevice.WebSocket
+	d, transport, addr := &x.mqtt, mqttdevice.TCP, x.MQTTSAddr
+	if x.WebSocket || d.tcpErr != nil {
+		d, transport, addr = &x.https, mqttdevice.WebSocket, x.HTTPSAddr
 	}
 	if d.tcpErr != nil || d.tlsErr != nil {
 		return skipped(CheckConnection, "the hub is not reached")
@@ -97,7 +97,7 @@ func (x *examination) stay(ctx context.Context) Check {
 		config.Certificates = []tls.Certificate{*x.Certificate}
 	}
 	opt := mqttdevice.Options{
-		ConnectionString: x.Connection, Transport: transport, TLS: config, Logger: x.Logger, Now: x.Now, TokenLife: time.Hour + x.Stay,
+		ConnectionString: x.Connection, Addr: addr, Transport: transport, TLS: config, Logger: x.Logger, Now: x.Now, TokenLife: time.Hour + x.Stay,
 		OnState: func(s mqttdevice.State) {
 			if s.Status == mqttdevice.Disconnected {
 				select {
@@ -106,9 +106,6 @@ func (x *examination) stay(ctx context.Context) Check {
 				}
 			}
 		},
-	}
-	if opt.Addr = x.MQTTSAddr; x.WebSocket {
-		opt.Addr = x.HTTPSAddr
 	}
 	client, err := mqttdevice.New(opt)
 	if err != nil {

@@ -110,14 +110,14 @@ func TestPorts(t *testing.T) {
 		opt := asDevice(h, "d1")
 		opt.MQTTSAddr = closedPort(t)
 		checks := examine(t, opt)
-		expect(t, checks, doctor.CheckMQTTPort, doctor.Failed, "^nothing listens on "+opt.MQTTSAddr+"$", "--transport ws$")
+		expect(t, checks, doctor.CheckMQTTPort, doctor.Failed, "^nothing listens on "+opt.MQTTSAddr+"$", "use MQTT over WebSocket, as \"iotdm device\" does by itself$")
 		expect(t, checks, doctor.CheckMQTTTLS, doctor.Skipped, "", "")
 		expectOK(t, checks, doctor.CheckMQTTPort)
 	})
 	t.Run("a closed port for MQTT that the device does not need", func(t *testing.T) {
 		opt := asDevice(h, "d1")
 		opt.MQTTSAddr, opt.WebSocket = closedPort(t), true
-		expect(t, examine(t, opt), doctor.CheckMQTTPort, doctor.Warning, `^nothing listens on .* \(only devices without --transport ws need it\)$`, "")
+		expect(t, examine(t, opt), doctor.CheckMQTTPort, doctor.Warning, `^nothing listens on .* \(only MQTT without WebSocket needs it\)$`, "")
 	})
 	t.Run("a closed port for REST", func(t *testing.T) {
 		opt := asService(h, "service")
@@ -233,7 +233,7 @@ func TestProxies(t *testing.T) {
 		setProxy(t, "HTTPS_PROXY", "http://"+addr)
 		checks := examine(t, as("hub.example"))
 		expectOK(t, checks, doctor.CheckMQTTPort)
-		expect(t, checks, doctor.CheckMQTTPort, doctor.Failed, "proxy "+addr+": it answered CONNECT hub.example:8883 with 403 Forbidden$", "allow CONNECT to port 8883, or .* --transport ws")
+		expect(t, checks, doctor.CheckMQTTPort, doctor.Failed, "proxy "+addr+": it answered CONNECT hub.example:8883 with 403 Forbidden$", "allow CONNECT to port 8883; until then use MQTT over WebSocket")
 	})
 	t.Run("one that opens connections, with a CA this machine does not trust", func(t *testing.T) {
 		addr := (&proxy{ports: both, hosts: hosts, ca: newAuthority(t, "ACME Web Inspection")}).start(t)

@@ -68,7 +68,7 @@ func (d *door) unneeded(c Check) Check {
 	if c.Verdict == Failed && !d.needed {
 		c.Verdict = Warning
 		c.TimedOut = false
-		c.Detail += " (only " + map[string]string{"MQTT": "devices without --transport ws", "HTTPS": "service commands and --transport ws"}[d.what] + " need it)"
+		c.Detail += " (only " + map[string]string{"MQTT": "MQTT without WebSocket needs it)", "HTTPS": "service commands and MQTT over WebSocket need it)"}[d.what]
 	}
 	return c
 }
@@ -213,7 +213,7 @@ func (x *examination) checkPort(d *door) Check {
 	_, port := splitPort(d.addr)
 	otherWay := ""
 	if d.what == "MQTT" && x.https.tcpErr == nil {
-		otherWay = ", or use the port that is open: --transport ws"
+		otherWay = "; until then use MQTT over WebSocket, as \"iotdm device\" does by itself"
 	}
 	var c Check
 	switch {
