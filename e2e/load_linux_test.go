@@ -2,13 +2,17 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -26,6 +30,7 @@ func TestLoad(t *testing.T) {
 	}
 	h := &loadHub{data: t.TempDir(), mqtts: freeAddr(t), https: freeAddr(t)}
 	h.start(t)
+	t.Logf("for comparison: %.0f/s TLS handshakes without anything else", handshakes(t, h, devices/5))
 	before := h.cpu(t)
 	cmd := exec.Command("iotdm", "device", "run", "--count", strconv.Itoa(devices), "--id-prefix", "load-",
 		"--reboot-duration", "0s", "--jq", "tojson")
@@ -107,6 +112,35 @@ func (h *loadHub) cpu(t *testing.T) time.Duration { return cpu(t, h.pid()) }
 func (h *loadHub) run(t *testing.T, args ...string) string {
 	p := hubProcess{data: h.data}
 	return p.iotdm(t, args...)
+}
+
+// handshakes connects n times by TLS alone, as a fleet does, and returns how many that were in a second.
+func handshakes(t *testing.T, h *loadHub, n int) float64 {
+	t.Helper()
+	ca, err := os.ReadFile(filepath.Join(h.data, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	config := &tls.Config{RootCAs: roots, ServerName: "localhost", CurvePreferences: []tls.CurveID{tls.X25519}}
+	var group sync.WaitGroup
+	turns := make(chan struct{}, 64)
+	began := time.Now()
+	for range n {
+		turns <- struct{}{}
+		group.Go(func() {
+			conn, err := tls.Dial("tcp", h.mqtts, config)
+			if err != nil {
+				t.Error(err)
+			} else {
+				conn.Close()
+			}
+			<-turns
+		})
+	}
+	group.Wait()
+	return float64(n) / time.Since(began).Seconds()
 }
 
 func freeAddr(t *testing.T) string {
