@@ -28,8 +28,9 @@ type fleetDevices struct {
 	target  target // the hub, or that of the first device
 	host    string
 
-	prefix string // of those in a registry; empty: from a file
-	ids    []string
+	prefix  string // of those in a registry; empty: from a file
+	ids     []string
+	created int // at least so many of them, by this fleet
 }
 
 // fleetDevices finds out which devices to play, and registers them if need be.
@@ -76,7 +77,11 @@ func (o *deviceRunOptions) fleetDevices(ctx context.Context, s streams) (*fleetD
 		err = f.checkRegistered(ctx, client)
 	}
 	if err != nil {
-		return nil, t.explain(ctx, err, noIdentity)
+		err = t.explain(ctx, err, noIdentity)
+		if f.created > 0 {
+			err = errors.Join(err, f.leave(context.WithoutCancel(ctx), s, o.fleet.cleanup))
+		}
+		return nil, err
 	}
 	f.actAs(t)
 	return f, nil
@@ -120,7 +125,6 @@ func (f *fleetDevices) register(ctx context.Context, s streams, client *hubrest.
 	}
 	p := newProgress(s, "Registering devices", len(f.ids))
 	defer p.clear()
-	existed := 0
 	for ids := range slices.Chunk(f.ids, hubrest.MaxBulk) {
 		entries := make([]hubrest.BulkEntry, len(ids))
 		for i, id := range ids {
@@ -136,13 +140,13 @@ func (f *fleetDevices) register(ctx context.Context, s streams, client *hubrest.
 			if !isThere(e) {
 				return failf(statusFailed, "register the fleet: %v", e)
 			}
-			existed++
 		}
+		f.created += len(ids) - len(done.Errors)
 		p.add(len(ids))
 	}
 	p.clear()
-	if n := len(f.ids) - existed; n > 0 {
-		s.note("Created %s on %s", devicesNamed(f.ids, n), f.hubName())
+	if f.created > 0 {
+		s.note("Created %s on %s", devicesNamed(f.ids, f.created), f.hubName())
 	}
 	return nil
 }
@@ -203,15 +207,22 @@ func (f *fleetDevices) query(ctx context.Context, client *hubrest.Client, condit
 	return found, nil
 }
 
-// cleanupTimeout is how long deleting may take after Ctrl-C.
-const cleanupTimeout = 2 * time.Minute
+// How long deleting may take after Ctrl-C, and finding out what is left.
+const (
+	cleanupTimeout = 2 * time.Minute
+	leaveTimeout   = 3 * time.Second
+)
 
 // leave says which devices stay registered, or deletes those that are the fleet's.
 func (f *fleetDevices) leave(ctx context.Context, s streams, cleanup bool) error {
 	if f.prefix == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	patience := leaveTimeout
+	if cleanup {
+		patience = cleanupTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client, err := f.target.client()
 	if err != nil {
