@@ -25,7 +25,7 @@ func sasTokenCommand(s streams) *urfave.Command {
 		Usage: "sign a token",
 		Description: "For example:\n" +
 			"   iotdm sas token --device device-1 --duration 15m\n" +
-			"   curl -H \"Authorization: $(iotdm sas token)\" \"https://HOST/devices?api-version=2021-04-12\"",
+			"   (printf 'Authorization: '; iotdm sas token) | curl -H @- \"https://HOST/devices?api-version=2021-04-12\"",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "resource", Destination: &o.resource,
 				Usage: "what the token is good for (default: what the connection string names)"},

@@ -51,7 +51,7 @@ func (x *examination) askTime(ctx context.Context) hubTime {
 		return hubTime{err: err}
 	}
 	defer conn.Close()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+x.https.host+"/devices?api-version=2021-04-12", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+x.https.urlHost()+"/devices?api-version=2021-04-12", nil)
 	if err != nil {
 		return hubTime{err: err}
 	}

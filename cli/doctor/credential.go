@@ -3,8 +3,11 @@ package doctor
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -63,10 +66,10 @@ func (x *examination) checkOverHTTPS(ctx context.Context) Check {
 	ctx, cancel := x.step(ctx)
 	defer cancel()
 	c := x.Connection
-	path := "/devices/" + c.DeviceID + "/messages/deviceBound/" + rand.Text() + "/abandon"
-	u := &url.URL{Scheme: "https", Host: x.https.host, Path: path, RawQuery: "api-version=2021-04-12",
-		RawPath: strings.Replace(path, "/"+c.DeviceID+"/", "/"+url.PathEscape(c.DeviceID)+"/", 1)}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), http.NoBody)
+	noLock := make([]byte, 16)
+	rand.Read(noLock)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("https://%s/devices/%s/messages/deviceBound/%x-%x-%x-%x-%x/abandon?api-version=2021-04-12",
+		x.https.urlHost(), url.PathEscape(c.DeviceID), noLock[:4], noLock[4:6], noLock[6:8], noLock[8:10], noLock[10:]), http.NoBody)
 	if err != nil {
 		return skipped(CheckCredential, err.Error())
 	}
@@ -87,6 +90,9 @@ func (x *examination) checkOverHTTPS(ctx context.Context) Check {
 	response, err := roundTrip(ctx, conn, request)
 	if err != nil {
 		return x.noAnswer(err)
+	}
+	if response.StatusCode == http.StatusNotFound {
+		return warning(CheckCredential, fmt.Sprintf("the hub answers that there is no %s, or that it takes no messages", noun(x.Device)), createRemedy(x.Device))
 	}
 	return x.judgeStatus(response.StatusCode, "as "+noun(x.Device))
 }
@@ -208,9 +214,38 @@ func (i *identity) objection(x *examination) (detail, remedy string) {
 		return "the registry has it prove itself with a key, not with a certificate", "give its connection string with SharedAccessKey"
 	case !c.X509 && i.authentication.Type != hubrest.AuthSAS:
 		return fmt.Sprintf("the registry has it prove itself by %s, not with a key", i.authentication.Type), "give its certificate, and a connection string with x509=true"
+	case c.X509:
+		return i.certificateObjection(x)
 	case c.SharedAccessKey != "" && c.SharedAccessKey != i.authentication.SymmetricKey.PrimaryKey && c.SharedAccessKey != i.authentication.SymmetricKey.SecondaryKey:
 		return fmt.Sprintf("the key is neither of the two that the registry has for %s", noun(x.Device)),
 			"take the connection string anew: the key was renewed, or the device made again, or this is another device's"
+	}
+	return "", ""
+}
+
+// certificateObjection is what the registry has against the device's
+// certificate; empty if nothing.
+func (i *identity) certificateObjection(x *examination) (detail, remedy string) {
+	leaf, err := leafOf(x.Certificate)
+	if err != nil {
+		return "", ""
+	}
+	switch i.authentication.Type {
+	case hubrest.AuthSelfSigned:
+		known := i.authentication.X509Thumbprint
+		sum1, sum256 := sha1.Sum(leaf.Raw), sha256.Sum256(leaf.Raw)
+		for _, thumbprint := range []string{hex.EncodeToString(sum1[:]), hex.EncodeToString(sum256[:])} {
+			if strings.EqualFold(thumbprint, known.PrimaryThumbprint) || strings.EqualFold(thumbprint, known.SecondaryThumbprint) {
+				return "", ""
+			}
+		}
+		return "the thumbprint of the certificate is neither of the two that the registry has",
+			fmt.Sprintf("name the right certificate, or register this one: \"iotdm service device update --device %s --primary-thumbprint %x\"", x.Device.DeviceID, sum256)
+	case hubrest.AuthCertificateAuthority:
+		if want := x.Device.String(); leaf.Subject.CommonName != want {
+			return fmt.Sprintf("the common name of the certificate is %s and has to be %q", quoted(leaf.Subject.CommonName), want), "have a certificate made with that common name"
+		}
+		return "its CA may not be registered, or not be verified", "see \"iotdm hub ca-cert list\""
 	}
 	return "", ""
 }

@@ -22,7 +22,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
@@ -200,12 +202,24 @@ func Run(ctx context.Context, opt Options, progress Progress) []Check {
 		if ctx.Err() != nil {
 			break // what failed now failed because of that
 		}
+		c.Detail, c.Remedy = printable(c.Detail), printable(c.Remedy)
 		x.checks = append(x.checks, c)
 		if progress.Done != nil {
 			progress.Done(c)
 		}
 	}
 	return x.checks
+}
+
+// printable makes a line for a terminal of text that may hold a peer's words.
+func printable(s string) string {
+	const most = 1000
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s[:min(len(s), most)])
 }
 
 // isDevice reports whether the credential is a device's or module's.

@@ -84,11 +84,14 @@ func expectOK(t *testing.T, checks map[string]doctor.Check, except ...string) {
 
 func TestNothingIsWrong(t *testing.T) {
 	h := hubtest.New(t)
+	six := asDevice(h, "d1")
+	six.Connection.HostName = "[::1]"
 	for _, tt := range []struct {
 		name   string
 		opt    doctor.Options
 		accept string
 	}{
+		{"a hub with an IPv6 address as its name", six, `accepts it as device "d1"`},
 		{"a device", asDevice(h, "d1"), `accepts it as device "d1"`},
 		{"a device with an id that needs escaping", asDevice(h, "d%2F#?+$'"), `accepts it as device "d%2F#\?\+\$'"`},
 		{"a service", asService(h, "service"), "for calls but not for the registry"},
@@ -260,6 +263,11 @@ func TestProxies(t *testing.T) {
 			expect(t, checks, doctor.CheckMQTTTLS, doctor.Warning, `from "Zscaler Root CA".* the proxy `+addr+" opens the connection", "")
 			expect(t, checks, doctor.CheckCredential, doctor.OK, "", "")
 		}
+	})
+	t.Run("one whose words are not fit to print", func(t *testing.T) {
+		addr := serve(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 503 \x1b[2Jgone\r\nContent-Length: 0\r\n\r\n") })
+		setProxy(t, "HTTPS_PROXY", "http://"+addr)
+		expect(t, examine(t, as("hub.example")), doctor.CheckProxy, doctor.Failed, `with 503  \[2Jgone$`, "")
 	})
 	t.Run("one that does not run", func(t *testing.T) {
 		addr := closedPort(t)

@@ -62,6 +62,14 @@ func splitPort(host string) (name, port string) {
 	return strings.Trim(host, "[]"), ""
 }
 
+// urlHost is the host as a URL has it.
+func (d *door) urlHost() string {
+	if strings.Contains(d.host, ":") {
+		return "[" + d.host + "]"
+	}
+	return d.host
+}
+
 // unneeded turns the failure of a door that the credential can do without into
 // a warning.
 func (d *door) unneeded(c Check) Check {

@@ -28,7 +28,7 @@ func (x *examination) upgrade(ctx context.Context) error {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	ws, response, err := websocket.Dial(ctx, "wss://"+x.https.host+"/$iothub/websocket?iothub-no-client-cert=true",
+	ws, response, err := websocket.Dial(ctx, "wss://"+x.https.urlHost()+"/$iothub/websocket?iothub-no-client-cert=true",
 		&websocket.DialOptions{HTTPClient: client, Subprotocols: []string{"mqtt"}})
 	if err != nil {
 		if response != nil && response.StatusCode != http.StatusSwitchingProtocols {
