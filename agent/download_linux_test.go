@@ -1,0 +1,35 @@
+package agent
+
+import (
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestDownloadFillsTheDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("a small disk is a tmpfs, which only root can mount")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, 0) })
+	known := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write(content[:1000]) })
+	unknown := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		w.Write(content)
+	})
+	for url, want := range map[string]string{
+		known:   "the disk has 64 KiB free; the package needs 1000 bytes, and 16 MiB are left alone",
+		unknown: "the disk is full",
+	} {
+		d := newDownload(t, url)
+		d.size, d.file = 0, dir+"/part"
+		if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
