@@ -95,14 +95,16 @@ func (m *memory) store(path string, w wish) error {
 	if m.file == "" {
 		return nil
 	}
-	doc, err := json.Marshal(m.done)
+	return writeJSON(m.file, m.done)
+}
+
+// writeJSON is writeDurably for a value.
+func writeJSON(file string, value any) error {
+	doc, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(m.file), 0o700); err != nil {
-		return plainPathError(err)
-	}
-	return writeDurably(m.file, doc)
+	return writeDurably(file, doc)
 }
 
 func digest(value json.RawMessage) string {

@@ -58,6 +58,16 @@ type Options struct {
 	// of several properties has changed meanwhile.
 	OnDesired map[string]Command
 
+	// FactoryReset is the command of the direct method factoryReset, which exists if there is one. It
+	// needs Folder. The method is answered first; then the command runs, with the payload as its input.
+	// The reported property factoryReset says what goes on: its status is resetting, and in the end done,
+	// error, or interrupted if the agent ended meanwhile. With the exit status 102 the command asks for a
+	// reboot, as that of an Update does. Without a Timeout it may take 30 minutes.
+	FactoryReset Command
+
+	// Update makes the agent install software or firmware. It needs Folder.
+	Update Update
+
 	// Folder is where the agent keeps what has to survive a restart. It belongs to this device alone,
 	// and is made when it is needed. Empty means that nothing is kept.
 	Folder string
@@ -124,8 +134,10 @@ func New(opt Options) (*Agent, error) {
 	if err := a.handleCommands(); err != nil {
 		return nil, err
 	}
-	if err := a.observeCommands(); err != nil {
-		return nil, err
+	for _, add := range []func() error{a.observeCommands, a.handleUpdates, a.handleFactoryReset} {
+		if err := add(); err != nil {
+			return nil, err
+		}
 	}
 	a.handleMethod("", a.unknownMethod)
 	if opt.StatusFile != "" {

@@ -73,6 +73,8 @@ func ParseCommand(text string) (Command, error) {
 		return Command{}, fmt.Errorf("%s has shell syntax; write shell: before it to have the shell run it, or put quotes around it", text)
 	case len(words) == 0 || words[0] == "":
 		return Command{}, errors.New("there is no command")
+	case strings.Contains(text, "$IOTDM_"):
+		return Command{}, fmt.Errorf("%s has a variable; write shell: before it to have the shell put in its value", text)
 	}
 	c.Args = words
 	return c, nil
@@ -187,7 +189,14 @@ const (
 	exitTemporary   = 75
 	exitNoPerm      = 77
 	exitReboot      = 102
+
+	exitRebootWindows = 3010 // Windows Installer's
 )
+
+// wantsReboot reports whether the command went well and asks for a reboot.
+func (r result) wantsReboot() bool {
+	return r.exit == exitReboot || runtime.GOOS == "windows" && r.exit == exitRebootWindows
+}
 
 // status is the HTTP status that stands for what came of the command.
 func (r result) status() int {

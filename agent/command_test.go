@@ -24,6 +24,7 @@ func TestParseCommand(t *testing.T) {
 		{text: "a | b", error: "a | b has shell syntax; write shell: before it to have the shell run it, or put quotes around it"},
 		{text: "a > b", error: "a > b has shell syntax; write shell: before it to have the shell run it, or put quotes around it"},
 		{text: "a 'b", error: "a 'b has an open quote or shell syntax; write shell: before it to have the shell run it"},
+		{text: "a $IOTDM_METHOD", error: "a $IOTDM_METHOD has a variable; write shell: before it to have the shell put in its value"},
 		{text: "a (b)", error: "a (b) has an open quote or shell syntax; write shell: before it to have the shell run it"},
 	} {
 		got, err := ParseCommand(tt.text)

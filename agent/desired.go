@@ -41,6 +41,7 @@ type observer struct {
 	agent      *Agent
 	reporter   *reporter
 	properties []*desiredProperty
+	seen       []func(reported json.RawMessage) // called with the reported properties upon a connection
 
 	mu      sync.Mutex // guards what follows, also while the twin is read
 	started bool
@@ -48,17 +49,26 @@ type observer struct {
 	version int64 // of section
 }
 
+// observe makes the agent read the twin upon each connection.
+func (a *Agent) observe() {
+	if a.observer != nil {
+		return
+	}
+	a.reporter = newReporter(a)
+	a.observer = &observer{agent: a, reporter: a.reporter}
+	a.handleDesired(a.observer.changed)
+	a.onConnected(a.observer.connected)
+	a.background(a.reporter.run)
+}
+
 // watchDesired adds a property that is acted upon. It fails if one above, below or at path has been
 // added before: their acknowledgements could not be told apart.
 func (a *Agent) watchDesired(p *desiredProperty) error {
-	if a.observer == nil {
-		a.reporter = newReporter(a)
-		a.observer = &observer{agent: a, reporter: a.reporter}
-		a.handleDesired(a.observer.changed)
-		a.onConnected(a.observer.connected)
-		a.background(a.reporter.run)
-	}
+	a.observe()
 	for _, other := range a.observer.properties {
+		if other.path == p.path {
+			return fmt.Errorf("the desired property %s is acted upon twice; bind it once", p.path)
+		}
 		if within(p.path, other.path) || within(other.path, p.path) {
 			return fmt.Errorf("the desired properties %s and %s overlap; bind one of them", other.path, p.path)
 		}
@@ -97,6 +107,9 @@ func (o *observer) start(ctx context.Context) error {
 		return fmt.Errorf("desired properties: %w", err)
 	}
 	o.reporter.learn(t.Reported)
+	for _, fn := range o.seen {
+		fn(t.Reported)
+	}
 	o.section, o.version, o.started = t.Desired, t.DesiredVersion, true
 	for _, p := range o.properties {
 		w := wish{lookup(t.Desired, p.path), t.DesiredVersion}

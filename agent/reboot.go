@@ -40,3 +40,15 @@ func (a *Agent) handleReboots() error {
 	}
 	return nil
 }
+
+// rebootFor reboots the machine for a method that has been answered. It is for real reboots only.
+func (a *Agent) rebootFor(method string) error {
+	_, err := a.reboots.request(method)
+	if err == errRebooting {
+		return nil // which is what was wanted
+	}
+	if err == nil {
+		a.reboots.answered(nil)
+	}
+	return err
+}

@@ -80,7 +80,7 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 		return err
 	}
 	folder, err := stateFolder(o.state, t)
-	if err != nil && o.rebootCommand != "" {
+	if err != nil && (o.rebootCommand != "" || o.commands.needFolder()) {
 		return err
 	}
 	opt := agent.Options{
@@ -98,7 +98,7 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 			super.status(text)
 		}
 	}
-	if err := o.commands.options(&opt); err != nil {
+	if err := o.commands.options(&opt, t); err != nil {
 		return err
 	}
 	a, err := agent.New(opt)

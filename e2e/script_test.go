@@ -28,6 +28,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in the scri
 //
 //	status N COMMAND...                run the command, which exits with N
 //	certificate NAME COMMON-NAME [CA]  make a certificate (certificate_test.go)
+//	serve NAME DIR                     serve files over HTTP (serve_test.go)
 //
 // "go test -run TestScripts/NAME -update" rewrites the expected output in a
 // script after a wanted change.
@@ -45,7 +46,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("IOTDM_HUB_HTTPS_ADDR", "127.0.0.1:0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate, "serve": serveFolder},
 	})
 }
 

@@ -1,0 +1,287 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// maxUpdateOutput is how much an update command may print; nobody reads it.
+const maxUpdateOutput = 1 << 20
+
+// work carries out updates until ctx ends; first the one that the last start of the agent left.
+func (u *updater) work(ctx context.Context) {
+	u.resume()
+	for {
+		u.carryOn(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-u.wake:
+		}
+	}
+}
+
+// resume decides about a command that was running when the agent ended, and about a reboot.
+func (u *updater) resume() {
+	u.mu.Lock()
+	r := u.record
+	u.mu.Unlock()
+	switch r.Phase {
+	case applying:
+		const why = "the agent ended while the update command ran"
+		if u.opt.Rollback.isZero() {
+			u.fail(500, why+"; the update may be installed in part")
+		} else {
+			u.enter(rollingBack, 500, why)
+		}
+	case rollingBack:
+		u.fail(500, r.Detail+"; the agent ended while the rollback command ran")
+	case rebooting:
+		boot, err := u.boot()
+		switch {
+		case err != nil:
+			u.agent.note("iotdm: updates: %v; whether the machine has rebooted is not known", err)
+		case boot.same(r.Boot):
+			u.agent.note("The update to version %s is waiting for a reboot", r.Request.Version)
+		default:
+			u.succeed()
+		}
+	}
+}
+
+// carryOn goes through the phases until there is nothing to do, or ctx ends.
+func (u *updater) carryOn(ctx context.Context) {
+	for ctx.Err() == nil {
+		u.mu.Lock()
+		if u.record.Phase.final() || u.record.Phase == rebooting {
+			if u.next == nil {
+				u.mu.Unlock()
+				return
+			}
+			job := *u.next
+			u.next = nil
+			err := u.begin(job)
+			u.mu.Unlock()
+			if err != nil {
+				return
+			}
+			continue
+		}
+		r := u.record
+		u.mu.Unlock()
+		switch r.Phase {
+		case downloading:
+			u.download(ctx, r)
+		case verifying:
+			u.verify(ctx, r)
+		case applying:
+			u.apply(ctx, r)
+		case rollingBack:
+			u.rollBack(ctx, r)
+		}
+	}
+}
+
+// enter begins a phase. If that cannot be written down, the update has failed: a restart would not know.
+func (u *updater) enter(p phase, code int, detail string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	before := u.record
+	u.record.enter(p, code, clip(detail, maxDescription), time.Now())
+	if err := u.record.write(u.file); err != nil {
+		u.agent.note("iotdm: updates: %v", err)
+		if !p.final() {
+			u.record = before
+			u.record.enter(failed, 500, clip(err.Error(), maxDescription), time.Now())
+		}
+	}
+	if text := u.record.Detail; text != "" {
+		u.agent.note("Update to version %s: %s (%s)", u.record.Request.Version, u.record.Phase, text)
+	} else {
+		u.agent.note("Update to version %s: %s", u.record.Request.Version, u.record.Phase)
+	}
+	u.report()
+}
+
+func (u *updater) fail(code int, detail string) {
+	u.enter(failed, code, detail)
+	u.clear()
+}
+
+// succeed ends an update that is installed.
+func (u *updater) succeed() {
+	u.mu.Lock()
+	u.record.Version, u.record.SHA256, u.record.Validator = u.record.Request.Version, u.record.Request.SHA256, ""
+	u.mu.Unlock()
+	u.enter(current, 200, "")
+	u.clear()
+}
+
+// clear removes what was downloaded.
+func (u *updater) clear() {
+	if err := os.RemoveAll(u.folder); err != nil {
+		u.agent.note("iotdm: updates: %v", plainPathError(err))
+	}
+}
+
+func (u *updater) packageFile(r updateRecord) string {
+	return filepath.Join(u.folder, r.Request.fileName())
+}
+
+// partFile has what was downloaded until its SHA-256 has been checked.
+func (u *updater) partFile() string { return filepath.Join(u.folder, ".part") }
+
+func (u *updater) download(parent context.Context, r updateRecord) {
+	if r.Validator == "" {
+		u.clear()
+	}
+	if err := os.MkdirAll(u.folder, 0o700); err != nil {
+		u.fail(500, plainPathError(err).Error())
+		return
+	}
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	u.mu.Lock()
+	u.withdraw = cancel
+	if u.next != nil || u.record.Phase != downloading {
+		cancel()
+	}
+	u.mu.Unlock()
+	var reported time.Time
+	percent := -1
+	d := &download{
+		client: u.client, url: r.Request.URL, file: u.partFile(), size: r.Request.Size, limit: u.opt.MaxSize,
+		validator: r.Validator, patience: u.opt.Patience, pause: u.pause, stall: downloadStall,
+		store: func(validator string) error {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.record.Validator = validator
+			return u.record.write(u.file)
+		},
+		progress: func(done, total int64) {
+			if total <= 0 || time.Since(reported) < progressEvery || int(done*100/total) == percent {
+				return
+			}
+			reported, percent = time.Now(), int(done*100/total)
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			if u.record.Phase == downloading {
+				u.record.Detail = fmt.Sprintf("%d%%", percent)
+				u.report()
+			}
+		},
+	}
+	err := d.run(ctx)
+
+	u.mu.Lock()
+	u.withdraw = nil
+	superseded := u.record.Phase != downloading || u.next != nil
+	if superseded && u.next != nil {
+		u.record.enter(failed, 500, "another update was asked for", time.Now())
+	}
+	u.mu.Unlock()
+	switch {
+	case superseded:
+		u.clear()
+	case parent.Err() != nil: // the next start goes on
+	case err != nil:
+		u.fail(500, "download: "+err.Error())
+	default:
+		u.enter(verifying, ackInProgress, "")
+	}
+}
+
+func (u *updater) verify(ctx context.Context, r updateRecord) {
+	sum, err := fileSHA256(ctx, u.partFile())
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		u.fail(500, err.Error())
+	case sum != r.Request.SHA256:
+		u.fail(500, fmt.Sprintf("the package is not the one that was asked for: its SHA-256 is %s", sum))
+	default:
+		if err := os.Rename(u.partFile(), u.packageFile(r)); err != nil {
+			u.fail(500, err.Error())
+			return
+		}
+		u.enter(applying, ackInProgress, "")
+	}
+}
+
+func (u *updater) apply(ctx context.Context, r updateRecord) {
+	result := u.run(ctx, u.opt.Command, r)
+	switch {
+	case ctx.Err() != nil && result.err != nil: // the next start says so
+	case result.err == nil:
+		u.succeed()
+	case result.wantsReboot():
+		u.reboot()
+	case u.opt.Rollback.isZero():
+		u.fail(result.status(), "the update command failed: "+result.text())
+	default:
+		u.enter(rollingBack, result.status(), "the update command failed: "+result.text())
+	}
+}
+
+func (u *updater) rollBack(ctx context.Context, r updateRecord) {
+	result := u.run(ctx, u.opt.Rollback, r)
+	switch {
+	case ctx.Err() != nil && result.err != nil:
+	case result.err == nil:
+		u.enter(rolledBack, r.Code, r.Detail)
+		u.clear()
+	default:
+		u.fail(500, r.Detail+"; the rollback command failed: "+result.text())
+	}
+}
+
+// reboot lets the machine reboot, which ends the update.
+func (u *updater) reboot() {
+	boot, err := u.boot()
+	if err != nil {
+		u.fail(500, err.Error())
+		return
+	}
+	u.mu.Lock()
+	u.record.Boot = boot
+	u.mu.Unlock()
+	if u.agent.reboots == nil {
+		u.enter(rebooting, ackInProgress, "waiting for somebody to reboot the machine")
+		return
+	}
+	u.enter(rebooting, ackInProgress, "")
+	if err := u.agent.rebootFor(updateMethod); err != nil {
+		u.fail(500, "the update needs a reboot: "+err.Error())
+	}
+}
+
+// run runs a command of an update.
+func (u *updater) run(ctx context.Context, c Command, r updateRecord) result {
+	file := u.packageFile(r)
+	if c.Script == "" {
+		words := strings.NewReplacer("{file}", file, "{version}", r.Request.Version)
+		args := make([]string, len(c.Args))
+		for i, arg := range c.Args {
+			args[i] = words.Replace(arg)
+		}
+		c.Args = args
+	}
+	input, err := json.Marshal(map[string]string{
+		"file": file, "version": r.Request.Version, "sha256": r.Request.SHA256, "previousVersion": r.Version,
+	})
+	if err != nil {
+		return result{exit: -1, err: errors.New("the version cannot be told to the command")}
+	}
+	return c.run(ctx, input, u.agent.commandEnv(
+		"IOTDM_UPDATE_FILE="+file,
+		"IOTDM_UPDATE_VERSION="+r.Request.Version,
+		"IOTDM_UPDATE_SHA256="+r.Request.SHA256,
+		"IOTDM_UPDATE_PREVIOUS_VERSION="+r.Version,
+	), maxUpdateOutput)
+}
