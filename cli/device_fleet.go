@@ -79,7 +79,7 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "reboot-duration", "verbose"}
+var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "reboot-duration", "verbose", "config"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {

@@ -56,9 +56,9 @@ type Options struct {
 	// device that is not connected when its time has come skips the message.
 	TelemetryInterval time.Duration
 
-	// Telemetry makes the n-th message of a device, counting from 1. It is called from many goroutines.
-	// Nil means {"deviceId":"...","sequence":n}.
-	Telemetry func(device string, n uint64) (mqttdevice.Message, error)
+	// Telemetry makes the n-th message of a device, or of a module of it, counting from 1. It is called
+	// from many goroutines; an error ends Run. Nil means {"deviceId":"...","sequence":n}.
+	Telemetry func(device, module string, n uint64) (mqttdevice.Message, error)
 
 	// ReportDesired makes the devices report each change of their desired properties, as if they had
 	// applied it.

@@ -84,16 +84,10 @@ func (d *device) wait(ctx context.Context, duration time.Duration) error {
 	if duration == 0 {
 		return nil
 	}
-	t := time.NewTimer(duration)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-d.fleet.stop.Done():
-		return d.fleet.stop.Err()
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.fleet.stop, cancel)()
+	return pause(ctx, duration)
 }
 
 var stopped = mqttdevice.Response{Status: 503, Payload: response("The device was stopped before it could answer")}
