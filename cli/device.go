@@ -65,6 +65,7 @@ func (t target) deviceOptions() mqttdevice.Options {
 		Transport:        t.link.transport,
 		Addr:             t.deviceAddr(),
 		WebSocketAddr:    t.httpsAddr,
+		ModelID:          t.link.model,
 		TLS:              t.link.config(t.tls),
 		Logger:           t.log,
 	}

@@ -28,7 +28,6 @@ type fleetOptions struct {
 	seed     int64
 	seedSet  bool
 	anyWay   bool // to the hub: --transport auto, if the user says so
-	model    string
 	failRate, slowRate, offlineRate,
 	jitter share
 	answerDelay, offlineDuration seconds
@@ -79,7 +78,7 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "reboot-duration", "verbose", "config"}
+var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "reboot-duration", "verbose", "config"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {

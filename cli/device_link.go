@@ -19,6 +19,7 @@ import (
 type linkOptions struct {
 	transport         string
 	certFile, keyFile string
+	model             string
 }
 
 func (o *linkOptions) flags() []urfave.Flag {
@@ -30,6 +31,8 @@ func (o *linkOptions) flags() []urfave.Flag {
 			Usage: "prove the identity with the certificate in `FILE` (PEM, then those that lead to its CA) instead of a key"},
 		&urfave.StringFlag{Name: "key-file", Category: category, Destination: &o.keyFile,
 			Usage: "the private key of the certificate, in `FILE` (PEM; default: that of --cert-file)"},
+		&urfave.StringFlag{Name: "model-id", Category: category, Destination: &o.model,
+			Usage: "announce the Plug and Play model `DTMI`, such as dtmi:com:example:Pump;1"},
 	}
 }
 
@@ -37,6 +40,7 @@ func (o *linkOptions) flags() []urfave.Flag {
 type deviceLink struct {
 	transport   mqttdevice.Transport
 	certificate *tls.Certificate // nil: a key
+	model       string           // of Plug and Play; empty: none
 }
 
 var transports = map[string]mqttdevice.Transport{"auto": mqttdevice.Auto, "mqtt": mqttdevice.TCP, "ws": mqttdevice.WebSocket}
@@ -49,7 +53,7 @@ func (o *linkOptions) link() (deviceLink, error) {
 	case o.certFile == "" && o.keyFile != "":
 		return deviceLink{}, usagef("--key-file goes with --cert-file; name the certificate too")
 	case o.certFile == "":
-		return deviceLink{transport: transport}, nil
+		return deviceLink{transport: transport, model: o.model}, nil
 	}
 	cert, err := os.ReadFile(o.certFile)
 	if err != nil {
@@ -63,7 +67,7 @@ func (o *linkOptions) link() (deviceLink, error) {
 	if err != nil {
 		return deviceLink{}, usagef("--cert-file %s, --key-file %s: %v", o.certFile, cmp.Or(o.keyFile, o.certFile), err)
 	}
-	return deviceLink{transport, &pair}, nil
+	return deviceLink{transport, &pair, o.model}, nil
 }
 
 // checkConnection checks that the connection string of a device wants the
