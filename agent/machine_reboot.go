@@ -42,7 +42,8 @@ type machineReboot struct {
 
 	mu      sync.Mutex // guards what follows
 	record  rebootRecord
-	changes int // how often record has changed
+	changes int  // how often record has changed
+	blank   bool // there was no record: the twin may know of a reboot
 }
 
 func newMachineReboot(a *Agent) (*machineReboot, error) {
@@ -74,6 +75,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 	if m.record, err = readRecord(m.file); err != nil {
 		a.note("iotdm: what was known of reboots cannot be read: %v", err)
 	}
+	m.blank = m.record.Boot == (Boot{})
 	return m, nil
 }
 
@@ -97,6 +99,39 @@ func (m *machineReboot) settle() {
 	case m.record.Unasked && !unasked:
 		m.a.note("The machine has booted at %s, and nobody had asked for it", b.Time.Format(time.RFC3339))
 	}
+}
+
+// recall asks the twin for a reboot that is under way if there is no record: the folder may not have
+// survived it.
+func (m *machineReboot) recall(ctx context.Context) error {
+	m.mu.Lock()
+	blank := m.blank
+	m.mu.Unlock()
+	if !blank {
+		return nil
+	}
+	t, err := m.a.client.Twin(ctx)
+	if err != nil {
+		return err
+	}
+	var shown struct{ Reboot RebootRequest }
+	known := json.Unmarshal(t.Reported, &shown) == nil // whatever else the property may be
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blank = false
+	q := &shown.Reboot
+	if !known || q.Outcome != Rebooting || m.record.Request != nil {
+		return nil
+	}
+	m.record.Request = q
+	if q.BootID != m.record.Boot.ID {
+		q.end(m.now(), m.record.Boot, Rebooted, "")
+		m.a.opt.Say("Device rebooted")
+	} else {
+		q.end(m.now(), m.record.Boot, NotRebooted, "the agent was started again and had forgotten the reboot; the machine is still up")
+	}
+	m.save()
+	return nil
 }
 
 // save stores the record, which has changed, and has the twin told. What cannot be stored is told

@@ -29,10 +29,10 @@ func (a *Agent) handleReboots() error {
 		a.background(m.work)
 		a.background(m.keepTold)
 		a.describe("reboot", m.status)
-		a.onConnected(func(context.Context) error {
+		a.onConnected(func(ctx context.Context) error {
 			m.settle() // the clock may have been set
 			m.signal(m.untold)
-			return nil
+			return m.recall(ctx)
 		})
 	}
 	for _, name := range rebootMethods {
