@@ -114,6 +114,15 @@ func (o *outputOptions) printEvent(s streams, r result) error {
 	return err
 }
 
+// printLine prints r as one line of many without waiting for the others: JSON on
+// one line, TSV, what --jq makes of it, or text, which a table is here too.
+func (o *outputOptions) printLine(s streams, r result) error {
+	if o.format == "table" {
+		return r.text(s.out)
+	}
+	return o.printEvent(s, r)
+}
+
 // marshal is json.Marshal that leaves <, > and & as they are.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer

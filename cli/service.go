@@ -18,7 +18,8 @@ func serviceCommands(s streams) *urfave.Command {
 		group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinWatchCommand(s)),
 		group("device", "device identities",
 			deviceCreateCommand(s), deviceGetCommand(s), deviceListCommand(s), deviceUpdateCommand(s), deviceDeleteCommand(s),
-			deviceEnableCommand(s), deviceDisableCommand(s), deviceRenewKeyCommand(s)),
+			deviceEnableCommand(s), deviceDisableCommand(s), deviceRenewKeyCommand(s),
+			deviceImportCommand(s), deviceExportCommand(s)),
 		moduleCommands(s),
 		queryCommand(s),
 		jobCommands(s),
@@ -35,11 +36,16 @@ type serviceOptions struct {
 }
 
 func (o *serviceOptions) flags() []urfave.Flag {
+	return concat(o.hubFlags(), o.output.flags())
+}
+
+// hubFlags are for a command whose result has a format of its own.
+func (o *serviceOptions) hubFlags() []urfave.Flag {
 	return concat(o.hub.flags(), []urfave.Flag{
 		&urfave.StringFlag{Name: "hub-name", Category: "Which hub", Destination: &o.hubName, EnvVars: []string{"IOTDM_HUB_NAME"},
 			Usage: "the hub `HOST`, with Entra ID instead of a key"},
 		limitFlag(),
-	}, o.output.flags())
+	})
 }
 
 // open finds the hub. The caller closes the client.
