@@ -119,7 +119,7 @@ func parseBulkEntry(text []byte) (hubrest.BulkEntry, error) {
 		DeviceID string `json:"deviceId"` // as identities have it
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
-		return hubrest.BulkEntry{}, plainJSONError(err)
+		return hubrest.BulkEntry{}, plainEntryError(err)
 	}
 	if doc.ID == "" {
 		doc.ID = doc.DeviceID
@@ -127,8 +127,8 @@ func parseBulkEntry(text []byte) (hubrest.BulkEntry, error) {
 	return doc.BulkEntry, settleBulkEntry(&doc.BulkEntry)
 }
 
-// plainJSONError words an error of package json without the names of Go types.
-func plainJSONError(err error) error {
+// plainEntryError words an error of package json about a line, without the names of Go types.
+func plainEntryError(err error) error {
 	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("is not JSON: %v at byte %d", e, e.Offset)
 	}

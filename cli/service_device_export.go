@@ -191,7 +191,7 @@ func (ex *bulkExport) run(ctx context.Context, where string) error {
 }
 
 func and(condition string) string {
-	if condition == "" {
+	if condition == "" || strings.TrimSpace(condition) == "*" {
 		return ""
 	}
 	return " AND (" + condition + ")"

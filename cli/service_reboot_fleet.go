@@ -82,10 +82,7 @@ func (r *fleetReboot) find(ctx context.Context) (devices []string, err error) {
 
 // reported calls fn with what each device that the condition chooses reports.
 func (r *fleetReboot) reported(ctx context.Context, condition string, fn func(device string, now reportedReboots)) error {
-	query := "SELECT deviceId, connectionState, properties.reported.rebootTime AS rebootTime, properties.reported.reboot AS reboot FROM devices"
-	if strings.TrimSpace(condition) != "*" {
-		query += " WHERE " + condition
-	}
+	query := "SELECT deviceId, connectionState, properties.reported.rebootTime AS rebootTime, properties.reported.reboot AS reboot FROM devices" + whereClause(condition)
 	for row, err := range r.client.Query(ctx, query, 0) {
 		if err != nil {
 			return err
@@ -155,6 +152,14 @@ func anyOf(devices []string) string {
 		names[i] = quoted(d)
 	}
 	return "deviceId IN [" + strings.Join(names, ", ") + "]"
+}
+
+// whereClause is the end of a query for what meets the condition; "*" is all.
+func whereClause(condition string) string {
+	if strings.TrimSpace(condition) == "*" {
+		return ""
+	}
+	return " WHERE " + condition
 }
 
 // quoted is text in the query language.

@@ -1,22 +1,20 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/hubrest"
-	"github.com/iotdm/iotdm/twin"
 )
 
 type twinWatchOptions struct {
 	serviceOptions
 	on       identityOptions
+	where    string
 	interval seconds
 }
 
@@ -24,98 +22,65 @@ func twinWatchCommand(s streams) *urfave.Command {
 	o := twinWatchOptions{interval: seconds(2 * time.Second)}
 	return leaf(&urfave.Command{
 		Name:  "watch",
-		Usage: "print each change of the twin, until Ctrl-C",
-		Description: "Reads the twin again and again; of several changes between two readings the last one shows.\n" +
-			"With --output json each change is one line. For example:\n" +
-			"   iotdm service twin watch --device device-1",
+		Usage: "print each change of the twin, and who made it, until Ctrl-C",
+		Description: "Follows the changes as they come. A hub that does not stream them, such as Azure IoT Hub, is asked for\n" +
+			"the twin again and again instead: then nobody knows who made a change, and of several between two\n" +
+			"readings the last one shows. With --output json each change is a line of JSON. For example:\n" +
+			"   iotdm service twin watch --device device-1\n" +
+			"   iotdm service twin watch --where \"tags.site = 'north'\" -o json",
 		Flags: concat(o.on.flags(), []urfave.Flag{
-			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "`HOW` often to read the twin"},
+			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "all devices that meet the query `CONDITION` now, or \"*\""},
+			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "`HOW` often to read twins that are not streamed"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
-			if o.interval == 0 {
-				return usagef("--interval must be longer than 0s")
-			}
-			if err := firstError(o.on.check(), o.output.check()); err != nil {
+			if err := o.check(); err != nil {
 				return err
 			}
-			return watchTwin(ctx.Context, s, o)
+			t, client, err := o.open(s)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			w := &twinWatcher{streams: s, target: t, client: client, o: o}
+			return w.run(ctx.Context)
 		},
 	})
 }
 
-func watchTwin(ctx context.Context, s streams, o twinWatchOptions) error {
-	t, client, err := o.open(s)
-	if err != nil {
-		return err
+func (o *twinWatchOptions) check() error {
+	switch {
+	case o.where != "" && (o.on.device != "" || o.on.module != ""):
+		return usagef("give either --device or --where")
+	case o.where == "" && o.on.device == "":
+		return usagef("--device is missing; name the device, or devices by --where")
+	case o.interval == 0:
+		return usagef("--interval must be longer than 0s")
 	}
-	defer client.Close()
-	last, err := client.Twin(ctx, o.on.target())
-	if err != nil {
-		return t.explain(ctx, err, o.on.target())
+	return o.output.check()
+}
+
+// maxWatched bounds the twins that are watched, whose documents are kept.
+const maxWatched = 10_000
+
+// read returns the twins to watch as they are now.
+func (o *twinWatchOptions) read(ctx context.Context, client *hubrest.Client) (map[hubrest.Target]hubrest.Twin, error) {
+	if o.where == "" {
+		twin, err := client.Twin(ctx, o.on.target())
+		return map[hubrest.Target]hubrest.Twin{o.on.target(): twin}, err
 	}
-	s.note("Watching the twin of %s (version %d), press Ctrl-C to exit", o.on.target(), last.Version)
-	tick := time.NewTicker(time.Duration(o.interval))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		now, err := client.Twin(ctx, o.on.target())
-		if ctx.Err() != nil {
-			return nil
-		}
+	twins := make(map[hubrest.Target]hubrest.Twin)
+	for row, err := range client.Query(ctx, "SELECT * FROM devices"+whereClause(o.where), 0) {
 		if err != nil {
-			return t.explain(ctx, err, o.on.target())
+			return nil, err
 		}
-		if err := printChanges(s, o.output, last, now); err != nil {
-			return err
+		var t hubrest.Twin
+		if err := json.Unmarshal(row, &t); err != nil {
+			return nil, fmt.Errorf("find the devices: the hub's answer is not as documented: %w", err)
 		}
-		last = now
-	}
-}
-
-// A twinEvent is one changed value of a twin.
-type twinEvent struct {
-	Time    time.Time       `json:"time"`
-	Version int64           `json:"version"`
-	Path    string          `json:"path"`
-	Old     json.RawMessage `json:"old"`
-	New     json.RawMessage `json:"new"`
-}
-
-func printChanges(s streams, output outputOptions, old, now hubrest.Twin) error {
-	if bytes.Equal(old.Raw, now.Raw) {
-		return nil
-	}
-	sections := []struct {
-		name     string
-		old, now json.RawMessage
-	}{
-		{"tags", old.Tags, now.Tags},
-		{"desired", old.Desired, now.Desired},
-		{"reported", old.Reported, now.Reported},
-	}
-	at := time.Now()
-	for _, section := range sections {
-		for _, change := range twin.Diff(section.old, section.now) {
-			e := twinEvent{Time: at.UTC(), Version: now.Version, Path: section.name + "." + change.Path, Old: change.Old, New: change.New}
-			err := output.printEvent(s, result{value: e, text: func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s  %s: %s -> %s\n", at.Format(time.TimeOnly), e.Path, orNothing(e.Old), orNothing(e.New))
-				return err
-			}})
-			if err != nil {
-				return err
-			}
+		if len(twins) == maxWatched {
+			return nil, failf(statusFailed, "more than %d devices match --where; watch fewer", maxWatched)
 		}
+		twins[hubrest.Target{DeviceID: t.DeviceID}] = t
 	}
-	return nil
-}
-
-func orNothing(value json.RawMessage) string {
-	if value == nil {
-		return "(none)"
-	}
-	return string(value)
+	return twins, nil
 }

@@ -131,7 +131,7 @@ func (s *Server) configureIn(tx *store.Tx, i Identity, t twinRecord, all []*acti
 	} else {
 		tx.Delete(i.configuredKey())
 	}
-	s.writeConfigured(tx, i.ID, t, patch, now)
+	s.writeConfigured(tx, i.ID, t, patch, configuring(winners), now)
 	return nil
 }
 
@@ -139,8 +139,8 @@ func (s *Server) configureIn(tx *store.Tx, i Identity, t twinRecord, all []*acti
 const emptyPatch = "{}"
 
 // writeConfigured stores a twin whose desired properties patch has changed, and
-// tells its device of it.
-func (s *Server) writeConfigured(tx *store.Tx, id ID, t twinRecord, patch json.RawMessage, now time.Time) {
+// tells its device of it, and the reader of events who did it.
+func (s *Server) writeConfigured(tx *store.Tx, id ID, t twinRecord, patch json.RawMessage, by string, now time.Time) {
 	t.Version++
 	if string(patch) == emptyPatch {
 		t.store(tx, id)
@@ -148,7 +148,7 @@ func (s *Server) writeConfigured(tx *store.Tx, id ID, t twinRecord, patch json.R
 	}
 	t.ETag++
 	t.store(tx, id)
-	notice := twinNotice{desired: patch, device: twin.WithVersion(patch, t.Desired.Version)}
+	notice := twinNotice{desired: patch, device: twin.WithVersion(patch, t.Desired.Version), by: by}
 	tx.OnCommit(func() {
 		s.metrics.twinWrite("configuration")
 		s.twinWritten(id, t, notice, now)
@@ -226,6 +226,21 @@ func markedPaths(paths map[string]bool) []string {
 // A configurationStatus is what a twin says of a configuration.
 type configurationStatus struct {
 	Status string `json:"status"`
+}
+
+// configuring names the configurations that set a path.
+func configuring(winners []layer) string {
+	names := make(map[string]bool)
+	for _, w := range winners {
+		names[w.from.ID] = true
+	}
+	switch len(names) {
+	case 0:
+		return "a configuration that is gone"
+	case 1:
+		return "configuration " + slices.Collect(maps.Keys(names))[0]
+	}
+	return "configurations " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 }
 
 // configurationStatuses returns the member "configurations" of a twin, or nil

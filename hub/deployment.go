@@ -294,7 +294,7 @@ func (s *Server) ApplyConfigurationContent(device string, content ConfigurationC
 				return twinError(err)
 			}
 			if string(patch) != emptyPatch {
-				s.writeConfigured(tx, id, t, patch, now)
+				s.writeConfigured(tx, id, t, patch, "a deployment", now)
 			}
 		}
 		tx.OnCommit(func() { s.configurations.touch(ID{Device: device}) })

@@ -210,6 +210,7 @@ func decodeEvent(r eventlog.Record) (Event, error) {
 		if e.Body, err = patch.body(d.rest); err != nil {
 			return Event{}, fmt.Errorf("stored event: %w", err)
 		}
+		e.Properties = append(e.Properties, Property{Name: changedBy, Value: e.From.title()})
 	}
 	return e, nil
 }

@@ -205,7 +205,7 @@ func TestTheHubTellsOfWhatHappens(t *testing.T) {
 	h := hubtest.New(t, hubtest.WithOptions(hub.Options{HostNames: []string{"contoso.azure-devices.net"}, Now: func() time.Time { return now }}))
 	next, stop := follow(t, h.Server, hub.EventQuery{})
 	defer stop()
-	want := func(source hub.EventSource, id hub.ID, schema, operation, body string) (sequence string) {
+	want := func(source hub.EventSource, id hub.ID, schema, operation, body string, by ...string) (sequence string) {
 		t.Helper()
 		e := next()
 		properties := []hub.Property{
@@ -215,6 +215,9 @@ func TestTheHubTellsOfWhatHappens(t *testing.T) {
 		}
 		if id.Module != "" {
 			properties = append(properties, hub.Property{Name: "moduleId", Value: id.Module})
+		}
+		for _, who := range by {
+			properties = append(properties, hub.Property{Name: "iotdm-changed-by", Value: who})
 		}
 		w := hub.Event{Enqueued: now, Source: source, From: id, Properties: properties, Body: []byte(body)}
 		if body == "" {
@@ -264,25 +267,25 @@ func TestTheHubTellsOfWhatHappens(t *testing.T) {
 	d.publish("$iothub/twin/PATCH/properties/reported/?", `{"a":{"b":1},"gone":null}`)
 	want(hub.SourceTwinChange, id, change, "updateTwin",
 		`{"version":3,"properties":{"reported":{"a":{"b":1},"gone":null,"$metadata":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z",`+
-			`"a":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","b":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z"}}},"$version":2}}}`)
-	patch := hub.TwinChange{Tags: json.RawMessage(`{"room":"1"}`), Desired: json.RawMessage(`{"x":1,"$version":7}`)}
+			`"a":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","b":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z"}}},"$version":2}}}`, "device d1")
+	patch := hub.TwinChange{Tags: json.RawMessage(`{"room":"1"}`), Desired: json.RawMessage(`{"x":1,"$version":7}`), By: "policy service"}
 	if _, err := h.PatchTwin(id, patch, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	want(hub.SourceTwinChange, id, change, "updateTwin",
 		`{"version":4,"tags":{"room":"1"},"properties":{"desired":{"x":1,"$metadata":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","$lastUpdatedVersion":2,`+
-			`"x":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","$lastUpdatedVersion":2}},"$version":2}}}`)
+			`"x":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","$lastUpdatedVersion":2}},"$version":2}}}`, "policy service")
 	if _, err := h.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"room":null}`)}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	want(hub.SourceTwinChange, id, change, "updateTwin", `{"version":5,"tags":{"room":null}}`)
-	if _, err := h.ReplaceTwin(module, hub.TwinChange{Tags: json.RawMessage(`{"t":1}`)}, hub.Match{}); err != nil {
+	if _, err := h.ReplaceTwin(module, hub.TwinChange{Tags: json.RawMessage(`{"t":1}`), By: "principal p"}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	want(hub.SourceTwinChange, module, change, "replaceTwin",
 		`{"deviceId":"d1","moduleId":"m1","etag":"AAAAAAAAAAI=","version":3,"tags":{"t":1},"properties":{`+
 			`"desired":{"$metadata":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","$lastUpdatedVersion":2},"$version":2},`+
-			`"reported":{"$metadata":{"$lastUpdated":"0001-01-01T00:00:00Z"},"$version":1}}}`)
+			`"reported":{"$metadata":{"$lastUpdated":"0001-01-01T00:00:00Z"},"$version":1}}}`, "principal p")
 
 	d.disconnect()
 	last := want(hub.SourceConnectionState, id, state, "deviceDisconnected", "")

@@ -21,6 +21,14 @@ func (id ID) String() string {
 	return id.Device + "/" + id.Module
 }
 
+// title names the identity with what it is.
+func (id ID) title() string {
+	if id.Module == "" {
+		return "device " + id.Device
+	}
+	return "module " + id.String()
+}
+
 // path is the part of a shared access signature's audience behind the host.
 func (id ID) path() string {
 	if id.Module == "" {

@@ -54,6 +54,8 @@ func (r *jobRun) invoke(d jobDevice) (handedIn bool) {
 // update merges the change into the twins of batch. Each twin and its row
 // change in one step.
 func (r *jobRun) update(batch []jobDevice) {
+	change := *r.job.Twin
+	change.By = "job " + r.job.ID
 	for _, d := range batch {
 		r.turn(func() bool {
 			d.started = r.now()
@@ -63,7 +65,7 @@ func (r *jobRun) update(batch []jobDevice) {
 			row := done.encode(r.job, d.started)
 			err := r.persist(id.Device, func(tx *store.Tx) error {
 				tx.Set(jobRow(r.job.ID, d.device), row)
-				_, err := r.writeTwin(tx, id, Match{}, r.job.Twin.patch)
+				_, err := r.writeTwin(tx, id, Match{}, change.patch)
 				return err
 			})
 			if err != nil {

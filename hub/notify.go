@@ -28,6 +28,11 @@ func hubName(hostNames []string) string {
 	return "localhost"
 }
 
+// changedBy is a property of events about twins that the service's don't have:
+// a policy, principal, job or configuration with its name, or the device or
+// module itself.
+const changedBy = "iotdm-changed-by"
+
 // fileTime is the time in 100 ns since the year 1601.
 func fileTime(t time.Time) int64 {
 	const epoch = 116_444_736_000_000_000 // 1970
@@ -41,11 +46,12 @@ func (s *Server) notifies(source EventSource) bool {
 
 // notify appends an event about id.
 func (s *Server) notify(source EventSource, id ID, schema, operation string, at time.Time, body []byte) {
-	s.notifyPatch(source, id, schema, operation, at, body, nil)
+	s.notifyOf(source, id, schema, operation, at, body, "", nil)
 }
 
-// notifyPatch is notify with a body that is a patch if that is not nil.
-func (s *Server) notifyPatch(source EventSource, id ID, schema, operation string, at time.Time, body []byte, patch *reportedPatch) {
+// notifyOf is notify for what somebody did, if by is not empty, with a body
+// that is a patch if that is not nil.
+func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, at time.Time, body []byte, by string, patch *reportedPatch) {
 	properties := []Property{
 		{Name: "hubName", Value: s.name},
 		{Name: "deviceId", Value: id.Device},
@@ -55,6 +61,9 @@ func (s *Server) notifyPatch(source EventSource, id ID, schema, operation string
 	}
 	if id.Module != "" {
 		properties = append(properties, Property{Name: "moduleId", Value: id.Module})
+	}
+	if by != "" {
+		properties = append(properties, Property{Name: changedBy, Value: by})
 	}
 	err := s.appendEvent(Event{
 		Source: source, From: id, Properties: properties, Body: body,
@@ -129,7 +138,7 @@ func (s *Server) twinWritten(id ID, t twinRecord, n twinNotice, at time.Time) {
 		return
 	}
 	if n.replaced {
-		s.notify(SourceTwinChange, id, "twinChangeNotification", "replaceTwin", at, t.eventBody(id))
+		s.notifyOf(SourceTwinChange, id, "twinChangeNotification", "replaceTwin", at, t.eventBody(id), n.by, nil)
 		return
 	}
 	body := fmt.Appendf(nil, `{"version":%d`, t.Version)
@@ -144,14 +153,14 @@ func (s *Server) twinWritten(id ID, t twinRecord, n twinNotice, at time.Time) {
 		}
 		body = fmt.Appendf(body, `,"properties":{"desired":%s}`, desired)
 	}
-	s.notify(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, append(body, '}'))
+	s.notifyOf(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, append(body, '}'), n.by, nil)
 }
 
 // twinReported appends an event about a patch of the device that left t. Devices
 // patch often and few read of it: the body is made when it is read.
 func (s *Server) twinReported(id ID, t twinRecord, patch []byte, at time.Time) {
 	if s.notifies(SourceTwinChange) {
-		s.notifyPatch(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, patch,
+		s.notifyOf(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, patch, "",
 			&reportedPatch{twin: t.Version, reported: t.Reported.Version, at: at})
 	}
 }

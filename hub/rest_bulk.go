@@ -25,7 +25,7 @@ type bulkInput struct {
 	}
 }
 
-func (in bulkInput) entry() (BulkEntry, error) {
+func (in bulkInput) entry(by string) (BulkEntry, error) {
 	mode, ok := parseImportMode(in.ImportMode)
 	if !ok {
 		return BulkEntry{}, ErrArgumentInvalid.with("importMode '%s' is unknown", clip(in.ImportMode))
@@ -37,7 +37,7 @@ func (in bulkInput) entry() (BulkEntry, error) {
 		ID: ID{Device: in.ID, Module: in.ModuleID}, Mode: mode,
 		ETag: strings.Trim(in.ETag, `"`), TwinETag: strings.Trim(in.TwinETag, `"`),
 		Spec: in.spec(),
-		Twin: TwinChange{Tags: present(in.Tags), Desired: present(in.Properties.Desired)},
+		Twin: TwinChange{Tags: present(in.Tags), Desired: present(in.Properties.Desired), By: by},
 	}
 	e.Reported = present(in.Properties.Reported)
 	return e, nil
@@ -61,7 +61,7 @@ func (s *Server) restBulk(r *restRequest) (reply, error) {
 	entries := make([]BulkEntry, len(list))
 	for n, in := range list {
 		var err error
-		if entries[n], err = in.entry(); err != nil {
+		if entries[n], err = in.entry(r.by); err != nil {
 			return reply{}, err
 		}
 	}

@@ -19,6 +19,14 @@ type caller struct {
 	grant   grant    // of a device or module
 }
 
+// title names the caller with what it is.
+func (c caller) title() string {
+	if c.actions != nil {
+		return "principal " + c.name
+	}
+	return "policy " + c.name
+}
+
 // authenticateCaller checks the credential of a request for the decoded path.
 func (s *Server) authenticateCaller(r *http.Request, path string) (caller, error) {
 	credential, err := credentialOf(r)

@@ -12,8 +12,8 @@ type twinInput struct {
 	} `json:"properties"`
 }
 
-func (in twinInput) change() TwinChange {
-	return TwinChange{Tags: present(in.Tags), Desired: present(in.Properties.Desired)}
+func (in twinInput) change(by string) TwinChange {
+	return TwinChange{Tags: present(in.Tags), Desired: present(in.Properties.Desired), By: by}
 }
 
 func (s *Server) restGetTwin(r *restRequest) (reply, error) {
@@ -26,7 +26,7 @@ func (s *Server) restPatchTwin(r *restRequest) (reply, error) {
 	if err := r.decode(&in); err != nil {
 		return reply{}, err
 	}
-	v, err := s.PatchTwin(r.id, in.change(), r.ifMatch())
+	v, err := s.PatchTwin(r.id, in.change(r.by), r.ifMatch())
 	return reply{body: v}, err
 }
 
@@ -35,6 +35,6 @@ func (s *Server) restReplaceTwin(r *restRequest) (reply, error) {
 	if err := r.decode(&in); err != nil {
 		return reply{}, err
 	}
-	v, err := s.ReplaceTwin(r.id, in.change(), r.ifMatch())
+	v, err := s.ReplaceTwin(r.id, in.change(r.by), r.ifMatch())
 	return reply{body: v}, err
 }

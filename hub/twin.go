@@ -219,6 +219,10 @@ func twinOf(id ID, data []byte, err error) (twinRecord, error) {
 type TwinChange struct {
 	Tags    json.RawMessage
 	Desired json.RawMessage
+
+	// By says in the event of the change who makes it, such as "policy service";
+	// empty is nobody.
+	By string
 }
 
 // PatchTwin merges c into the twin and sends the desired properties of c to
@@ -245,9 +249,11 @@ type twinNotice struct {
 	device        json.RawMessage // to the device; nil is nothing
 	replaced      bool            // or patched, with these:
 	tags, desired json.RawMessage // nil is a section left alone
+	by            string          // who wrote
 }
 
 func (c TwinChange) patch(t *twinRecord, now time.Time) (notice twinNotice, err error) {
+	notice.by = c.By
 	if len(c.Tags) > 0 {
 		if t.Tags, err = twin.MergeTags(t.Tags, c.Tags); err != nil {
 			return twinNotice{}, err
@@ -287,7 +293,7 @@ func (c TwinChange) replace(t *twinRecord, now time.Time) (notice twinNotice, er
 	if t.Desired, err = t.Desired.Replace(twin.Desired, doc, now); err != nil {
 		return twinNotice{}, err
 	}
-	return twinNotice{device: t.Desired.Device(), replaced: true}, nil
+	return twinNotice{device: t.Desired.Device(), replaced: true, by: c.By}, nil
 }
 
 func (s *Server) changeTwin(id ID, m Match, change twinWrite) (TwinView, error) {
