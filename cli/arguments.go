@@ -38,6 +38,8 @@ var azSpellings = map[string]string{
 	"ptp":                    "primary-thumbprint",
 	"stp":                    "secondary-thumbprint",
 	"ee":                     "edge-enabled",
+	"set-parent-id":          "parent",
+	"pd":                     "parent",
 	"kt":                     "key",
 	"key-type":               "key",
 	"sta":                    "status",

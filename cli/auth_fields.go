@@ -1,6 +1,11 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"strings"
+
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/hubrest"
@@ -30,8 +35,8 @@ func (f *authFields) flags() []urfave.Flag {
 		&urfave.StringFlag{Name: "auth-method", Destination: &f.method, Usage: "`HOW`: sas, x509_thumbprint or x509_ca"},
 		&urfave.StringFlag{Name: "primary-key", Destination: &f.primaryKey, Usage: "`KEY` in base64, @FILE or - (default: a new one)"},
 		&urfave.StringFlag{Name: "secondary-key", Destination: &f.secondaryKey, Usage: "`KEY` in base64, @FILE or - (default: a new one)"},
-		&urfave.StringFlag{Name: "primary-thumbprint", Destination: &f.primaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate, in `HEX`"},
-		&urfave.StringFlag{Name: "secondary-thumbprint", Destination: &f.secondaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate, in `HEX`"},
+		&urfave.StringFlag{Name: "primary-thumbprint", Destination: &f.primaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate in `HEX`, or its @FILE (PEM)"},
+		&urfave.StringFlag{Name: "secondary-thumbprint", Destination: &f.secondaryThumbprint, Usage: "SHA-1 or SHA-256 of a certificate in `HEX`, or its @FILE (PEM)"},
 	}
 }
 
@@ -41,6 +46,14 @@ func (f *authFields) check() error {
 	}
 	if (f.primaryKey == "") != (f.secondaryKey == "") {
 		return usagef("--primary-key and --secondary-key go together; give both or neither")
+	}
+	return nil
+}
+
+// checkNew is check for an identity that has nothing yet.
+func (f *authFields) checkNew() error {
+	if authMethods[f.method] == hubrest.AuthSelfSigned && f.primaryThumbprint == "" {
+		return usagef("--auth-method %s needs --primary-thumbprint: that of the certificate, or @FILE with it", f.method)
 	}
 	return nil
 }
@@ -66,14 +79,45 @@ func (f *authFields) apply(s streams, a *hubrest.Authentication) error {
 		}
 		*k.to, a.Type = sas.Key(text), hubrest.AuthSAS
 	}
-	if f.primaryThumbprint != "" {
-		a.X509Thumbprint.PrimaryThumbprint, a.Type = f.primaryThumbprint, hubrest.AuthSelfSigned
-	}
-	if f.secondaryThumbprint != "" {
-		a.X509Thumbprint.SecondaryThumbprint, a.Type = f.secondaryThumbprint, hubrest.AuthSelfSigned
+	for _, t := range []struct {
+		flag, value string
+		to          *string
+	}{
+		{"--primary-thumbprint", f.primaryThumbprint, &a.X509Thumbprint.PrimaryThumbprint},
+		{"--secondary-thumbprint", f.secondaryThumbprint, &a.X509Thumbprint.SecondaryThumbprint},
+	} {
+		if t.value == "" {
+			continue
+		}
+		thumbprint, err := readThumbprint(s, t.flag, t.value)
+		if err != nil {
+			return err
+		}
+		*t.to, a.Type = thumbprint, hubrest.AuthSelfSigned
 	}
 	if f.method != "" {
 		a.Type = authMethods[f.method]
 	}
 	return nil
+}
+
+// readThumbprint returns a thumbprint that is given as it is, or as the
+// certificate of which it is the SHA-256.
+func readThumbprint(s streams, flag, value string) (string, error) {
+	text, err := readValue(s, flag, value)
+	if err != nil {
+		return "", err
+	}
+	if block, _ := pem.Decode([]byte(text)); block != nil {
+		if block.Type != "CERTIFICATE" {
+			return "", usagef("%s: the file has a %s first, not a certificate", flag, strings.ToLower(block.Type))
+		}
+		sum := sha256.Sum256(block.Bytes)
+		return strings.ToUpper(hex.EncodeToString(sum[:])), nil
+	}
+	plain := strings.NewReplacer(":", "", " ", "").Replace(text) // as openssl prints it
+	if b, err := hex.DecodeString(plain); err != nil || len(b) != 20 && len(b) != 32 {
+		return "", usagef("%s is neither 40 nor 64 hexadecimal digits, nor a certificate in PEM", flag)
+	}
+	return plain, nil
 }

@@ -15,7 +15,7 @@ func serviceCommands(s streams) *urfave.Command {
 		serviceRebootCommand(s),
 		c2dCommands(s),
 		group("method", "direct methods", methodInvokeCommand(s)),
-		group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinWatchCommand(s)),
+		group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinEditCommand(s), twinWatchCommand(s)),
 		group("device", "device identities",
 			deviceCreateCommand(s), deviceGetCommand(s), deviceListCommand(s), deviceUpdateCommand(s), deviceDeleteCommand(s),
 			deviceEnableCommand(s), deviceDisableCommand(s), deviceRenewKeyCommand(s),

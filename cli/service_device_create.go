@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -14,6 +16,8 @@ type deviceFields struct {
 	status, statusReason string
 	edge                 bool
 	edgeSet, reasonSet   bool // the flag was given, be it to say no
+	parent               string
+	parentSet            bool
 	auth                 authFields
 }
 
@@ -22,11 +26,12 @@ func (f *deviceFields) flags() []urfave.Flag {
 		&urfave.StringFlag{Name: "status", Destination: &f.status, Usage: "`STATUS`: enabled or disabled"},
 		statusReasonFlag(&f.statusReason),
 		&urfave.BoolFlag{Name: "edge-enabled", Destination: &f.edge, DisableDefaultText: true, Usage: "make it an IoT Edge device"},
+		&urfave.StringFlag{Name: "parent", Destination: &f.parent, Usage: "the IoT Edge device `ID` that is its gateway; empty: none"},
 	}, f.auth.flags())
 }
 
 func (f *deviceFields) check(ctx *urfave.Context) error {
-	f.edgeSet, f.reasonSet = ctx.IsSet("edge-enabled"), ctx.IsSet("status-reason")
+	f.edgeSet, f.reasonSet, f.parentSet = ctx.IsSet("edge-enabled"), ctx.IsSet("status-reason"), ctx.IsSet("parent")
 	switch f.status {
 	case "", string(hubrest.Enabled), string(hubrest.Disabled):
 	default:
@@ -36,7 +41,7 @@ func (f *deviceFields) check(ctx *urfave.Context) error {
 }
 
 // apply puts the fields that were given into d.
-func (f *deviceFields) apply(s streams, d *hubrest.Device) error {
+func (f *deviceFields) apply(ctx context.Context, s streams, client *hubrest.Client, d *hubrest.Device) error {
 	if f.status != "" {
 		d.Status = hubrest.Status(f.status)
 	}
@@ -46,7 +51,35 @@ func (f *deviceFields) apply(s streams, d *hubrest.Device) error {
 	if f.edgeSet {
 		d.Capabilities.IoTEdge = f.edge
 	}
+	if f.parentSet {
+		scopes, err := parentScopes(ctx, client, f.parent)
+		if err != nil {
+			return err
+		}
+		d.ParentScopes = scopes
+		if !d.Capabilities.IoTEdge { // an IoT Edge device has a scope of its own
+			d.DeviceScope = strings.Join(scopes, "")
+		}
+	}
 	return f.auth.apply(s, &d.Authentication)
+}
+
+// parentScopes returns the scopes of the children of an IoT Edge device; those
+// of no device are none.
+func parentScopes(ctx context.Context, client *hubrest.Client, device string) ([]string, error) {
+	if device == "" {
+		return nil, nil
+	}
+	parent, err := client.Device(ctx, device)
+	switch {
+	case errors.Is(err, hubrest.ErrNotFound):
+		return nil, failf(statusNotFound, "the parent %q does not exist", device)
+	case err != nil:
+		return nil, err
+	case !parent.Capabilities.IoTEdge:
+		return nil, failf(statusFailed, "%q is not an IoT Edge device, and only these have children; see \"iotdm service device update --edge-enabled\"", device)
+	}
+	return []string{parent.DeviceScope}, nil
 }
 
 type deviceWriteOptions struct {
@@ -62,15 +95,17 @@ func deviceCreateCommand(s streams) *urfave.Command {
 		Usage: "register a device and print its identity, with its keys",
 		Description: "For example:\n" +
 			"   iotdm service device create --device device-1\n" +
-			"   iotdm service device create --device device-2 --primary-thumbprint 9F86D08...",
+			"   iotdm service device create --device device-2 --primary-thumbprint @device-2.pem\n" +
+			"   iotdm service device create --device gateway --edge-enabled\n" +
+			"   iotdm service device create --device sensor --parent gateway",
 		Flags: concat(o.flags(), o.fields.flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := firstError(o.check(), o.fields.check(ctx)); err != nil {
+			if err := firstError(o.check(), o.fields.check(ctx), o.fields.auth.checkNew()); err != nil {
 				return err
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
 				d := hubrest.Device{DeviceID: o.device}
-				if err := o.fields.apply(s, &d); err != nil {
+				if err := o.fields.apply(ctx, s, client, &d); err != nil {
 					return nil, err
 				}
 				return client.CreateDevice(ctx, d)
@@ -99,7 +134,7 @@ func deviceUpdateCommand(s streams) *urfave.Command {
 				if err != nil {
 					return nil, err
 				}
-				if err := o.fields.apply(s, &d); err != nil {
+				if err := o.fields.apply(ctx, s, client, &d); err != nil {
 					return nil, err
 				}
 				if o.etag != "" {

@@ -2,8 +2,13 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/hubrest"
 )
 
 // deviceColumns are what the table of devices shows.
@@ -17,23 +22,27 @@ var deviceColumns = []column{
 
 type deviceListOptions struct {
 	serviceOptions
-	top int
+	top           int
+	where, parent string
 }
 
 func deviceListCommand(s streams) *urfave.Command {
 	var o deviceListOptions
 	return leaf(&urfave.Command{
 		Name:  "list",
-		Usage: "list device identities, up to 1000",
+		Usage: "list device identities, without their keys",
 		Description: "For example:\n" +
 			"   iotdm service device list\n" +
-			"   iotdm service device list --jq '.[].deviceId'",
+			"   iotdm service device list --where \"status = 'disabled'\" --jq '.[].deviceId'\n" +
+			"   iotdm service device list --parent gateway",
 		Flags: concat([]urfave.Flag{
-			&urfave.IntFlag{Name: "top", Destination: &o.top, Value: 1000, Usage: "list at most `N` devices, 1 to 1000"},
+			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "list at most `N` devices", DefaultText: "all"},
+			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "only those that meet the query `CONDITION`"},
+			&urfave.StringFlag{Name: "parent", Destination: &o.parent, Usage: "only the children of the IoT Edge device `ID`"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
-			if o.top < 1 || o.top > 1000 {
-				return usagef("--top %d is not within 1 to 1000", o.top)
+			if ctx.IsSet("top") && o.top < 1 {
+				return usagef("--top %d is less than 1", o.top)
 			}
 			if err := o.output.check(); err != nil {
 				return err
@@ -43,18 +52,91 @@ func deviceListCommand(s streams) *urfave.Command {
 	})
 }
 
+// A listedDevice is a device identity as a list shows it: like that of "get",
+// but without what no query tells, such as keys.
+type listedDevice struct {
+	DeviceID                  string               `json:"deviceId"`
+	ETag                      string               `json:"etag"`
+	ConnectionState           string               `json:"connectionState"`
+	Status                    hubrest.Status       `json:"status"`
+	StatusReason              string               `json:"statusReason,omitempty"`
+	StatusUpdatedTime         hubrest.Time         `json:"statusUpdatedTime,omitzero"`
+	LastActivityTime          hubrest.Time         `json:"lastActivityTime,omitzero"`
+	CloudToDeviceMessageCount int                  `json:"cloudToDeviceMessageCount"`
+	Authentication            listedAuth           `json:"authentication"`
+	Capabilities              hubrest.Capabilities `json:"capabilities"`
+	DeviceScope               string               `json:"deviceScope,omitempty"`
+	ParentScopes              []string             `json:"parentScopes,omitempty"`
+}
+
+type listedAuth struct {
+	X509Thumbprint hubrest.X509Thumbprint     `json:"x509Thumbprint,omitzero"`
+	Type           hubrest.AuthenticationType `json:"type"`
+}
+
+// listSelection names what of a twin belongs to the identity.
+const listSelection = "SELECT deviceId, deviceEtag, connectionState, status, statusReason, statusUpdateTime, lastActivityTime," +
+	" cloudToDeviceMessageCount, authenticationType, x509Thumbprint, capabilities, deviceScope, parentScopes FROM devices"
+
+// maxPage is the largest page of a query.
+const maxPage = 1000
+
 func listDevices(ctx context.Context, s streams, o deviceListOptions) error {
 	t, client, err := o.open(s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	devices, err := client.Devices(ctx, o.top)
-	if err != nil {
-		return t.explain(ctx, err, noIdentity)
+	var conditions []string
+	if o.where != "" && strings.TrimSpace(o.where) != "*" {
+		conditions = append(conditions, "("+o.where+")")
 	}
-	if len(devices) == o.top {
-		s.note("There may be more than these %d devices", o.top)
+	if o.parent != "" {
+		scopes, err := parentScopes(ctx, client, o.parent)
+		if err != nil {
+			return t.explain(ctx, err, noIdentity)
+		}
+		conditions = append(conditions, "array_contains(parentScopes, "+quoted(scopes[0])+")")
 	}
+	query := listSelection
+	if len(conditions) > 0 {
+		query += " WHERE " + strings.Join(conditions, " AND ")
+	}
+	progress := newTally(s)
+	devices := []listedDevice{}
+	size := maxPage
+	if o.top > 0 {
+		size = min(size, o.top)
+	}
+	for row, err := range client.Query(ctx, query, size) {
+		progress.show(len(devices), fmt.Sprintf("%d devices", len(devices)))
+		if err != nil {
+			progress.clear()
+			return t.explain(ctx, err, noIdentity)
+		}
+		d, err := listed(row)
+		if err != nil {
+			return fmt.Errorf("list devices: the hub's answer is not as documented: %w", err)
+		}
+		if devices = append(devices, d); len(devices) == o.top {
+			break
+		}
+	}
+	progress.clear()
 	return o.output.print(s, result{value: devices, columns: deviceColumns})
+}
+
+func listed(row json.RawMessage) (listedDevice, error) {
+	var t struct {
+		listedDevice
+		DeviceETag         string                     `json:"deviceEtag"`
+		StatusUpdateTime   hubrest.Time               `json:"statusUpdateTime"`
+		AuthenticationType hubrest.AuthenticationType `json:"authenticationType"`
+		X509Thumbprint     hubrest.X509Thumbprint     `json:"x509Thumbprint"`
+	}
+	err := json.Unmarshal(row, &t)
+	d := t.listedDevice
+	d.ETag, d.StatusUpdatedTime = t.DeviceETag, t.StatusUpdateTime
+	d.Authentication = listedAuth{X509Thumbprint: t.X509Thumbprint, Type: t.AuthenticationType}
+	return d, err
 }

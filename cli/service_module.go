@@ -10,7 +10,18 @@ import (
 
 func moduleCommands(s streams) *urfave.Command {
 	return group("module", "module identities",
-		moduleCreateCommand(s), moduleGetCommand(s), moduleListCommand(s), moduleUpdateCommand(s), moduleDeleteCommand(s), moduleRenewKeyCommand(s))
+		moduleCreateCommand(s), moduleGetCommand(s), moduleListCommand(s), moduleUpdateCommand(s), moduleDeleteCommand(s), moduleRenewKeyCommand(s),
+		moduleStatusCommand("enable"), moduleStatusCommand("disable"))
+}
+
+// moduleStatusCommand is for those who look for what IoT Hub does not have.
+func moduleStatusCommand(verb string) *urfave.Command {
+	return &urfave.Command{
+		Name: verb, Hidden: true, SkipFlagParsing: true, HideHelp: true,
+		Action: func(*urfave.Context) error {
+			return usagef("a module has no status, it follows its device; see \"iotdm service device %s --help\"", verb)
+		},
+	}
 }
 
 // moduleOptions are those of a command about one module identity.

@@ -43,7 +43,7 @@ func moduleCreateCommand(s streams) *urfave.Command {
 		Description: "For example:\n   iotdm service module create --device device-1 --module camera",
 		Flags:       o.flags(),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(ctx); err != nil {
+			if err := firstError(o.check(ctx), o.auth.checkNew()); err != nil {
 				return err
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {

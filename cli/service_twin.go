@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/tidwall/gjson"
 	urfave "github.com/urfave/cli/v2"
@@ -52,6 +53,7 @@ type twinChangeOptions struct {
 	serviceOptions
 	on            identityOptions
 	desired, tags string
+	set           urfave.StringSlice // of patch only
 	etag          string
 	document      string // the argument
 }
@@ -62,6 +64,7 @@ func twinPatchCommand(s streams) *urfave.Command {
 		Usage: "merge tags and desired properties into the twin",
 		Description: "What is null is deleted; what is not named stays. For example:\n" +
 			"   iotdm service twin patch --device device-1 --desired '{\"interval\": 60}'\n" +
+			"   iotdm service twin patch --device device-1 --set tags.site=north --set desired.led.color=null\n" +
 			"   iotdm service twin patch --device device-1 '{\"tags\": {\"site\": \"north\"}, \"properties\": {\"desired\": {\"interval\": null}}}'",
 	})
 }
@@ -86,6 +89,10 @@ func twinChangeCommand(s streams, change twinChanger, c *urfave.Command) *urfave
 		&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "tags: a JSON `OBJECT`, @FILE or -"},
 		etagFlag(&o.etag),
 	}, o.flags())
+	if c.Name == "patch" {
+		c.Flags = append(c.Flags, &urfave.StringSliceFlag{Name: "set", Destination: &o.set,
+			Usage: "set one value, `PATH=VALUE`, such as tags.site=north; null deletes; repeatable"})
+	}
 	c.Action = func(ctx *urfave.Context) error {
 		o.document = ctx.Args().First()
 		if err := o.check(); err != nil {
@@ -98,7 +105,7 @@ func twinChangeCommand(s streams, change twinChanger, c *urfave.Command) *urfave
 
 func (o *twinChangeOptions) check() error {
 	switch {
-	case o.document == "" && o.desired == "" && o.tags == "":
+	case o.document == "" && o.desired == "" && o.tags == "" && len(o.set.Value()) == 0:
 		return usagef("nothing to change; give --desired, --tags, or a twin as argument")
 	case o.document != "" && (o.desired != "" || o.tags != ""):
 		return usagef("give either a twin as argument, or --desired and --tags")
@@ -138,7 +145,7 @@ func (o *twinChangeOptions) change(s streams) (hubrest.TwinChange, error) {
 		}
 	}
 	if o.document == "" {
-		return c, nil
+		return c, o.setValues(&c)
 	}
 	doc, err := readObject(s, "the twin", o.document)
 	if err != nil {
@@ -154,5 +161,24 @@ func (o *twinChangeOptions) change(s streams) (hubrest.TwinChange, error) {
 	if desired.IsObject() {
 		c.Desired = json.RawMessage(desired.Raw)
 	}
-	return c, nil
+	return c, o.setValues(&c)
+}
+
+// setValues adds what --set says to the change.
+func (o *twinChangeOptions) setValues(c *hubrest.TwinChange) error {
+	for _, set := range o.set.Value() {
+		path, value, ok := strings.Cut(set, "=")
+		section, path, below := strings.Cut(strings.TrimPrefix(path, "properties."), ".")
+		to := map[string]*any{"tags": &c.Tags, "desired": &c.Desired}[section]
+		if !ok || !below || to == nil {
+			return usagef("--set %q is not a path in tags or desired and a value, such as tags.site=north or desired.interval=60", set)
+		}
+		doc, _ := (*to).(json.RawMessage)
+		doc, err := withMember(doc, strings.Split(path, "."), cellValue(value))
+		if err != nil {
+			return usagef("--set %q: %v", set, err)
+		}
+		*to = doc
+	}
+	return nil
 }
