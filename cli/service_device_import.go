@@ -183,6 +183,8 @@ func (o *deviceImportOptions) conclude(ctx context.Context, s streams, t target,
 		return failf(status, "%v: %s", explained, resume)
 	case im.Failed > 0 && im.dryRun:
 		return failf(statusFailed, "%d of %d lines would fail", im.Failed, im.Failed+im.Succeeded)
+	case im.Failed > 0 && im.Succeeded == 0:
+		return failf(statusFailed, "all %d lines failed", im.Failed)
 	case im.Failed > 0:
 		return failf(statusFailed, "%d of %d lines failed; the others are done", im.Failed, im.Failed+im.Succeeded)
 	}

@@ -104,6 +104,9 @@ func (e *twinEdit) head() []string {
 	}
 }
 
+// maxRounds ends the dance with an editor that is a program and not a person.
+const maxRounds = 50
+
 // run returns nil when the hub has the changes, or there are none, and
 // otherwise what the user has saved.
 func (e *twinEdit) run(ctx context.Context) (saved []byte, err error) {
@@ -112,7 +115,7 @@ func (e *twinEdit) run(ctx context.Context) (saved []byte, err error) {
 		return nil, err
 	}
 	original := text
-	for {
+	for round := 1; ; round++ {
 		before := text
 		text, err = e.editor.edit(before)
 		if err != nil {
@@ -146,7 +149,7 @@ func (e *twinEdit) run(ctx context.Context) (saved []byte, err error) {
 				continue
 			}
 		}
-		if bytes.Equal(text, e.withoutComplaint(before)) {
+		if bytes.Equal(text, e.withoutComplaint(before)) || round == maxRounds {
 			return e.complain(text, complaint), failf(statusFailed, "%v", complaint)
 		}
 		text = e.complain(text, complaint)
