@@ -10,9 +10,11 @@ import (
 // leaves calls fn with every command that does something.
 func leaves(commands []*urfave.Command, path string, fn func(path string, c *urfave.Command)) {
 	for _, c := range commands {
-		if p := path + " " + c.Name; len(c.Subcommands) > 0 {
+		switch p := path + " " + c.Name; {
+		case c.Hidden: // it has no help
+		case len(c.Subcommands) > 0:
 			leaves(c.Subcommands, p, fn)
-		} else {
+		default:
 			fn(p, c)
 		}
 	}
