@@ -33,7 +33,7 @@ type BulkEntry struct {
 	ID             string          `json:"id"`
 	ModuleID       string          `json:"moduleId,omitempty"`
 	ManagedBy      string          `json:"managedBy,omitempty"` // of a module
-	ETag           string          `json:"eTag,omitempty"` // without quotes
+	ETag           string          `json:"eTag,omitempty"`      // without quotes
 	ImportMode     ImportMode      `json:"importMode,omitempty"`
 	Status         Status          `json:"status,omitempty"`
 	StatusReason   string          `json:"statusReason,omitempty"`
