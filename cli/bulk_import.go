@@ -451,15 +451,15 @@ func (im *bulkImport) bulk(ctx, requests context.Context, entries []hubrest.Bulk
 		if err == nil || answered && refusal.Status < 500 || n == attempts || ctx.Err() != nil {
 			return result, err
 		}
-		if slices.ContainsFunc(entries, func(e hubrest.BulkEntry) bool { return !repeatable[e.ImportMode] }) {
+		if slices.ContainsFunc(entries, func(e hubrest.BulkEntry) bool { return !repeatableModes[e.ImportMode] }) {
 			return result, err
 		}
 		im.throttle.refused()
 	}
 }
 
-// repeatable are the modes that come to the same when they are done twice.
-var repeatable = map[hubrest.ImportMode]bool{
+// repeatableModes are the modes that come to the same when they are done twice.
+var repeatableModes = map[hubrest.ImportMode]bool{
 	hubrest.ImportUpdate: true, hubrest.ImportCreateOrUpdate: true, hubrest.ImportUpdateTwin: true,
 }
 
