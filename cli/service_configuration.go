@@ -239,7 +239,11 @@ func configurationDeleteCommand(s streams) *urfave.Command {
 		Description: "For example:\n   iotdm service configuration delete eco"},
 		func(o *configurationOptions) []urfave.Flag { return []urfave.Flag{etagFlag(&o.etag)} },
 		func(ctx context.Context, _ target, client *hubrest.Client, o configurationOptions) (result, error) {
-			return result{}, client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`))
+			err := client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`))
+			if err == nil {
+				s.note("Deleted configuration %s", o.id)
+			}
+			return result{}, err
 		})
 }
 

@@ -91,7 +91,7 @@ func (c *ConfigurationContent) validate() error {
 	for path := range c.paths() {
 		rest, ok := strings.CutPrefix(path, desiredPath+".")
 		if !ok || slices.Contains(strings.Split(rest, "."), "") {
-			return ErrConfigurationContent.with("path '%s' must be %s. and the names of properties", clip(path), desiredPath)
+			return ErrConfigurationContent.with("path '%s' must be like '%s.interval'", clip(path), desiredPath)
 		}
 	}
 	return c.fit("", c.paths())

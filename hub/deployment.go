@@ -36,7 +36,7 @@ func (c *ConfigurationContent) validateModules() error {
 			below, dotted := strings.CutPrefix(rest, ".")
 			switch {
 			case !ok || dotted && slices.Contains(strings.Split(below, "."), "") || !dotted && rest != "":
-				return ErrConfigurationContent.with("module '%s': path '%s' must be %s, or go on with . and the names of properties", clip(module), clip(path), desiredPath)
+				return ErrConfigurationContent.with("module '%s': path '%s' must be '%s' or like '%s.interval'", clip(module), clip(path), desiredPath, desiredPath)
 			case rest == "" && (len(value) == 0 || value[0] != '{'):
 				return ErrConfigurationContent.with("module '%s': %s must be an object", clip(module), desiredPath)
 			}

@@ -254,7 +254,7 @@ func TestContentForOneDeviceIsRefused(t *testing.T) {
 		"a module of text":      {"edge", `{"modulesContent":{"m":"text"}}`, 400, "ArgumentInvalid", "modulesContent must not be of type string"},
 		"an id that is none":    {"edge", `{"modulesContent":{"a b":{"properties.desired.a":1}}}`, 400, "InvalidConfigurationContent", "module id 'a b' is not valid"},
 		"an id in $edgeAgent":   {"edge", `{"modulesContent":{"$edgeAgent":{"properties.desired":{"modules":{"a/b":{}}}}}}`, 400, "InvalidConfigurationContent", "module id 'a/b' is not valid"},
-		"a reported property":   {"edge", `{"modulesContent":{"m":{"properties.reported.a":1}}}`, 400, "InvalidConfigurationContent", "module 'm': path 'properties.reported.a' must be properties.desired, or go on with . and the names of properties"},
+		"a reported property":   {"edge", `{"modulesContent":{"m":{"properties.reported.a":1}}}`, 400, "InvalidConfigurationContent", "module 'm': path 'properties.reported.a' must be 'properties.desired' or like 'properties.desired.interval'"},
 		"properties of text":    {"edge", `{"modulesContent":{"m":{"properties.desired":"text"}}}`, 400, "InvalidConfigurationContent", "module 'm': properties.desired must be an object"},
 		"a name with a blank":   {"edge", `{"modulesContent":{"m":{"properties.desired":{"a b":1}}}}`, 400, "InvalidConfigurationContent", ""},
 		"too many modules":      {"edge", `{"modulesContent":` + baseDeployment(many...) + `}`, 400, "InvalidConfigurationContent", "an IoT Edge device has at most 50 modules"},

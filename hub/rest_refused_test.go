@@ -88,11 +88,11 @@ var badConfigurations = map[string]refusal{
 	"empty content":                  {`{"content":{"deviceContent":{},"moduleContent":{},"modulesContent":null}}`, "InvalidConfigurationContent", "content needs exactly one of deviceContent, moduleContent and modulesContent"},
 	"content of two kinds":           {changed(configurationBody, `"content":{`, `"content":{"moduleContent":{"properties.desired.a":1},`), "InvalidConfigurationContent", "content needs exactly one of deviceContent, moduleContent and modulesContent"},
 	"content of another type":        {changed(configurationBody, `{"properties.desired.a":1}`, `[]`), "ArgumentInvalid", "content.deviceContent must not be of type array"},
-	"all properties at once":         {changed(configurationBody, `"properties.desired.a":1`, `"properties.desired":{"a":1}`), "InvalidConfigurationContent", "path 'properties.desired' must be properties.desired. and the names of properties"},
-	"a reported property":            {changed(configurationBody, `desired`, `reported`), "InvalidConfigurationContent", "path 'properties.reported.a' must be properties.desired. and the names of properties"},
-	"tags":                           {changed(configurationBody, `properties.desired.a`, `tags.a`), "InvalidConfigurationContent", "path 'tags.a' must be properties.desired. and the names of properties"},
-	"a path with a hole":             {changed(configurationBody, `desired.a`, `desired.a..b`), "InvalidConfigurationContent", "path 'properties.desired.a..b' must be properties.desired. and the names of properties"},
-	"a path that ends early":         {changed(configurationBody, `desired.a`, `desired.`), "InvalidConfigurationContent", "path 'properties.desired.' must be properties.desired. and the names of properties"},
+	"all properties at once":         {changed(configurationBody, `"properties.desired.a":1`, `"properties.desired":{"a":1}`), "InvalidConfigurationContent", "path 'properties.desired' must be like 'properties.desired.interval'"},
+	"a reported property":            {changed(configurationBody, `desired`, `reported`), "InvalidConfigurationContent", "path 'properties.reported.a' must be like 'properties.desired.interval'"},
+	"tags":                           {changed(configurationBody, `properties.desired.a`, `tags.a`), "InvalidConfigurationContent", "path 'tags.a' must be like 'properties.desired.interval'"},
+	"a path with a hole":             {changed(configurationBody, `desired.a`, `desired.a..b`), "InvalidConfigurationContent", "path 'properties.desired.a..b' must be like 'properties.desired.interval'"},
+	"a path that ends early":         {changed(configurationBody, `desired.a`, `desired.`), "InvalidConfigurationContent", "path 'properties.desired.' must be like 'properties.desired.interval'"},
 	"a name with a dollar":           {changed(configurationBody, `desired.a`, `desired.$a`), "InvalidConfigurationContent", "Property or Tag name should not contain control characters, '.', '$' or space. Error inProperty/Tag $a"},
 	"a value that is too deep":       {changed(configurationBody, `:1}}`, `:`+nested(11)+`}}`), "InvalidConfigurationContent", "Property or Tag should be nested at most 10 levels deep. Error inProperty/Tag a (a.a.a.a.a.a.a.a.a.a.a)"},
 	"null in an array":               {changed(configurationBody, `:1}}`, `:[null]}}`), "InvalidConfigurationContent", "Value of Property or Tag cannot be null. Error inProperty/Tag a (a[0])"},
@@ -141,18 +141,7 @@ func TestBadJobsOverREST(t *testing.T) {
 			h.do(call{method: "GET", path: "/jobs/v2/job-1"}).want(t, 404, "")
 		})
 	}
-	for name, path := range map[string]string{
-		"a name with a blank":  "/jobs/v2/job%201",
-		"a name that is long":  "/jobs/v2/" + strings.Repeat("x", 129),
-		"a name with a letter": "/jobs/v2/%C3%A9",
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := h.do(call{method: "PUT", path: path, body: methodJobBody}).want(t, 400, "")
-			if !strings.Contains(a.Body, "must be 1 to 128 of the letters, digits and") {
-				t.Errorf("body is %s", a.Body)
-			}
-		})
-	}
+	checkNames(t, h, "/jobs/v2/", methodJobBody, "must be 1 to 128 of the letters, digits and", "job%201", "job%C3%A9", strings.Repeat("x", 129))
 	h.do(call{method: "GET", path: "/jobs/v2/query"}).want(t, 200, "[]")
 }
 
@@ -164,21 +153,18 @@ func TestBadConfigurationsOverREST(t *testing.T) {
 			h.do(call{method: "GET", path: "/configurations/cfg"}).want(t, 404, "")
 		})
 	}
-	for name, path := range map[string]string{
-		"a name in upper case":   "/configurations/Cfg",
-		"a name with a blank":    "/configurations/c%20g",
-		"a name with a bracket":  "/configurations/c%5Bg",
-		"a name that is long":    "/configurations/" + strings.Repeat("x", 129),
-		"a name with a sentence": "/configurations/%C3%A9",
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := h.do(call{method: "PUT", path: path, body: configurationBody}).want(t, 400, "")
-			if !strings.Contains(a.Body, "must be 1 to 128 lower-case letters, digits and punctuation") {
-				t.Errorf("body is %s", a.Body)
-			}
-		})
-	}
+	checkNames(t, h, "/configurations/", configurationBody, "must be 1 to 128 lower-case letters, digits and punctuation", "Cfg", "c%20g", "c%5Bg", "c%C3%A9", strings.Repeat("x", 129))
 	h.do(call{method: "GET", path: "/configurations"}).want(t, 200, "[]")
+}
+
+// checkNames puts a good document under names that are refused with a text.
+func checkNames(t *testing.T, h *restHub, path, body, text string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if a := h.do(call{method: "PUT", path: path + name, body: body}); a.Status != 400 || !strings.Contains(a.Body, text) {
+			t.Errorf("PUT %s%s: %d %s, want 400 with %q", path, name, a.Status, a.Body, text)
+		}
+	}
 }
 
 // checkRefusal puts a document, which must be refused.
