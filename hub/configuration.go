@@ -1,11 +1,9 @@
 package hub
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
-	"github.com/iotdm/iotdm/twin"
 )
 
 // A ConfigurationSpec is what a caller says of an automatic configuration; see
@@ -27,14 +24,6 @@ type ConfigurationSpec struct {
 	TargetCondition string               // "" is no twin, "*" all devices
 	Priority        int                  // of two that set the same, the bigger one counts
 	Metrics         map[string]string    // queries by name
-}
-
-// ConfigurationContent is what a configuration sets. The maps go from a path,
-// such as "properties.desired.interval", to a value; null removes what is there.
-type ConfigurationContent struct {
-	Device  map[string]json.RawMessage            `json:"deviceContent,omitempty"`  // for devices
-	Module  map[string]json.RawMessage            `json:"moduleContent,omitempty"`  // for modules
-	Modules map[string]map[string]json.RawMessage `json:"modulesContent,omitempty"` // for the modules of an IoT Edge device
 }
 
 // A Configuration is an automatic configuration as the hub keeps it.
@@ -58,9 +47,6 @@ const (
 
 var configurationIDPattern = regexp.MustCompile(`^[a-z0-9\-_.+%:#*?!(),=@$';~` + "`" + `]{1,128}$`)
 
-// desiredPath begins every path of a configuration's content.
-const desiredPath = "properties.desired"
-
 func (spec *ConfigurationSpec) validate() error {
 	if !configurationIDPattern.MatchString(spec.ID) {
 		return ErrArgumentInvalid.with("configuration id '%s' must be 1 to 128 lower-case letters, digits and punctuation other than & ^ [ ] { } | \" < > / and backslash", clip(spec.ID))
@@ -73,72 +59,6 @@ func (spec *ConfigurationSpec) validate() error {
 	}
 	_, err := spec.target()
 	return err
-}
-
-func (c *ConfigurationContent) validate() error {
-	parts := 0
-	for _, n := range []int{len(c.Device), len(c.Module), len(c.Modules)} {
-		if n > 0 {
-			parts++
-		}
-	}
-	if parts != 1 {
-		return ErrConfigurationContent.with("content needs exactly one of deviceContent, moduleContent and modulesContent")
-	}
-	if c.edge() {
-		return c.validateModules()
-	}
-	for path := range c.paths() {
-		rest, ok := strings.CutPrefix(path, desiredPath+".")
-		if !ok || slices.Contains(strings.Split(rest, "."), "") {
-			return ErrConfigurationContent.with("path '%s' must be like '%s.interval'", clip(path), desiredPath)
-		}
-	}
-	return c.fit("", c.paths())
-}
-
-// fit refuses what no twin can take. It is that of a module of an IoT Edge
-// device unless module is empty.
-func (c *ConfigurationContent) fit(module string, paths map[string]json.RawMessage) error {
-	from := &activeConfiguration{Configuration: Configuration{ConfigurationSpec: ConfigurationSpec{Content: *c}}}
-	layers := make([]layer, 0, len(paths))
-	for path, value := range paths {
-		layers = append(layers, layer{from: from, path: path, value: value})
-	}
-	patch, err := configuredPatch([]byte("{}"), nil, winningLayers(layers))
-	if err == nil {
-		_, err = twin.New(twin.Desired, time.Time{}).Patch(twin.Desired, patch, time.Time{})
-	}
-	switch {
-	case err == nil:
-		return nil
-	case module != "":
-		return ErrConfigurationContent.with("module '%s': %v", clip(module), err)
-	}
-	return ErrConfigurationContent.with("%v", err)
-}
-
-// paths are the content for the one kind of twin it is for.
-func (c *ConfigurationContent) paths() map[string]json.RawMessage {
-	if len(c.Module) > 0 {
-		return c.Module
-	}
-	return c.Device
-}
-
-func (c *ConfigurationContent) modules() bool { return len(c.Module) > 0 }
-
-// edge reports whether the content is an IoT Edge deployment.
-func (c *ConfigurationContent) edge() bool { return len(c.Modules) > 0 }
-
-// same reports whether two contents set the same, however they are written.
-func (c *ConfigurationContent) same(other *ConfigurationContent) bool {
-	plain := func(c *ConfigurationContent) (v any) {
-		// It came from JSON, so it can be printed and read again.
-		_ = json.Unmarshal(mustMarshal(c), &v)
-		return v
-	}
-	return reflect.DeepEqual(plain(c), plain(other))
 }
 
 // moduleTarget begins the condition of a configuration for modules.
@@ -282,74 +202,6 @@ func (s *Server) Configurations() []Configuration {
 	}
 	slices.SortFunc(all, func(a, b Configuration) int { return strings.Compare(a.ID, b.ID) })
 	return all
-}
-
-// A ConfigurationMetric is a query and the number of rows it has.
-type ConfigurationMetric struct {
-	Query  string
-	Result int
-	Valid  bool // the query could be run
-}
-
-// ConfigurationMetrics runs the queries of a configuration: those that every
-// one has, and its own.
-func (s *Server) ConfigurationMetrics(ctx context.Context, c Configuration) (system, custom map[string]ConfigurationMetric, err error) {
-	system, custom = make(map[string]ConfigurationMetric), make(map[string]ConfigurationMetric)
-	for name, text := range c.systemQueries() {
-		if system[name], err = s.configurationMetric(ctx, text); err != nil {
-			return nil, nil, err
-		}
-	}
-	for name, text := range c.Metrics {
-		if custom[name], err = s.configurationMetric(ctx, text); err != nil {
-			return nil, nil, err
-		}
-	}
-	return system, custom, nil
-}
-
-func (s *Server) configurationMetric(ctx context.Context, text string) (ConfigurationMetric, error) {
-	m := ConfigurationMetric{Query: text, Valid: true}
-	if text == "" {
-		return m, nil // no target
-	}
-	if _, err := query.Parse(text); err != nil {
-		m.Valid = false // it may be anything, and is not counted
-		return m, nil
-	}
-	for continuation := ""; ; {
-		page, err := s.Query(ctx, text, 1000, continuation)
-		if err != nil {
-			return m, err
-		}
-		m.Result += page.Rows
-		if continuation = page.Continuation; continuation == "" {
-			return m, nil
-		}
-	}
-}
-
-// systemQueries are the texts that clients run again by themselves.
-func (c Configuration) systemQueries() map[string]string {
-	if c.Content.edge() {
-		return c.deploymentQueries()
-	}
-	selection, targeted := "select deviceId from devices", ""
-	condition := strings.TrimSpace(c.TargetCondition)
-	if c.Content.modules() {
-		selection = "select deviceId, moduleId from devices.modules"
-		if condition != "" {
-			targeted = "select deviceId, moduleId " + condition
-		}
-	} else if condition == "*" {
-		targeted = selection
-	} else if condition != "" {
-		targeted = selection + " where " + condition
-	}
-	return map[string]string{
-		"targetedCount": targeted,
-		"appliedCount":  selection + " where configurations.[[" + c.ID + "]].status = 'Applied'",
-	}
 }
 
 // Keys of the store.

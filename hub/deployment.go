@@ -45,8 +45,7 @@ func (c *ConfigurationContent) validateModules() error {
 			return err
 		}
 	}
-	active := &activeConfiguration{Configuration: Configuration{ConfigurationSpec: ConfigurationSpec{Content: *c}}}
-	names, err := deployment{applied: []*activeConfiguration{active}}.modules()
+	names, err := deployment{applied: []*activeConfiguration{c.alone()}}.modules()
 	if err == nil && len(names) > maxModulesPerDevice {
 		err = ErrConfigurationContent.with("an IoT Edge device has at most %d modules", maxModulesPerDevice)
 	}
@@ -274,8 +273,7 @@ func (s *Server) ApplyConfigurationContent(device string, content ConfigurationC
 		case !i.IoTEdge:
 			return ErrConfigurationContent.with("device '%s' is not an IoT Edge device", device)
 		}
-		once := &activeConfiguration{Configuration: Configuration{ConfigurationSpec: ConfigurationSpec{Content: content}}}
-		d := deployment{applied: []*activeConfiguration{once}}
+		d := deployment{applied: []*activeConfiguration{content.alone()}}
 		if err := s.deployModules(tx, device, d, content.base()); err != nil {
 			return err
 		}
