@@ -131,13 +131,13 @@ func vary(r *rand.Rand, duration time.Duration, share float64) time.Duration {
 	return time.Duration(float64(duration) * (1 + share*(2*r.Float64()-1)))
 }
 
-// report reports a reboot, if it takes several connections.
+// report reports a reboot, on a later connection if it must.
 func (d *device) report(ctx context.Context, c *mqttdevice.Client) {
 	patch := agent.RebootReport(time.Now())
 	for ctx.Err() == nil {
 		err := d.patch(ctx, c, patch)
-		if err == nil || !errors.Is(err, mqttdevice.ErrConnectionLost) {
-			break // or it was refused: the same patch would be refused again
+		if _, refused := errors.AsType[*mqttdevice.Error](err); err == nil || refused {
+			break // the same patch would be refused again
 		}
 	}
 	d.rebooted = false
