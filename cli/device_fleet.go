@@ -19,19 +19,19 @@ import (
 
 // fleetOptions are the flags of "device run" for many devices at once.
 type fleetOptions struct {
-	count    int
-	prefix   string
-	file     string
-	create   bool
-	cleanup  bool
-	behavior fleet.Options
-	seed     int64
-	seedSet  bool
-	anyWay   bool // to the hub: --transport auto, if the user says so
-	failRate, slowRate, offlineRate,
-	jitter share
-	answerDelay, offlineDuration seconds
-	output                       outputOptions
+	count           int
+	prefix, file    string
+	create, cleanup bool
+
+	behavior                                fleet.Options // as far as its fields are of a flag's type
+	failRate, slowRate, offlineRate, jitter share
+	answerDelay, offlineDuration            seconds
+	seed                                    int64
+
+	seedSet bool
+	anyWay  bool // to the hub: --transport auto, if the user says so
+
+	output outputOptions
 }
 
 func newFleetOptions() fleetOptions {
@@ -78,7 +78,7 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "reboot-duration", "verbose", "config"}
+var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "reboot-duration", "verbose"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {

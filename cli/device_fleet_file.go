@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/iotdm/iotdm/mqttdevice"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// maxLine bounds a line of a file of connection strings.
+const maxLine = 8 << 10
+
+// listedDevices reads the devices from a file.
+func (o *deviceRunOptions) listedDevices(s streams, link deviceLink) (*fleetDevices, error) {
+	name, r := o.fleet.file, io.Reader(os.Stdin)
+	if name == "-" {
+		name, r = "standard input", s.in
+	} else {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, usagef("--connection-strings: %v", plainPathError(err))
+		}
+		defer file.Close()
+		r = file
+	}
+	f := &fleetDevices{}
+	wrong := func(line int, format string, args ...any) error {
+		return usagef("--connection-strings: line %d of %s: %s", line, name, fmt.Sprintf(format, args...))
+	}
+	hubs := make(map[string]mqttdevice.Options) // by host
+	lines := make(map[string]int)               // by device
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, maxLine)
+	n := 0
+	for scanner.Scan() && (o.fleet.count == 0 || len(f.options) < o.fleet.count) {
+		n++
+		text := strings.TrimSpace(scanner.Text())
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		c, err := sas.ParseConnectionString(text)
+		switch {
+		case err != nil:
+			return nil, wrong(n, "%s", strings.TrimPrefix(err.Error(), "connection string: "))
+		case c.DeviceID == "":
+			return nil, wrong(n, "this is no device's connection string: DeviceId is missing")
+		case c.X509:
+			return nil, wrong(n, "device %q wants a certificate; a fleet's devices have keys", c.DeviceID)
+		}
+		id := c.HostName + "/" + c.DeviceID + "/" + c.ModuleID
+		if other := lines[id]; other != 0 {
+			return nil, wrong(n, "device %q stands in line %d already; a device has one connection", c.DeviceID, other)
+		}
+		lines[id] = n
+		host := c.HostName + " " + c.GatewayHostName
+		options, known := hubs[host]
+		if !known {
+			t, err := o.as.hub.target(c)
+			if err != nil {
+				return nil, err
+			}
+			t.link = link
+			options = fleetLink(t)
+			hubs[host] = options
+			if f.host == "" {
+				f.target, f.host = t, t.host()
+			}
+		}
+		options.ConnectionString = c
+		f.options = append(f.options, options)
+	}
+	switch err := scanner.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return nil, wrong(n+1, "longer than %d bytes", maxLine)
+	case err != nil:
+		return nil, failf(statusFailed, "--connection-strings: %v", plainPathError(err))
+	case len(f.options) == 0:
+		return nil, usagef("--connection-strings: there is none in %s", name)
+	case len(f.options) < o.fleet.count:
+		return nil, usagef("--count %d: there are only %d connection strings in %s", o.fleet.count, len(f.options), name)
+	}
+	return f, nil
+}
