@@ -222,12 +222,14 @@ func (a *Agent) serveConnections() {
 			return
 		case <-a.connections:
 		}
+		a.status.working(true)
 		for _, fn := range a.connected {
 			err := fn(a.running)
 			if err != nil && a.running.Err() == nil && !errors.Is(err, mqttdevice.ErrConnectionLost) {
 				a.note("iotdm: %v", err)
 			}
 		}
+		a.status.working(false)
 	}
 }
 

@@ -39,6 +39,8 @@ type statusFile struct {
 	reason  string         // why the connection was lost last, or is
 	retryAt time.Time      // of the next attempt
 	due     time.Time      // when the next event of the connection is expected; zero: not known
+	up      time.Time      // since when it is connected; zero: it is not
+	busy    time.Time      // since when it does something upon a connection; zero: it does not
 	methods []methodStatus // oldest first
 }
 
@@ -88,10 +90,14 @@ func (f *statusFile) heard(s mqttdevice.State) {
 	case mqttdevice.Connecting:
 		f.due = now.Add(lateBy)
 	case mqttdevice.Connected:
+		if f.up.IsZero() {
+			f.up = now
+		}
 		if life := tokenLife(f.device); life > 0 { // it is replaced before it ends
 			f.due = now.Add(life + lateBy)
 		}
 	case mqttdevice.Disconnected:
+		f.up = time.Time{}
 		f.reason = fmt.Sprint(s.Reason)
 		if s.Retry > 0 {
 			f.retryAt = now.Add(s.Retry)
@@ -99,6 +105,16 @@ func (f *statusFile) heard(s mqttdevice.State) {
 		}
 	}
 	f.signal()
+}
+
+// working takes that what is to be done upon a connection begins, or has ended.
+func (f *statusFile) working(begins bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy = time.Time{}
+	if begins {
+		f.busy = time.Now()
+	}
 }
 
 // called takes a call of a direct method.
@@ -200,14 +216,18 @@ func (a *Agent) writeStatus() error {
 }
 
 // Alive returns an error if the agent has stopped doing what it should do in time: to try again to
-// connect, or to replace its token. A watchdog may ask now and then. That there is no connection is no
-// error.
+// connect, to replace its token, or to report upon a connection. A watchdog may ask now and then. That
+// there is no connection is no error.
 func (a *Agent) Alive() error {
 	f := a.status
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.due.IsZero() && time.Now().After(f.due) {
-		return fmt.Errorf("the device hangs: it is %v since %s and has not gone on", f.state.Status, f.state.Since.Format(time.RFC3339))
+	now := time.Now()
+	switch {
+	case !f.due.IsZero() && now.After(f.due):
+		return fmt.Errorf("the device hangs: it has been %v for too long", f.state.Status)
+	case !f.busy.IsZero() && !f.up.IsZero() && now.Sub(f.busy) > lateBy && now.Sub(f.up) > lateBy:
+		return fmt.Errorf("the device hangs: what it does upon a connection has not ended in %v", lateBy)
 	}
 	return nil
 }

@@ -104,6 +104,31 @@ func TestStatusWithoutConnection(t *testing.T) {
 	}
 }
 
+// What is done upon a connection may wait for the next one, but not for ever while there is one.
+func TestAliveWhileReporting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{status: newStatusFile(Options{})}
+		check := func(what string, want bool) {
+			t.Helper()
+			if err := a.Alive(); (err == nil) != want {
+				t.Errorf("%s: Alive() = %v, want alive to be %v", what, err, want)
+			}
+		}
+		a.status.heard(mqttdevice.State{Status: mqttdevice.Connected})
+		a.status.working(true)
+		time.Sleep(time.Minute)
+		a.status.heard(mqttdevice.State{Status: mqttdevice.Disconnected})
+		time.Sleep(time.Hour)
+		check("not connected", true)
+		a.status.heard(mqttdevice.State{Status: mqttdevice.Connected})
+		check("connected again", true)
+		time.Sleep(lateBy + time.Second)
+		check("connected for long", false)
+		a.status.working(false)
+		check("done", true)
+	})
+}
+
 func TestAlive(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
