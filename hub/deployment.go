@@ -84,6 +84,9 @@ type deployment struct {
 	targeting []*activeConfiguration // the condition holds, from the one that counts least
 	applied   []*activeConfiguration // of these the base that counts, and what is layered above it
 	ranks     map[*activeConfiguration]int
+
+	missing []ID // modules that the device lacks
+	gone    []ID // modules that an earlier deployment made and this one does not name
 }
 
 // deploymentOf returns the deployment of a device.
@@ -112,7 +115,16 @@ func (s *Server) deploymentOf(all []*activeConfiguration, i Identity, t twinReco
 		}
 		break
 	}
-	return d, nil
+	if len(d.applied) == 0 {
+		return d, nil
+	}
+	err = s.planModules(&d, i.Device, true)
+	var refused *Error
+	if errors.As(err, &refused) {
+		s.log.Warn("a deployment does not fit on a device", logID, i.Device, logReason, refused)
+		d.applied, err = nil, nil
+	}
+	return d, err
 }
 
 // layers returns what a deployment sets in the twin of a module.
@@ -171,15 +183,8 @@ func (s *Server) deploy(tx *store.Tx, i Identity, t twinRecord, all []*activeCon
 	if err != nil {
 		return err
 	}
-	if len(d.applied) > 0 {
-		if err := s.deployModules(tx, i.Device, d, true); err != nil {
-			var refused *Error
-			if !errors.As(err, &refused) {
-				return err
-			}
-			s.log.Warn("a deployment does not fit on a device", logID, i.Device, logReason, refused)
-			d.applied = nil
-		}
+	if err := s.changeModules(tx, d); err != nil {
+		return err
 	}
 	names, err := d.modules()
 	if err != nil {
@@ -195,7 +200,7 @@ func (s *Server) deploy(tx *store.Tx, i Identity, t twinRecord, all []*activeCon
 		id := ID{Device: i.Device, Module: name}
 		module, moduleTwin, err := txTwin(tx, id)
 		if errors.Is(err, id.notFound()) {
-			continue // deployModules has deleted it
+			continue // changeModules has deleted it
 		}
 		if err != nil {
 			return err
@@ -210,40 +215,45 @@ func (s *Server) deploy(tx *store.Tx, i Identity, t twinRecord, all []*activeCon
 // edgeManager is what the registry says of the modules that a deployment made.
 var edgeManager = "IotEdge"
 
-// deployModules creates the module identities that a deployment names and the
-// device lacks, and if the deployment says all that is to be, deletes those
-// that an earlier one made and that are not named any more.
-func (s *Server) deployModules(tx *store.Tx, device string, d deployment, everything bool) error {
+// planModules says which module identities a deployment brings, and if it says
+// all that is to be, which end with it.
+func (s *Server) planModules(d *deployment, device string, everything bool) error {
 	names, err := d.modules()
 	if err != nil {
 		return err
 	}
 	total := len(names)
-	var gone []ID
-	prefix := modulePrefix + device + "/"
-	err = s.scanIdentities(prefix, 0, func(m Identity) error {
+	err = s.scanIdentities(modulePrefix+device+"/", 0, func(m Identity) error {
 		named := slices.Index(names, m.Module)
 		switch {
 		case named >= 0:
 			names = slices.Delete(names, named, named+1)
 		case everything && m.ManagedBy != nil && *m.ManagedBy == edgeManager:
-			gone = append(gone, m.ID)
+			d.gone = append(d.gone, m.ID)
 		default:
 			total++
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if total > maxModulesPerDevice {
-		return ErrTooManyModules
-	}
-	for _, id := range gone {
-		s.deleteIdentity(tx, id)
+	if err == nil && total > maxModulesPerDevice {
+		err = ErrTooManyModules
 	}
 	for _, name := range names {
-		if _, err := s.addIdentity(tx, ID{Device: device, Module: name}, IdentitySpec{ManagedBy: &edgeManager}); err != nil {
+		d.missing = append(d.missing, ID{Device: device, Module: name})
+	}
+	return err
+}
+
+// changeModules does what planModules says.
+func (s *Server) changeModules(tx *store.Tx, d deployment) error {
+	if len(d.applied) == 0 {
+		return nil
+	}
+	for _, id := range d.gone {
+		s.deleteIdentity(tx, id)
+	}
+	for _, id := range d.missing {
+		if _, err := s.addIdentity(tx, id, IdentitySpec{ManagedBy: &edgeManager}); err != nil {
 			return err
 		}
 	}
@@ -274,7 +284,10 @@ func (s *Server) ApplyConfigurationContent(device string, content ConfigurationC
 			return ErrConfigurationContent.with("device '%s' is not an IoT Edge device", device)
 		}
 		d := deployment{applied: []*activeConfiguration{content.alone()}}
-		if err := s.deployModules(tx, device, d, content.base()); err != nil {
+		if err := s.planModules(&d, device, content.base()); err != nil {
+			return err
+		}
+		if err := s.changeModules(tx, d); err != nil {
 			return err
 		}
 		now := s.now()

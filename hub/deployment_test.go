@@ -154,6 +154,30 @@ func TestDeploymentChangesNothingTwice(t *testing.T) {
 	}
 }
 
+func TestDeploymentThatDoesNotFitOnADevice(t *testing.T) {
+	s := newServer(t, hub.Options{})
+	create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
+	for n := range 47 {
+		create(t, s, hub.ID{Device: "edge", Module: fmt.Sprint("own-", n)}, hub.IdentitySpec{})
+	}
+	agent := hub.ID{Device: "edge", Module: "$edgeAgent"}
+	putConfiguration(t, s, edgeDeployment(t, "base", "*", 5, baseDeployment("a", "b")), hub.Match{})
+	wantConfigured(t, s, agent, `{} {"base":{"status":"Targeted"}}`)
+	setTags(t, s, agent, `{"x":1}`)
+	wantConfigured(t, s, agent, `{} {"base":{"status":"Targeted"}}`)
+	if got := len(moduleNames(t, s, "edge")); got != 49 {
+		t.Errorf("the device has %d modules, want 49", got)
+	}
+	// As soon as there is room it applies.
+	if err := s.DeleteIdentity(hub.ID{Device: "edge", Module: "own-7"}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wantConfigured(t, s, agent, `{"modules":{"a":{"type":"docker"},"b":{"type":"docker"}},"schemaVersion":"1.1"} {"base":{"status":"Applied"}}`)
+	if got := len(moduleNames(t, s, "edge")); got != 50 {
+		t.Errorf("the device has %d modules, want 50", got)
+	}
+}
+
 func TestDeploymentMetrics(t *testing.T) {
 	h := startREST(t, hub.Options{})
 	create(t, h.Server, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
