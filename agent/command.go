@@ -46,19 +46,13 @@ type Command struct {
 
 // ParseCommand reads a command as a command line has it: words that are split as a shell does, with
 // quotes and backslashes, but neither variables nor patterns nor pipes. "shell:" before it gives it to
-// the shell as it is; "concurrent:" sets Concurrent.
+// the shell as it is. Before that, "concurrent:" sets Concurrent, and "timeout=5m:" Timeout.
 func ParseCommand(text string) (Command, error) {
-	var c Command
-	for {
-		text = strings.TrimSpace(text)
-		if rest, ok := strings.CutPrefix(text, "concurrent:"); ok && !c.Concurrent {
-			c.Concurrent, text = true, rest
-			continue
-		}
-		script, ok := strings.CutPrefix(text, "shell:")
-		if !ok {
-			break
-		}
+	c, text, err := parseSettings(text)
+	if err != nil {
+		return Command{}, err
+	}
+	if script, ok := strings.CutPrefix(text, "shell:"); ok {
 		if c.Script = strings.TrimSpace(script); c.Script == "" {
 			return Command{}, errors.New("there is no command after shell:")
 		}
@@ -78,6 +72,26 @@ func ParseCommand(text string) (Command, error) {
 	}
 	c.Args = words
 	return c, nil
+}
+
+// parseSettings reads what is before a command.
+func parseSettings(text string) (c Command, rest string, err error) {
+	for {
+		text = strings.TrimSpace(text)
+		if rest, ok := strings.CutPrefix(text, "concurrent:"); ok {
+			c.Concurrent, text = true, rest
+			continue
+		}
+		rest, ok := strings.CutPrefix(text, "timeout=")
+		if !ok {
+			return c, text, nil
+		}
+		value, rest, ok := strings.Cut(rest, ":")
+		if c.Timeout, err = time.ParseDuration(value); !ok || err != nil || c.Timeout <= 0 {
+			return c, "", errors.New("what is after timeout= is no duration and a colon, such as timeout=5m:")
+		}
+		text = rest
+	}
 }
 
 // isZero reports whether there is no command.

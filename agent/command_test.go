@@ -2,6 +2,7 @@ package agent
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -18,6 +19,11 @@ func TestParseCommand(t *testing.T) {
 		{text: "shell: a | b $c 'd", want: Command{Script: "a | b $c 'd"}},
 		{text: "concurrent:a", want: Command{Args: []string{"a"}, Concurrent: true}},
 		{text: "concurrent: shell:a", want: Command{Script: "a", Concurrent: true}},
+		{text: "timeout=5m: concurrent:a b", want: Command{Args: []string{"a", "b"}, Concurrent: true, Timeout: 5 * time.Minute}},
+		{text: "timeout=1s:shell:a:b", want: Command{Script: "a:b", Timeout: time.Second}},
+		{text: "timeout=5:a", error: "what is after timeout= is no duration and a colon, such as timeout=5m:"},
+		{text: "timeout=0s:a", error: "what is after timeout= is no duration and a colon, such as timeout=5m:"},
+		{text: "timeout=5m", error: "what is after timeout= is no duration and a colon, such as timeout=5m:"},
 		{text: "", error: "there is no command"},
 		{text: `""`, error: "there is no command"},
 		{text: "shell: ", error: "there is no command after shell:"},

@@ -236,9 +236,6 @@ func (u *updater) accept(job updateJob) (status int, text string) {
 func (u *updater) begin(job updateJob) error {
 	now := time.Now()
 	r := updateRecord{Version: u.record.Version, SHA256: u.record.SHA256, Request: &job.request, DesiredVersion: job.version, Started: now}
-	if old := u.record.Request; old != nil && *old == job.request {
-		r.Validator = u.record.Validator // there may be a part of it
-	}
 	r.enter(downloading, ackInProgress, "", now)
 	if err := r.write(u.file); err != nil {
 		err = fmt.Errorf("the device could not store that it is to update: %w", err)

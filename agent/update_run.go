@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,7 +33,12 @@ func (u *updater) resume() {
 	u.mu.Lock()
 	r := u.record
 	u.mu.Unlock()
+	if r.Phase.final() {
+		u.clear() // if there was no time to
+	}
 	switch r.Phase {
+	case downloading, verifying:
+		u.agent.note("Update to version %s goes on: %s", r.Request.Version, r.Phase)
 	case applying:
 		const why = "the agent ended while the update command ran"
 		if u.opt.Rollback.isZero() {
@@ -48,7 +54,7 @@ func (u *updater) resume() {
 		case err != nil:
 			u.agent.note("iotdm: updates: %v; whether the machine has rebooted is not known", err)
 		case boot.same(r.Boot):
-			u.agent.note("The update to version %s is waiting for a reboot", r.Request.Version)
+			u.enter(rebooting, ackInProgress, cmp.Or(r.Detail, "waiting for a reboot"))
 		default:
 			u.succeed()
 		}

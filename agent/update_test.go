@@ -91,9 +91,6 @@ func TestUpdateByDirectMethod(t *testing.T) {
 	if sum := fmt.Sprintf("%x", sha256.Sum256(readFile(t, installed))); sum != f.sha256 {
 		t.Errorf("what is installed has the SHA-256 %s, want %s", sum, f.sha256)
 	}
-	if rest, err := os.ReadDir(filepath.Join(state, "update")); err == nil {
-		t.Errorf("left on the disk: %v", rest)
-	}
 	report := gjson.Parse(p.reported("firmware"))
 	for _, path := range []string{"lastFwUpdateStartTime", "lastFwUpdateEndTime", "fwUpdateTimes.downloading", "fwUpdateTimes.verifying", "fwUpdateTimes.applying"} {
 		if _, err := time.Parse(time.RFC3339, report.Get(path).String()); err != nil {
@@ -108,6 +105,9 @@ func TestUpdateByDirectMethod(t *testing.T) {
 		}
 		p.Close()
 		p = connectPump(t, h, opt)
+	}
+	if rest, err := os.ReadDir(filepath.Join(state, "update")); err == nil {
+		t.Errorf("left on the disk: %v", rest)
 	}
 	wantFile(t, installed+".log", "app_2.0.bin\n")
 	for _, tt := range []struct{ payload, want string }{

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"strings"
@@ -52,10 +53,10 @@ func (o *commandOptions) flags() []urfave.Flag {
 const commandHelp = `Commands get JSON on standard input and print JSON or nothing. For example:
    --on-method config="cat /etc/app.json" --on-method 'uptime=shell:uptime -p | jq -R .'
    --on-desired telemetry.interval=/usr/lib/app/set-interval
-No shell sees a command unless "shell:" is written before it. It runs once at a time, a method's more
-often with "concurrent:" before it. Exit status 0 is answered 200, 64 and 65 are 400, 77 is 403, 69
-and 75 are 503, others 500. A desired property is acknowledged at the same path in the reported ones,
-as {"value", "ac": 200, "av": desired version, "ad"}.
+Before a command, "shell:" has the shell run it, "timeout=5m:" gives it more time, and "concurrent:" lets
+a method's command run more than once at a time. Exit status 0 is answered 200, 64 and 65 are 400, 77 is
+403, 69 and 75 are 503, others 500. A desired property is acknowledged at the same path in the reported
+ones, as {"value", "ac": 200, "av": desired version, "ad"}.
 
 An update is {"fwVersion": "2.0", "fwPackageURI": "https://...", "fwPackageCheckValue": its SHA-256,
 "fwSize": bytes}, as payload of firmwareUpdate or as the desired property firmware; how it goes is
@@ -75,7 +76,7 @@ func (o *commandOptions) options(opt *agent.Options, t target) error {
 		return usagef("--maintenance-timeout 0s leaves no time; give it at least a second")
 	}
 	for _, c := range []*commandValue{&o.factoryReset, &o.update, &o.rollback} {
-		c.command.Timeout = time.Duration(o.maintenanceTimeout)
+		c.command.Timeout = cmp.Or(c.command.Timeout, time.Duration(o.maintenanceTimeout))
 	}
 	opt.FactoryReset = o.factoryReset.command
 	opt.Update = agent.Update{
@@ -138,11 +139,11 @@ func (b *boundCommands) Set(text string) error {
 	return nil
 }
 
-// withTimeout returns the commands, each with its timeout.
+// withTimeout returns the commands; those that have no timeout get one.
 func (b *boundCommands) withTimeout(timeout time.Duration) map[string]agent.Command {
 	commands := maps.Clone(b.commands)
 	for name, c := range commands {
-		c.Timeout = timeout
+		c.Timeout = cmp.Or(c.Timeout, timeout)
 		commands[name] = c
 	}
 	return commands
