@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"strconv"
 )
@@ -101,11 +102,11 @@ func (s *session) runMethod(h MethodHandler, rid string, m Method) {
 		c.announceRelease()
 	}()
 	status, body, sent := c.callMethod(h, m)
-	c.log.Info("method", logMethod, m.Name, logRID, rid, logStatus, status)
+	c.log.LogAttrs(context.Background(), slog.LevelInfo, "method", slog.String(logMethod, m.Name), slog.String(logRID, rid), slog.Int(logStatus, status))
 	// QoS 0, as most SDKs: an answer that comes a connection later is of no use. The handlers'
 	// context may be over; the answer goes out nevertheless.
 	topic := methodAnswerTopic + strconv.Itoa(status) + "/?$rid=" + rid
-	err := s.publish(context.Background(), topic, 0, body)
+	err := s.answer(topic, body)
 	if err != nil {
 		c.log.Warn("method answer not sent", logMethod, m.Name, logRID, rid, logError, err)
 	}

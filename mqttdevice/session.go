@@ -3,6 +3,7 @@ package mqttdevice
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"strings"
@@ -226,6 +227,18 @@ func (s *session) publish(ctx context.Context, topic string, qos byte, payload [
 	if err != nil {
 		return err
 	}
+	return s.await(ctx, token)
+}
+
+// answer is publish at QoS 0 for a caller with a goroutine of its own, which paho may hold up for
+// writeTimeout.
+func (s *session) answer(topic string, payload []byte) error {
+	s.logSend(topic, payload)
+	return s.await(context.Background(), s.mq.Publish(topic, 0, false, payload))
+}
+
+// await waits for what publish waits for.
+func (s *session) await(ctx context.Context, token mqtt.Token) error {
 	select {
 	case <-token.Done():
 	case <-s.lost:
@@ -242,9 +255,13 @@ func (s *session) publish(ctx context.Context, topic string, qos byte, payload [
 	return nil
 }
 
+func (s *session) logSend(topic string, payload []byte) {
+	s.c.log.LogAttrs(context.Background(), slog.LevelDebug, "send", slog.String(logTopic, topic), slog.Int(logSize, len(payload)))
+}
+
 // hand gives one message to paho, which sends those it is given in their order.
 func (s *session) hand(ctx context.Context, topic string, qos byte, payload []byte) (mqtt.Token, error) {
-	s.c.log.Debug("send", logTopic, topic, logSize, len(payload))
+	s.logSend(topic, payload)
 	// paho may hold its caller up for writeTimeout, whatever becomes of ctx or the connection.
 	handed := make(chan mqtt.Token, 1)
 	s.c.mu.Lock()
@@ -267,7 +284,7 @@ func (s *session) hand(ctx context.Context, topic string, qos byte, payload []by
 func (s *session) receive(m mqtt.Message) {
 	defer s.receivedOne()
 	topic := m.Topic()
-	s.c.log.Debug("received", logTopic, topic, logSize, len(m.Payload()))
+	s.c.log.LogAttrs(context.Background(), slog.LevelDebug, "received", slog.String(logTopic, topic), slog.Int(logSize, len(m.Payload())))
 	if properties, ok := strings.CutPrefix(topic, messageTopic(s.c.id)); ok {
 		s.receiveMessage(properties, m)
 		return
