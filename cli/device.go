@@ -140,11 +140,9 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	}
 	switch {
 	case errors.Is(err, mqttdevice.ErrTokenExpired):
-		return failf(statusUnauthorized, "%s refuses %s: %v; make a new one with \"iotdm sas token\", or use the device's key",
-			t.host(), noun(t.identity()), err)
+		return failf(statusUnauthorized, "%v; make a new one with \"iotdm sas token\", or use the device's key", err)
 	case errors.Is(err, mqttdevice.ErrCertificateExpired):
-		return failf(statusUnauthorized, "%s refuses %s: %v; renew it, and register its thumbprint if it is self-signed",
-			t.host(), noun(t.identity()), err)
+		return failf(statusUnauthorized, "%v; renew it, and register its thumbprint if it is self-signed", err)
 	case errors.Is(err, mqttdevice.ErrUnauthorized):
 		return t.explainUnauthorized(ctx, "")
 	case errors.Is(err, mqttdevice.ErrBusy):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -122,6 +123,96 @@ func ExampleClient_HandleMessage() {
 	}
 	<-printed
 	// Output: m-1 hello map[urgent:true]
+}
+
+// A program that keeps a status file, or a light, up to date.
+func ExampleState() {
+	h, conn, addr := exampleHub()
+	defer h.Close()
+	c, err := mqttdevice.New(mqttdevice.Options{
+		ConnectionString: conn,
+		Addr:             addr,
+		TLS:              &tls.Config{RootCAs: h.RootCAs()},
+		OnState: func(s mqttdevice.State) {
+			switch s.Status {
+			case mqttdevice.Connected:
+				fmt.Printf("connected over %v at attempt %d\n", s.Transport, s.Attempts)
+			case mqttdevice.Disconnected:
+				fmt.Println("not connected:", s.Reason)
+			}
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.Connect(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	c.Close()
+	// Output:
+	// connected over TCP at attempt 1
+	// not connected: the client is closed
+}
+
+// A program that tells what it can mend from what will pass.
+func ExampleClient_Connect() {
+	h, conn, addr := exampleHub()
+	defer h.Close()
+	conn.SharedAccessKey = sas.NewKey()
+	c, err := mqttdevice.New(mqttdevice.Options{
+		ConnectionString: conn,
+		Addr:             addr,
+		TLS:              &tls.Config{RootCAs: h.RootCAs()},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var certificate *tls.CertificateVerificationError
+	switch err := c.Connect(ctx); {
+	case errors.Is(err, mqttdevice.ErrTokenExpired):
+		fmt.Println("get a new token")
+	case errors.Is(err, mqttdevice.ErrUnauthorized):
+		fmt.Println("the key is wrong, or the device is not registered")
+	case errors.As(err, &certificate):
+		fmt.Println("this is not the hub")
+	case err != nil:
+		fmt.Println("no connection within a minute:", err)
+	}
+	// Output: the key is wrong, or the device is not registered
+}
+
+// A program that sends telemetry: JSON that the hub can route by.
+func ExampleClient_Send() {
+	h, conn, addr := exampleHub()
+	defer h.Close()
+	c, err := mqttdevice.New(mqttdevice.Options{
+		ConnectionString: conn,
+		Addr:             addr,
+		TLS:              &tls.Config{RootCAs: h.RootCAs()},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	ctx := context.Background()
+	if err := c.Connect(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = c.Send(ctx, mqttdevice.Message{
+		Payload:         []byte(`{"temperature":21.5}`),
+		ContentType:     "application/json",
+		ContentEncoding: "utf-8",
+		Properties:      map[string]string{"alert": "false"},
+	})
+	fmt.Println("the hub has it:", err == nil)
+	// Output: the hub has it: true
 }
 
 // exampleHub starts a hub that knows the device dev-1.

@@ -77,6 +77,7 @@ func newRoute(opt Options, t Transport) route {
 
 // A dialer makes the byte stream that MQTT runs on. It is used by one goroutine at a time.
 type dialer struct {
+	host      string  // the hub's name
 	routes    []route // one; or TCP and WebSocket, with Auto
 	log       *slog.Logger
 	headStart time.Duration // of TCP, with Auto
@@ -86,7 +87,7 @@ type dialer struct {
 }
 
 func newDialer(opt Options, log *slog.Logger) *dialer {
-	d := &dialer{log: log, headStart: headStart}
+	d := &dialer{host: hostOnly(peerHost(opt)), log: log, headStart: headStart}
 	if _, port, _ := net.SplitHostPort(peerHost(opt)); port == "443" && opt.Transport == Auto {
 		opt.Transport = WebSocket // nothing else is there
 	}
@@ -103,7 +104,7 @@ func (d *dialer) name() string {
 	if len(d.routes) == 1 {
 		return d.routes[0].addr
 	}
-	return hostOnly(d.routes[0].addr)
+	return d.host
 }
 
 // dial connects by the best route that works.

@@ -2,6 +2,7 @@ package mqttdevice
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -232,5 +234,27 @@ func TestWhereTransportsLead(t *testing.T) {
 	_, err := New(Options{ConnectionString: sas.ConnectionString{HostName: "h", DeviceID: "d", X509: true}, Transport: 7})
 	if err == nil {
 		t.Error("New takes a transport that does not exist")
+	}
+}
+
+func TestClientsResumeSessionsOfASharedCache(t *testing.T) {
+	h := hubtest.New(t)
+	config := h.ClientTLS()
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	client := func(id string) *Client {
+		c, _ := device(t, nil, Options{ConnectionString: h.Device(id), Addr: h.MQTTSAddr, TLS: config})
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	if err := client("dev-1").Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := client("dev-2").dialer.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if !stream.(*tls.Conn).ConnectionState().DidResume {
+		t.Error("the second client shook hands in full")
 	}
 }
