@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -45,6 +46,16 @@ func (p *peer) dial(context.Context) (net.Conn, error) {
 	near, far := net.Pipe()
 	p.begin(far)
 	return pipe{near}, nil
+}
+
+type dialFunc func(context.Context) (net.Conn, error)
+
+// dialling has c dial p, until the function it returns replaces that.
+func (p *peer) dialling(c *Client) (replace func(dialFunc)) {
+	var current atomic.Value
+	current.Store(dialFunc(p.dial))
+	c.dial = func(ctx context.Context) (net.Conn, error) { return current.Load().(dialFunc)(ctx) }
+	return func(d dialFunc) { current.Store(d) }
 }
 
 func (p *peer) begin(far net.Conn) {

@@ -137,10 +137,11 @@ func TestRenewalThatFails(t *testing.T) {
 	t.Run("the hub cannot be dialled", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPeer(t)
-			c, far, events := connected(t, p, nil)
+			var replace func(dialFunc)
+			c, far, events := connected(t, p, func(c *Client) { replace = p.dialling(c) })
 			defer c.Close()
 			events.await(Connected)
-			c.dial = func(context.Context) (net.Conn, error) { return nil, errors.New("no route") }
+			replace(func(context.Context) (net.Conn, error) { return nil, errors.New("no route") })
 			time.Sleep(defaultTokenLife + 5*time.Minute) // the connection is used for as long as the hub lets it
 			select {
 			case got := <-events.ch:
@@ -156,11 +157,12 @@ func TestRenewalThatFails(t *testing.T) {
 	t.Run("the connection breaks meanwhile", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPeer(t)
-			c, far, events := connected(t, p, nil)
+			var replace func(dialFunc)
+			c, far, events := connected(t, p, func(c *Client) { replace = p.dialling(c) })
 			defer c.Close()
 			events.await(Connected)
 			dialling := make(chan struct{}, 1)
-			c.dial = func(ctx context.Context) (net.Conn, error) {
+			replace(func(ctx context.Context) (net.Conn, error) {
 				select {
 				case dialling <- struct{}{}:
 					<-ctx.Done()
@@ -168,7 +170,7 @@ func TestRenewalThatFails(t *testing.T) {
 				default:
 					return p.dial(ctx)
 				}
-			}
+			})
 			<-dialling
 			far.Close()
 			if got := events.await(Disconnected); got.Reason != ErrHubClosed {
