@@ -18,6 +18,7 @@ import com.microsoft.azure.sdk.iot.service.registry.DeviceConnectionState;
 import com.microsoft.azure.sdk.iot.service.registry.DeviceStatus;
 import com.microsoft.azure.sdk.iot.service.registry.Module;
 import com.microsoft.azure.sdk.iot.service.registry.RegistryClient;
+import com.microsoft.azure.sdk.iot.service.twin.DeviceCapabilities;
 import com.microsoft.azure.sdk.iot.service.twin.Twin;
 import com.microsoft.azure.sdk.iot.service.twin.TwinClient;
 import java.util.ArrayList;
@@ -190,5 +191,21 @@ final class ServiceChecks {
         Checks.check("configurations", configurations.get(10).size(), 1);
         configurations.delete("java-configuration");
         Checks.check("no configurations", configurations.get(10).size(), 0);
+
+        // Content for one IoT Edge device.
+        Device edge = new Device("java-edge");
+        DeviceCapabilities capabilities = new DeviceCapabilities();
+        capabilities.setIotEdge(true);
+        edge.setCapabilities(capabilities);
+        registry.addDevice(edge);
+        ConfigurationContent modules = new ConfigurationContent();
+        modules.setModulesContent(new HashMap<>(Map.of("camera", new HashMap<>(Map.of("properties.desired", Map.of("fps", 25))))));
+        configurations.applyConfigurationContentOnDevice("java-edge", modules);
+        Checks.check("modules of an edge device", registry.getModulesOnDevice("java-edge").size(), 3);
+        registry.addDevice(new Device("java-plain"));
+        refused("content for a device that is not edge", IotHubBadFormatException.class, "InvalidConfigurationContent",
+                () -> configurations.applyConfigurationContentOnDevice("java-plain", modules));
+        registry.removeDevice("java-plain");
+        registry.removeDevice("java-edge");
     }
 }
