@@ -161,6 +161,10 @@ func outside(c *x509.Certificate, now time.Time) bool {
 // judgeUnknown is for a certificate from an authority that nobody here trusts.
 func (p *peer) judgeUnknown() Check {
 	top := p.chain[len(p.chain)-1]
+	if name := top.Issuer.CommonName; isAzure(p.host) && (slices.Contains(azureRoots, name) || strings.HasPrefix(name, "Microsoft Azure ")) {
+		return failed(p.name, fmt.Sprintf("the certificate leads to %s, as those of Azure do, and this machine does not trust it", quoted(name)),
+			"bring this machine's root certificates up to date (often the package ca-certificates), or name the root with --ca-file")
+	}
 	if p.hubCA != nil || isAzure(p.host) || p.middlebox() != "" {
 		return p.intercepted(top)
 	}

@@ -40,7 +40,7 @@ func (x *examination) checkConnection(ctx context.Context) Check {
 	if !x.identity.connected {
 		return ok(CheckConnection, fmt.Sprintf("%s has not been connected for %s", noun(x.Device), span(since)))
 	}
-	if since > recent {
+	if since > max(recent, 2*x.Stay) {
 		return ok(CheckConnection, fmt.Sprintf("%s has been connected for %s", noun(x.Device), span(since)))
 	}
 	return x.watch(ctx)
@@ -55,29 +55,33 @@ func (x *examination) watch(ctx context.Context) Check {
 		return skipped(CheckConnection, err.Error())
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, x.Stay)
-	defer cancel()
 	began := time.Now()
+	end := time.After(x.Stay)
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	last, changes := x.identity.changed, 0
-	for {
+	for last, changes, over := x.identity, 0, false; ; {
 		select {
 		case <-ctx.Done():
-			if changes > 0 {
-				return ok(CheckConnection, fmt.Sprintf("%s connected or disconnected once within %v, as one program does that starts or ends", noun(x.Device), x.Stay))
-			}
-			return ok(CheckConnection, fmt.Sprintf("the connection of %s did not change for %v", noun(x.Device), x.Stay))
+			return skipped(CheckConnection, "interrupted")
+		case <-end:
+			over = true
 		case <-tick.C:
 		}
-		now := x.read(ctx, client)
-		if now.err != nil || now.changed.Equal(last) {
-			continue
+		if now := x.read(ctx, client); now.err == nil && !now.changed.Equal(last.changed) {
+			last = now
+			changes++
 		}
-		last = now.changed
-		if changes++; changes == 2 {
+		switch {
+		case changes == 2:
 			return failed(CheckConnection, fmt.Sprintf("%s connected anew twice within %v: it looks as if two programs connect with this id and throw each other out",
 				noun(x.Device), time.Since(began).Round(time.Second/10)), rivalRemedy)
+		case over && changes == 0:
+			return ok(CheckConnection, fmt.Sprintf("the connection of %s did not change for %v", noun(x.Device), x.Stay))
+		case over && !last.connected:
+			return ok(CheckConnection, noun(x.Device)+" has just disconnected")
+		case over:
+			return warning(CheckConnection, fmt.Sprintf("%s connected anew within %v: after a network failure, with a new token, or because of another program with this id", noun(x.Device), x.Stay),
+				"look again with --stay 2m: two programs throw each other out again and again")
 		}
 	}
 }

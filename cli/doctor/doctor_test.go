@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -269,6 +270,11 @@ func TestProxies(t *testing.T) {
 		setProxy(t, "HTTPS_PROXY", "http://"+addr)
 		expect(t, examine(t, as("hub.example")), doctor.CheckProxy, doctor.Failed, `with 503  \[2Jgone$`, "")
 	})
+	t.Run("a machine without Azure's root", func(t *testing.T) {
+		addr := (&proxy{ports: both, hosts: hosts, ca: newAuthority(t, "DigiCert Global Root G2")}).start(t)
+		setProxy(t, "HTTPS_PROXY", "http://"+addr)
+		expect(t, examine(t, as(azureName)), doctor.CheckMQTTTLS, doctor.Failed, `^the certificate leads to "DigiCert Global Root G2", as those of Azure do`, "root certificates up to date")
+	})
 	t.Run("one that does not run", func(t *testing.T) {
 		addr := closedPort(t)
 		setProxy(t, "HTTPS_PROXY", "http://u:secret@"+addr)
@@ -420,7 +426,7 @@ func TestCredentials(t *testing.T) {
 
 // rival keeps connecting as the device until the test ends. It returns when it
 // has done so once.
-func rival(t *testing.T, h *hubtest.Hub, id string) {
+func rival(t *testing.T, h *hubtest.Hub, id string) *mqttdevice.Client {
 	t.Helper()
 	c, err := mqttdevice.New(mqttdevice.Options{ConnectionString: h.Device(id), Addr: h.MQTTSAddr, TLS: h.ClientTLS()})
 	if err != nil {
@@ -430,6 +436,7 @@ func rival(t *testing.T, h *hubtest.Hub, id string) {
 	if err := c.Connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return c
 }
 
 func TestTwoProgramsWithOneID(t *testing.T) {
@@ -457,6 +464,35 @@ func TestTwoProgramsWithOneID(t *testing.T) {
 		opt := alone(h, "d1")
 		opt.Connect, opt.Stay = true, time.Minute
 		expect(t, examine(t, opt), doctor.CheckConnection, doctor.Failed, `ended the connection after .*: another program has connected with this id$`, "find the other program")
+	})
+	// meanwhile runs doctor on a connected device, and do while it watches.
+	meanwhile := func(t *testing.T, do func(*hubtest.Hub, *mqttdevice.Client)) (last doctor.Check) {
+		h := hubtest.New(t)
+		c := rival(t, h, "d1")
+		opt := asDevice(h, "d1")
+		opt.Stay = time.Millisecond
+		doctor.Run(t.Context(), opt, doctor.Progress{
+			Begin: func(what string) {
+				if strings.Contains(what, "connection") {
+					do(h, c)
+				}
+			},
+			Done: func(c doctor.Check) { last = c },
+		})
+		return last
+	}
+	t.Run("one program that starts anew", func(t *testing.T) {
+		c := meanwhile(t, func(h *hubtest.Hub, c *mqttdevice.Client) { c.Close(); rival(t, h, "d1") })
+		expect(t, map[string]doctor.Check{c.Name: c}, doctor.CheckConnection, doctor.Warning, `^device "d1" connected anew within 1ms`, "--stay 2m")
+	})
+	t.Run("one program that ends", func(t *testing.T) {
+		c := meanwhile(t, func(h *hubtest.Hub, c *mqttdevice.Client) {
+			c.Close()
+			for h.ConnectionState(hub.ID{Device: "d1"}).Connected {
+				runtime.Gosched()
+			}
+		})
+		expect(t, map[string]doctor.Check{c.Name: c}, doctor.CheckConnection, doctor.OK, `^device "d1" has just disconnected$`, "")
 	})
 	t.Run("one program is left alone", func(t *testing.T) {
 		h := hubtest.New(t)
