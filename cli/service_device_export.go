@@ -32,12 +32,14 @@ func deviceExportCommand(s streams) *urfave.Command {
 		Name:      "export",
 		Usage:     "write all devices and modules, with their twins, to a file",
 		ArgsUsage: "[FILE]",
-		Description: "Writes a line of JSON for each, in the format of the export jobs of IoT Hub, or CSV. FILE is replaced\n" +
-			"when all is written; without it the lines go to standard output. Devices come before their modules and\n" +
-			"parents before their children, so that \"iotdm service device import\" takes it as it is. For example:\n" +
+		Description: "Writes a line of JSON for each, in the format of the export jobs of IoT Hub,\n" +
+			"or CSV. FILE is replaced when all is written; without it the lines go to\n" +
+			"standard output. Devices come before their modules and parents before their\n" +
+			"children, as \"iotdm service device import\" wants them. For example:\n" +
 			"   iotdm service device export devices.ndjson --keys\n" +
-			"   iotdm service device export --format csv --where \"tags.site = 'north'\" > north.csv\n\n" +
-			"Only with --keys the file has the keys, and who manages a module: one more request for each of them.",
+			"   iotdm service device export north.csv --where \"tags.site = 'north'\"\n\n" +
+			"Only with --keys the file has the keys, and who manages a module: that takes\n" +
+			"one more request for each of them.",
 		Flags: concat([]urfave.Flag{
 			&urfave.BoolFlag{Name: "keys", Destination: &o.keys, DisableDefaultText: true, Usage: "with the keys of the devices; only you may read FILE then"},
 			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "only the devices and modules that meet the query `CONDITION`"},

@@ -30,15 +30,17 @@ func deviceImportCommand(s streams) *urfave.Command {
 		Name:      "import",
 		Usage:     "create, update or delete many devices and modules from a file",
 		ArgsUsage: "FILE",
-		Description: "FILE, or - for standard input, has a line of JSON for each device, as \"iotdm service device export\"\n" +
-			"and the export jobs of IoT Hub write it, or is CSV whose first line names the columns: id, moduleId,\n" +
-			"status, primaryKey, tags.site, desired.interval ... No storage account is needed. Each line gets a\n" +
-			"line of report. For example:\n" +
+		Description: "FILE, or - for standard input, has a line of JSON for each device, as\n" +
+			"\"iotdm service device export\" and the export jobs of IoT Hub write it, or is\n" +
+			"CSV whose first line names the columns: id, moduleId, status, primaryKey,\n" +
+			"tags.site, desired.interval ... No storage account is needed. Each line gets\n" +
+			"a line of report. For example:\n" +
 			"   iotdm service device import devices.csv --dry-run\n" +
 			"   iotdm service device import devices.ndjson --mode create --failed-only\n\n" +
-			"Modes: create, update, createOrUpdate, delete, updateTwin, and with IfMatchETag behind them all but\n" +
-			"create. An update replaces the whole identity, so that what a line leaves out, such as disabled, is\n" +
-			"reset; updateTwin only merges tags and desired properties. A line may have an importMode of its own.\n" +
+			"Modes: create, update, createOrUpdate, delete, updateTwin, and with\n" +
+			"IfMatchETag behind them all but create. An update replaces the whole identity,\n" +
+			"so that what a line leaves out, such as disabled, is reset; updateTwin only\n" +
+			"merges tags and desired properties. A line may have an importMode of its own.\n" +
 			"Exits with 1 when a line failed.",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "mode", Destination: &o.mode, Value: string(hubrest.ImportCreateOrUpdate), Usage: "what to do, as an `IMPORTMODE` of IoT Hub"},

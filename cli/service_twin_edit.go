@@ -28,9 +28,10 @@ func twinEditCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "edit",
 		Usage: "edit tags and desired properties in your editor",
-		Description: "Opens $VISUAL or $EDITOR. What you save is compared with what was there, and the difference is sent as a\n" +
-			"patch. When somebody else writes in between, both changes are merged, and what you both have changed comes\n" +
-			"back to your editor. For example:\n" +
+		Description: "Opens $VISUAL or $EDITOR. What you save is compared with what was there, and\n" +
+			"the difference is sent as a patch. When somebody else writes in between, both\n" +
+			"changes are merged, and what you both have changed comes back to your editor.\n" +
+			"For example:\n" +
 			"   EDITOR=nano iotdm service twin edit --device device-1",
 		Flags: concat(o.on.flags(), []urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Destination: &o.asJSON, DisableDefaultText: true, Usage: "edit JSON instead of YAML"},

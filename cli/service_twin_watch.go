@@ -23,9 +23,10 @@ func twinWatchCommand(s streams) *urfave.Command {
 	return leaf(&urfave.Command{
 		Name:  "watch",
 		Usage: "print each change of the twin, and who made it, until Ctrl-C",
-		Description: "Follows the changes as they come. A hub that does not stream them, such as Azure IoT Hub, is asked for\n" +
-			"the twin again and again instead: then nobody knows who made a change, and of several between two\n" +
-			"readings the last one shows. With --output json each change is a line of JSON. For example:\n" +
+		Description: "Follows the changes as they come. A hub that does not stream them, such as\n" +
+			"Azure IoT Hub, is asked for the twin again and again instead: then nobody\n" +
+			"knows who made a change, and of several between two readings the last one\n" +
+			"shows. With --output json each change is a line of JSON. For example:\n" +
 			"   iotdm service twin watch --device device-1\n" +
 			"   iotdm service twin watch --where \"tags.site = 'north'\" -o json",
 		Flags: concat(o.on.flags(), []urfave.Flag{
