@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
@@ -158,6 +159,9 @@ func (c *csvReader) next() (bulkLine, error) {
 		l.err = fmt.Errorf("has %d cells, but there are %d columns", len(record), len(c.columns))
 	}
 	for i, cell := range record[:min(len(record), len(c.columns))] {
+		if !utf8.ValidString(cell) {
+			l.err = errNotUTF8
+		}
 		if cell = strings.TrimSpace(cell); cell != "" && l.err == nil {
 			l.err = c.columns[i].set(&l.entry, cell)
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
@@ -31,6 +32,8 @@ type bulkReader interface {
 // maxBulkLine bounds a line. A twin whose sections are full, with the metadata
 // of each property, is far less.
 const maxBulkLine = 4 << 20
+
+var errNotUTF8 = errors.New("is not in UTF-8")
 
 var errLineTooLong = fmt.Errorf("longer than %d MiB", maxBulkLine>>20)
 
@@ -114,6 +117,9 @@ func (n *ndjsonReader) readLine() ([]byte, error) {
 // parseBulkEntry reads and checks one object. What it doesn't know it ignores,
 // as the service does.
 func parseBulkEntry(text []byte) (hubrest.BulkEntry, error) {
+	if !utf8.Valid(text) {
+		return hubrest.BulkEntry{}, errNotUTF8
+	}
 	var doc struct {
 		hubrest.BulkEntry
 		DeviceID string `json:"deviceId"` // as identities have it
