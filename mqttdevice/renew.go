@@ -26,7 +26,8 @@ func (c *Client) renew(s *session) net.Conn {
 	}
 	answers := s.answers()
 	s.unsubscribe(c.closing, methodTopic+"#")
-	s.wait(c.closing, c.when(s.quietLocked, func() {}), max(s.expiry.Sub(c.opt.Now()), closeGrace))
+	s.wait(c.closing, c.when(s.caughtUp, func() {}), closeGrace)
+	s.wait(c.closing, c.when(c.withoutMethod, func() {}), max(s.expiry.Sub(c.opt.Now()), closeGrace))
 	if s.answers() != answers {
 		// What was sent since then might still be unread when the next connection takes over. Once
 		// more, and it is not.

@@ -252,8 +252,9 @@ func (c *Client) when(cond func() bool, then func()) <-chan struct{} {
 }
 
 // Conditions for when; mu is held.
-func (c *Client) idle() bool        { return c.calls+c.handlers == 0 }
-func (c *Client) withoutCall() bool { return c.calls == 0 }
+func (c *Client) idle() bool          { return c.calls+c.handlers == 0 }
+func (c *Client) withoutMethod() bool { return c.running == 0 }
+func (c *Client) withoutCall() bool   { return c.calls == 0 }
 
 // leave returns a channel that is closed once no handler and no call is under way; at that moment s
 // is taken out of use.

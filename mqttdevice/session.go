@@ -328,8 +328,6 @@ func (s *session) answers() int64 {
 	return s.answered
 }
 
-// quietLocked reports whether every method that has arrived is answered. paho hands messages on through
-// several goroutines, and acknowledgements that came behind them may be faster.
-func (s *session) quietLocked() bool {
-	return s.c.running == 0 && s.received == s.conn.frames.published.Load()
-}
+// caughtUp reports whether receive is done with all that has arrived; c.mu is held. paho hands messages
+// on through several goroutines, and acknowledgements that came behind them may be faster.
+func (s *session) caughtUp() bool { return s.received >= s.conn.frames.published.Load() }

@@ -39,7 +39,8 @@ type State struct {
 	// included; zero for other states and after a token was replaced.
 	Away time.Duration
 	// Reason is why it is Disconnected: one of the package's errors, ErrClosed after Close, or that of
-	// the network. One line for people; see errors.Is for programs.
+	// dialling. It prints as one line; programs ask errors.Is. When Connected, it is why Auto took
+	// WebSocket, and nil otherwise.
 	Reason error
 	// Retry is the time until the next attempt after Disconnected; zero when there is none.
 	Retry time.Duration
