@@ -11,10 +11,36 @@ import (
 // writeDurably replaces a file as a whole, and makes its folder if that is missing: after a power cut
 // the file has either its old content or the new. Nobody else may read it.
 func writeDurably(file string, content []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	if err := makeFolder(filepath.Dir(file)); err != nil {
 		return plainPathError(err)
 	}
 	return replaceFile(file, content, 0o600, true)
+}
+
+// makeFolder makes a folder, and those it lies in, that is there after a power cut.
+func makeFolder(dir string) error {
+	var missing []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, d)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range missing {
+		syncFolder(filepath.Dir(d))
+	}
+	return nil
+}
+
+// syncFolder makes what has become of the names in a folder durable. Windows cannot, and need not.
+func syncFolder(dir string) {
+	if f, err := os.Open(dir); err == nil {
+		f.Sync()
+		f.Close()
+	}
 }
 
 // replaceFile replaces a file as a whole: whoever reads it sees either its old content or the new.
@@ -39,10 +65,7 @@ func replaceFile(file string, content []byte, mode fs.FileMode, durable bool) er
 	if err != nil || !durable {
 		return plainPathError(err)
 	}
-	if dir, err := os.Open(filepath.Dir(file)); err == nil {
-		dir.Sync() // Windows cannot, and need not
-		dir.Close()
-	}
+	syncFolder(filepath.Dir(file))
 	return nil
 }
 

@@ -38,7 +38,8 @@ type machineReboot struct {
 
 	asked   chan struct{} // of capacity 1: the command is to run
 	untold  chan struct{} // of capacity 1: the twin is to be told, or there is a new connection
-	telling sync.Mutex    // one patch at a time; taken before mu
+	telling chan struct{} // of capacity 1, and full while the twin is being told
+	left    Outcome       // how far an earlier start has come with a reboot; empty: there is none
 
 	mu      sync.Mutex // guards what follows
 	record  rebootRecord
@@ -60,6 +61,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 		now:     opt.Device.Now,
 		asked:   make(chan struct{}, 1),
 		untold:  make(chan struct{}, 1),
+		telling: make(chan struct{}, 1),
 	}
 	if m.grace == 0 {
 		m.grace = defaultRebootGrace
@@ -76,6 +78,10 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 		a.note("iotdm: what was known of reboots cannot be read: %v", err)
 	}
 	m.blank = m.record.Boot == (Boot{})
+	m.settle()
+	if q := m.record.Request; q.pending() {
+		m.left = q.Outcome
+	}
 	return m, nil
 }
 
@@ -88,7 +94,7 @@ func (m *machineReboot) settle() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	unasked, pending := m.record.Unasked, m.record.Request.pending()
+	before, pending := m.record.Boot, m.record.Request.pending()
 	if !m.record.settle(m.now(), b) {
 		return
 	}
@@ -96,7 +102,7 @@ func (m *machineReboot) settle() {
 	switch q := m.record.Request; {
 	case pending && q.Outcome == Rebooted:
 		m.a.opt.Say("Device rebooted")
-	case m.record.Unasked && !unasked:
+	case m.record.Unasked && !before.same(b):
 		m.a.note("The machine has booted at %s, and nobody had asked for it", b.Time.Format(time.RFC3339))
 	}
 }
@@ -120,11 +126,12 @@ func (m *machineReboot) recall(ctx context.Context) error {
 	defer m.mu.Unlock()
 	m.blank = false
 	q := &shown.Reboot
-	if !known || q.Outcome != Rebooting || m.record.Request != nil {
+	b := m.record.Boot
+	if !known || q.Outcome != Rebooting || m.record.Request != nil || b == (Boot{}) {
 		return nil
 	}
 	m.record.Request = q
-	if q.BootID != m.record.Boot.ID {
+	if q.BootID != b.ID || b.ID == "" && b.Time.After(q.RequestedAt) {
 		q.end(m.now(), m.record.Boot, Rebooted, "")
 		m.a.opt.Say("Device rebooted")
 	} else {
@@ -240,20 +247,15 @@ func (m *machineReboot) conclude(o Outcome, reason string) {
 
 // work carries out what is asked for, beginning with what an earlier start has left.
 func (m *machineReboot) work(ctx context.Context) {
-	m.mu.Lock()
-	left := m.record.Request
-	var outcome Outcome
-	var elapsed time.Duration
-	if left.pending() {
-		outcome, elapsed = left.Outcome, m.now().Sub(left.RequestedAt)
-	}
-	m.mu.Unlock()
-	switch outcome {
+	switch m.left {
 	case accepted:
 		m.conclude(NotRebooted, "the agent was started again before it ran the reboot command")
 	case Rebooting:
+		m.mu.Lock()
+		left := m.grace - m.now().Sub(m.record.Request.RequestedAt)
+		m.mu.Unlock()
 		// A clock that has been set must not make this longer than the grace.
-		if wait(ctx, min(m.grace-elapsed, m.grace)) != nil {
+		if wait(ctx, min(left, m.grace)) != nil {
 			return
 		}
 		m.conclude(NotRebooted, "the agent was started again, and the machine is still up")
@@ -323,8 +325,12 @@ func (m *machineReboot) keepTold(ctx context.Context) {
 
 // tell patches the reported properties unless they say it all.
 func (m *machineReboot) tell(ctx context.Context) error {
-	m.telling.Lock()
-	defer m.telling.Unlock()
+	select {
+	case m.telling <- struct{}{}:
+		defer func() { <-m.telling }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	m.mu.Lock()
 	patch, changes, told := m.record.patch(), m.changes, m.record.Told
 	rebooted := m.record.Request != nil && m.record.Request.Outcome == Rebooted && !m.record.Unasked

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -212,8 +213,8 @@ func TestRebootRefused(t *testing.T) {
 		if r := m.call("reboot"); r.Status != 500 {
 			t.Errorf("answered with %d %s", r.Status, r.Payload)
 		}
-		if got := m.awaitOutcome(Refused); got.Reboot.Reason != "no boot clock" {
-			t.Errorf("reason %q", got.Reboot.Reason)
+		if got := m.awaitOutcome(Refused); got.Reboot.Reason != "no boot clock" || got.RebootTime != "" {
+			t.Errorf("reported %+v", got)
 		}
 	})
 	t.Run("there is no folder", func(t *testing.T) {
@@ -263,6 +264,23 @@ func TestAnswerThatCannotBeSent(t *testing.T) {
 	}
 	if len(reboot.asked) != 0 {
 		t.Error("the reboot goes on")
+	}
+}
+
+// A report that waits for a connection must not hold up the reboot.
+func TestTellingIsBounded(t *testing.T) {
+	m := newMachine(t, hubtest.New(t))
+	m.opt.RebootCommand = "true"
+	a, err := New(m.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	a.reboots.telling <- struct{}{} // another report is under way
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.reboots.tell(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("tell ends with %v", err)
 	}
 }
 

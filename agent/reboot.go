@@ -25,7 +25,6 @@ func (a *Agent) handleReboots() error {
 			return err
 		}
 		a.reboots, handler = m, m.handle
-		m.settle()
 		a.background(m.work)
 		a.background(m.keepTold)
 		a.describe("reboot", m.status)

@@ -97,9 +97,10 @@ func (r *rebootRecord) settle(now time.Time, b Boot) (changed bool) {
 
 // patch is what the reported properties are to say. What is nil is removed.
 func (r *rebootRecord) patch() map[string]any {
-	patch := map[string]any{
-		"rebootTime": r.Boot.Time.UTC().Format(rebootTimeFormat),
-		"boot":       map[string]any{"id": orNil(r.Boot.ID), "unasked": orNil(r.Unasked)},
+	patch := make(map[string]any)
+	if r.Boot != (Boot{}) {
+		patch["rebootTime"] = r.Boot.Time.UTC().Format(rebootTimeFormat)
+		patch["boot"] = map[string]any{"id": orNil(r.Boot.ID), "unasked": orNil(r.Unasked)}
 	}
 	if q := r.Request; q != nil && q.Outcome != accepted {
 		patch["reboot"] = map[string]any{
