@@ -68,6 +68,14 @@ type Options struct {
 	// Update makes the agent install software or firmware. It needs Folder.
 	Update Update
 
+	// Telemetry is what the agent sends by itself. It needs Folder, where the messages wait until the
+	// hub has them; so do those of Queue.
+	Telemetry Telemetry
+
+	// OutboxBytes bounds the messages that wait, on disk; zero is 128 MiB. At the bound the oldest are
+	// dropped, which the agent notes and reports as outbox.dropped.
+	OutboxBytes int64
+
 	// Folder is where the agent keeps what has to survive a restart. It belongs to this device alone,
 	// and is made when it is needed. Empty means that nothing is kept.
 	Folder string
@@ -103,6 +111,8 @@ type Agent struct {
 
 	status *statusFile
 
+	telemetry *telemetry // nil without Folder
+
 	connections   chan struct{} // of capacity 1: there is a new connection
 	desired       []func(context.Context, mqttdevice.Desired)
 	connected     []func(context.Context) error
@@ -134,7 +144,7 @@ func New(opt Options) (*Agent, error) {
 	if err := a.handleCommands(); err != nil {
 		return nil, err
 	}
-	for _, add := range []func() error{a.observeCommands, a.handleUpdates, a.handleFactoryReset} {
+	for _, add := range []func() error{a.observeCommands, a.handleUpdates, a.handleFactoryReset, a.handleTelemetry} {
 		if err := add(); err != nil {
 			return nil, err
 		}
