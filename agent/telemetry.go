@@ -59,7 +59,12 @@ func (a *Agent) handleTelemetry() error {
 		}
 	}
 	a.telemetry = t
-	a.status.parts["outbox"] = func() any { return a.Outbox() }
+	a.describe("outbox", func() any {
+		if t.opened() == nil {
+			return nil
+		}
+		return a.Outbox()
+	})
 	a.onConnected(func(context.Context) error {
 		t.once.Do(func() { close(t.connected) })
 		return nil
@@ -189,11 +194,16 @@ func (t *telemetry) send(ctx context.Context) {
 	}
 }
 
-// reportDropped tells the twin what could not be kept. The operator hears of it from the outbox.
+// reportDropped tells the twin what could not be kept, and the status file how it goes. The operator
+// hears of what is dropped from the outbox.
 func (t *telemetry) reportDropped(ctx context.Context) {
-	var known outbox.Stats
+	var known, last outbox.Stats
 	for {
 		s := t.box.Stats()
+		if s != last {
+			last = s
+			t.a.status.signal()
+		}
 		if s.Dropped+s.Damaged > known.Dropped+known.Damaged {
 			patch := map[string]any{"outbox": map[string]uint64{"dropped": s.Dropped, "damaged": s.Damaged}}
 			if _, err := t.a.client.PatchReported(ctx, patch); err == nil {

@@ -28,7 +28,7 @@ func (o *hubOptions) device(ctx context.Context, s streams, choice deviceChoice)
 	}
 	if found && c.DeviceID != "" {
 		if choice.device != "" && choice.device != c.DeviceID || choice.module != "" && choice.module != c.ModuleID {
-			return target{}, usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
+			return target{}, notTheSameDevice(c)
 		}
 		if err := choice.link.checkConnection(c); err != nil {
 			return target{}, err
@@ -52,6 +52,35 @@ func (o *hubOptions) device(ctx context.Context, s streams, choice deviceChoice)
 	}
 	t.link = choice.link
 	return t, t.become(ctx, s, choice)
+}
+
+func notTheSameDevice(c sas.ConnectionString) error {
+	return usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
+}
+
+// offline names the device and its hub without asking that: all that a command
+// needs which does not connect.
+func (o *actAsOptions) offline(s streams) (target, error) {
+	c, found, err := o.hub.given(s, deviceVariables)
+	switch {
+	case err != nil:
+		return target{}, err
+	case !found:
+		info, err := readLocalHub(o.hub.data)
+		if err != nil {
+			return target{}, err
+		}
+		c.HostName = info.HostName
+	case c.DeviceID != "" && (o.device != "" && o.device != c.DeviceID || o.module != "" && o.module != c.ModuleID):
+		return target{}, notTheSameDevice(c)
+	}
+	if c.DeviceID == "" {
+		c.DeviceID, c.ModuleID = o.device, o.module
+	}
+	if c.DeviceID == "" {
+		return target{}, missingDevice
+	}
+	return target{connection: c}, nil
 }
 
 // become replaces the policy's key in t by that of the device or module.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/agent/outbox"
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
@@ -27,6 +29,7 @@ type deviceRunOptions struct {
 	statusFile     string
 	commands       commandOptions
 	fleet          fleetOptions
+	telemetry      telemetryOptions
 }
 
 func deviceRunCommand(s streams) *urfave.Command {
@@ -42,18 +45,17 @@ func deviceRunCommand(s streams) *urfave.Command {
 			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
 			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"\n" +
 			"   iotdm device run --count 1000 --id-prefix pump- --fail-rate 1%\n\n" +
-			commandHelp,
+			commandHelp + "\n\n" + telemetryHelp,
 		Flags: concat(o.as.flags(), []urfave.Flag{
 			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
 			&urfave.StringFlag{Name: "reboot-command", Destination: &o.rebootCommand,
 				Usage: "reboot for real with `COMMAND`, run by the shell"},
 			&urfave.GenericFlag{Name: "reboot-grace", Value: &o.rebootGrace, Usage: "how `LONG` the machine may stay up after that; then it has not rebooted"},
-			&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"},
-				Usage: "remember in `FOLDER` what a restart must not forget"},
+			stateFlag(&o.state, "remember in `FOLDER` what a restart must not forget"),
 			&urfave.StringFlag{Name: "status-file", Destination: &o.statusFile,
 				Usage: "keep a `FILE` (JSON) that tells other programs how the device is"},
 			configFlag(&o.config),
-		}, o.commands.flags(), o.fleet.flags()),
+		}, o.commands.flags(), o.telemetry.flags(), o.fleet.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := readConfig(ctx, s, o.config); err != nil {
 				return err
@@ -98,11 +100,13 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 			super.status(text)
 		}
 	}
-	if err := o.commands.options(&opt, t); err != nil {
+	if err := firstError(o.commands.options(&opt, t), o.telemetry.options(s, &opt)); err != nil {
 		return err
 	}
 	a, err := agent.New(opt)
-	if err != nil {
+	if errors.Is(err, outbox.ErrInUse) {
+		return failf(statusFailed, "%v; is another \"iotdm device run\" running as %s?", err, t.identity())
+	} else if err != nil {
 		return usagef("%v", err)
 	}
 	defer a.Close()
@@ -146,6 +150,10 @@ func connectionText(t target, state mqttdevice.State) string {
 		return fmt.Sprintf("not connected to %s: %v; trying again in %v", t.host(), state.Reason, state.Retry.Round(time.Second))
 	}
 	return ""
+}
+
+func stateFlag(state *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "state", Destination: state, EnvVars: []string{"IOTDM_DEVICE_STATE"}, Usage: usage}
 }
 
 // stateFolder is where the files of the device that t acts as lie: in the given folder, or in one

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/iotdm/iotdm/agent"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -12,52 +14,130 @@ type deviceSendOptions struct {
 	as         actAsOptions
 	message    mqttdevice.Message
 	properties urfave.StringSlice
+	props      string
+	lines      bool
+	count      int
+	interval   seconds
+	queue      bool
+	state      string
 }
 
 func deviceSendCommand(s streams) *urfave.Command {
 	var o deviceSendOptions
 	return leaf(&urfave.Command{
 		Name:      "send",
-		Usage:     "send one device-to-cloud message",
-		ArgsUsage: "MESSAGE",
-		Description: "MESSAGE is text, @FILE or -.\n" + onceHelp +
-			"   iotdm device send --device device-1 '{\"temperature\": 21.5}' --content-type application/json",
+		Usage:     "send device-to-cloud messages",
+		ArgsUsage: "[MESSAGE]",
+		Description: "MESSAGE is text, @FILE or -. With --queue the agent of the same device, which \"iotdm device run\" is,\n" +
+			"sends it: the command returns when the message is safe on disk, connected or not.\n" +
+			"Without, a device has one connection: this ends that of an agent, which then connects again. For example:\n" +
+			"   iotdm device send --device device-1 '{\"temperature\": 21.5}' --content-type application/json\n" +
+			"   iotdm device send --device device-1 --queue '{\"temperature\": 21.5}' --content-type application/json\n" +
+			"   iotdm device send --device device-1 hello --count 100 --interval 3s --props 'site=north;alert=false'\n" +
+			"   vmstat -n 5 | iotdm device send --device device-1 --lines",
 		Flags: concat(o.as.flags(), []urfave.Flag{
+			&urfave.BoolFlag{Name: "lines", Destination: &o.lines, DisableDefaultText: true,
+				Usage: "send each line of standard input, but empty ones, as a message"},
+			&urfave.IntFlag{Name: "count", Aliases: []string{"msg-count", "mc"}, Destination: &o.count, Value: 1, Usage: "send MESSAGE so many `TIMES`"},
+			&urfave.GenericFlag{Name: "interval", Aliases: []string{"msg-interval", "mi"}, Value: &o.interval, DefaultText: "none",
+				Usage: "wait so `LONG` between two messages"},
+			&urfave.BoolFlag{Name: "queue", Destination: &o.queue, DisableDefaultText: true,
+				Usage: "leave it to the agent to send"},
+			stateFlag(&o.state, "the `FOLDER` that the agent has as --state, for --queue"),
 			&urfave.StringSliceFlag{Name: "property", Destination: &o.properties, Usage: "an application property `NAME=VALUE`, repeatable"},
+			&urfave.StringFlag{Name: "props", Aliases: []string{"p"}, Destination: &o.props, Usage: "application properties as `N1=V1;N2=V2`"},
 			&urfave.StringFlag{Name: "message-id", Destination: &o.message.ID, Usage: "the message `ID`"},
 			&urfave.StringFlag{Name: "correlation-id", Destination: &o.message.CorrelationID, Usage: "the correlation `ID`"},
 			&urfave.StringFlag{Name: "content-type", Destination: &o.message.ContentType, Usage: "such as application/json"},
 			&urfave.StringFlag{Name: "content-encoding", Destination: &o.message.ContentEncoding, Usage: "such as utf-8"},
 		}),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.check(ctx.Args().First(), ctx.Args().Present()); err != nil {
 				return err
 			}
-			text, err := readValue(s, "MESSAGE", ctx.Args().First())
-			if err != nil {
-				return err
+			if !o.lines {
+				text, err := readValue(s, "MESSAGE", ctx.Args().First())
+				if err != nil {
+					return err
+				}
+				o.message.Payload = []byte(text)
 			}
-			o.message.Payload = []byte(text)
-			return sendMessage(ctx.Context, s, o)
+			return o.send(ctx.Context, s)
 		},
 	})
 }
 
-func (o *deviceSendOptions) check() error {
+func (o *deviceSendOptions) check(message string, given bool) error {
+	switch {
+	case o.lines && given:
+		return usagef("--lines sends what comes on standard input; leave out %q", message)
+	case o.lines && o.count != 1:
+		return usagef("--lines sends each line once; leave out --count")
+	case !o.lines && !given:
+		return usagef("MESSAGE is missing; see \"iotdm device send --help\"")
+	case o.count < 1:
+		return usagef("--count %d is less than 1", o.count)
+	case o.many() && o.message.ID != "":
+		return usagef("--message-id names one message, and several are sent; leave it out, and each gets one")
+	}
 	var err error
-	o.message.Properties, err = parseProperties(o.properties.Value())
+	o.message.Properties, err = parseProperties(o.properties.Value(), o.props)
 	return err
 }
 
-func sendMessage(ctx context.Context, s streams, o deviceSendOptions) error {
+// many reports whether there may be more than one message.
+func (o *deviceSendOptions) many() bool { return o.lines || o.count > 1 }
+
+func (o *deviceSendOptions) send(ctx context.Context, s streams) error {
+	if o.queue {
+		return o.queueMessages(ctx, s)
+	}
 	t, client, err := o.as.connectOnce(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	if o.many() {
+		return o.sendMany(ctx, s, t, client)
+	}
 	if err := client.Send(ctx, o.message); err != nil {
 		return t.explainDevice(ctx, err)
 	}
 	s.note("Sent %d bytes as %s", len(o.message.Payload), t.identity())
 	return nil
+}
+
+// queueMessages leaves the messages to the agent.
+func (o *deviceSendOptions) queueMessages(ctx context.Context, s streams) error {
+	t, err := o.as.offline(s)
+	if err != nil {
+		return err
+	}
+	folder, err := stateFolder(o.state, t)
+	if err != nil {
+		return err
+	}
+	began, n, size := time.Now(), 0, 0
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for f := o.feed(ctx, s); err == nil; {
+		var messages []mqttdevice.Message
+		if messages, err = f.some(ctx); len(messages) > 0 {
+			if failed := agent.Queue(folder, messages...); failed != nil {
+				err = failf(statusFailed, "%v", failed)
+				break
+			}
+			n += len(messages)
+			size += len(messages[0].Payload)
+		}
+	}
+	if o.many() {
+		s.note("Queued %s for %s%s", count(n, "message"), t.identity(), rate(n, time.Since(began)))
+	} else if err == errNoMore {
+		s.note("Queued %d bytes for %s; \"iotdm device run\" sends them", size, t.identity())
+	}
+	if err == errNoMore {
+		return nil
+	}
+	return err
 }

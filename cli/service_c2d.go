@@ -95,11 +95,7 @@ func (o *c2dSendOptions) complete(s streams, now time.Time) error {
 	if o.message.Expiry, err = parseExpiry(o.expiry, now); err != nil {
 		return err
 	}
-	pairs := o.properties.Value()
-	if o.props != "" {
-		pairs = append(pairs, strings.Split(strings.TrimSuffix(o.props, ";"), ";")...)
-	}
-	o.message.Properties, err = parseProperties(pairs)
+	o.message.Properties, err = parseProperties(o.properties.Value(), o.props)
 	return err
 }
 
@@ -123,8 +119,11 @@ func parseExpiry(text string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// parseProperties reads the values of --property.
-func parseProperties(pairs []string) (map[string]string, error) {
+// parseProperties reads the values of --property, and that of --props.
+func parseProperties(pairs []string, props string) (map[string]string, error) {
+	if props != "" {
+		pairs = append(pairs, strings.Split(strings.TrimSuffix(props, ";"), ";")...)
+	}
 	var properties map[string]string
 	for _, p := range pairs {
 		name, value, ok := strings.Cut(p, "=")
