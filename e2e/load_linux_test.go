@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,15 +140,6 @@ func handshakes(t *testing.T, h *loadHub, n int) float64 {
 	}
 	group.Wait()
 	return float64(n) / time.Since(began).Seconds()
-}
-
-func freeAddr(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func number(t *testing.T, text, pattern string) float64 {
