@@ -39,7 +39,7 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // Write writes one packet.
 func (w *wire) Write(p []byte) (int, error) {
-	if err := w.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := w.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		w.lose(err)
 		return 0, err
 	}
@@ -48,9 +48,12 @@ func (w *wire) Write(p []byte) (int, error) {
 		w.lose(err)
 	}
 	// TLS may have to write later on, when nobody sets a deadline.
-	_ = w.SetWriteDeadline(time.Time{}) // a connection that is closed shows elsewhere
+	_ = w.Conn.SetWriteDeadline(time.Time{}) // a connection that is closed shows elsewhere
 	return n, err
 }
+
+// SetWriteDeadline does nothing: every write has a deadline, and paho would set it once more for each.
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 // framing follows the fixed headers in a stream of MQTT packets. paho reserves memory for whatever
 // length a header claims, and panics on a SUBACK with more codes than there were filters.
