@@ -101,6 +101,8 @@ func (st *stream) run(ctx context.Context, window int) error {
 			}
 		case <-st.lost():
 			return st.drain()
+		case <-st.c.closing.Done():
+			return st.finish(ErrClosed)
 		case <-ctx.Done():
 			return st.finish(context.Cause(ctx))
 		}
