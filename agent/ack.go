@@ -4,10 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 )
@@ -62,16 +58,9 @@ func openMemory(folder string) (*memory, error) {
 		return m, nil
 	}
 	m.file = filepath.Join(folder, "desired.json")
-	doc, err := os.ReadFile(m.file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return m, nil
-	case err != nil:
-		return m, plainPathError(err)
-	}
-	if err := json.Unmarshal(doc, &m.done); err != nil || m.done == nil {
+	if err := readJSON(m.file, &m.done); err != nil || m.done == nil {
 		m.done = make(map[string]remembered)
-		return m, fmt.Errorf("%s is damaged", m.file)
+		return m, err
 	}
 	return m, nil
 }
@@ -96,15 +85,6 @@ func (m *memory) store(path string, w wish) error {
 		return nil
 	}
 	return writeJSON(m.file, m.done)
-}
-
-// writeJSON is writeDurably for a value.
-func writeJSON(file string, value any) error {
-	doc, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	return writeDurably(file, doc)
 }
 
 func digest(value json.RawMessage) string {

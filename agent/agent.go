@@ -1,7 +1,8 @@
 // Package agent is the device that runs on a real machine: it keeps a connection to its hub, answers
 // the direct methods that reboot the machine, and reports in its twin what came of them, as the
 // tutorial "Get started with device management" has it. Reboots are simulated unless a command is
-// given that really reboots.
+// given that really reboots. Other commands answer direct methods, carry out desired properties, reset
+// the machine, and update its software.
 //
 //	a, err := agent.New(agent.Options{Device: mqttdevice.Options{ConnectionString: conn}})
 //	...

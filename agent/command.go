@@ -24,6 +24,8 @@ const (
 	commandGrace = time.Second
 	// maxErrorOutput is how much of the end of a command's standard error is kept.
 	maxErrorOutput = 4 << 10
+	// noOutput, as a limit, means that whatever a command prints is thrown away.
+	noOutput = -1
 )
 
 // A Command is a program that an agent runs. It gets a JSON value on standard input, which it need not
@@ -138,7 +140,7 @@ var (
 )
 
 // run runs the command with in on its standard input and env, of the form NAME=VALUE, added to its
-// environment. More than limit bytes of output end it.
+// environment. More than limit bytes of output end it, unless limit is noOutput.
 func (c Command) run(ctx context.Context, in []byte, env []string, limit int) result {
 	timeout := cmp.Or(c.Timeout, defaultCommandTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w (after %v)", errTooLong, timeout))
@@ -159,7 +161,10 @@ func (c Command) run(ctx context.Context, in []byte, env []string, limit int) re
 		return err
 	}}
 	tail := &tailBuffer{limit: maxErrorOutput}
-	cmd.Stdout, cmd.Stderr = out, tail
+	cmd.Stderr = tail
+	if limit != noOutput {
+		cmd.Stdout = out
+	}
 	if err := cmd.Start(); err != nil {
 		return result{exit: -1, err: startError(words[0], err)}
 	}

@@ -60,6 +60,13 @@ func TestCommandResults(t *testing.T) {
 	}
 }
 
+func TestCommandWhoseOutputNobodyWants(t *testing.T) {
+	r := Command{Script: "yes | head -c 5000000; echo last >&2"}.run(t.Context(), nil, nil, noOutput)
+	if r.err != nil || len(r.output) > 0 || r.text() != "exit status 0: last" {
+		t.Errorf("%s, output %.20q", r.text(), r.output)
+	}
+}
+
 // fifo makes a named pipe. Who reads it gets all that is written and the end once nobody can write any more.
 func fifo(t *testing.T) string {
 	t.Helper()

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -82,17 +80,13 @@ func (a *Agent) handleFactoryReset() error {
 
 // resume says what came of a reset that was under way when the agent ended.
 func (f *factoryReset) resume() {
-	doc, err := os.ReadFile(f.file)
 	var r resetRecord
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		f.agent.observer.seen = append(f.agent.observer.seen, f.forgotten)
+	if err := readJSON(f.file, &r); err != nil {
+		f.agent.note("iotdm: factory reset: %v", err)
 		return
-	case err == nil:
-		err = json.Unmarshal(doc, &r)
 	}
-	if err != nil {
-		f.agent.note("iotdm: factory reset: %v", plainPathError(err))
+	if r.Status == "" {
+		f.agent.observer.seen = append(f.agent.observer.seen, f.forgotten)
 		return
 	}
 	f.mu.Lock()
@@ -123,22 +117,19 @@ func (f *factoryReset) forgotten(reported json.RawMessage) {
 
 // answer accepts a reset. It begins once the answer is sent.
 func (f *factoryReset) answer(_ context.Context, m mqttdevice.Method) mqttdevice.Response {
-	refuse := func(status int, text string) mqttdevice.Response {
-		return mqttdevice.Response{Status: status, Payload: commandFailure{Message: text}}
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.busy {
-		return refuse(409, "the device is being reset already")
+		return message(409, "the device is being reset already")
 	}
 	r := &resetRecord{Status: resetRunning, Start: time.Now().UTC().Truncate(time.Second)}
 	if err := r.write(f.file); err != nil {
 		f.agent.note("iotdm: factory reset: %v", err)
-		return refuse(500, "the device could not store that it is to be reset: "+err.Error())
+		return message(500, "the device could not store that it is to be reset: "+err.Error())
 	}
 	f.record, f.busy = r, true
 	f.agent.opt.Say("Resetting the device")
-	answer := refuse(202, "the factory reset has begun")
+	answer := message(202, "the factory reset has begun")
 	answer.Sent = func(error) { f.asked <- m.Payload }
 	return answer
 }
@@ -160,7 +151,7 @@ func (f *factoryReset) run(ctx context.Context, payload json.RawMessage) {
 	tell, cancel := context.WithTimeout(ctx, resetTellLimit)
 	reporter.send(tell, resetProperty) // the command may leave no time to
 	cancel()
-	r := f.command.run(ctx, payload, f.agent.commandEnv("IOTDM_METHOD="+resetMethod), maxUpdateOutput)
+	r := f.command.run(ctx, payload, f.agent.commandEnv("IOTDM_METHOD="+resetMethod), noOutput)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,30 @@ func writeDurably(file string, content []byte) error {
 		return plainPathError(err)
 	}
 	return replaceFile(file, content, 0o600, true)
+}
+
+// writeJSON is writeDurably for a value.
+func writeJSON(file string, value any) error {
+	doc, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return writeDurably(file, doc)
+}
+
+// readJSON reads what writeJSON wrote. If there is no file, it leaves the value as it is.
+func readJSON(file string, value any) error {
+	doc, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return plainPathError(err)
+	}
+	if err := json.Unmarshal(doc, value); err != nil {
+		return fmt.Errorf("%s is damaged: %w", file, err)
+	}
+	return nil
 }
 
 // makeFolder makes a folder, and those it lies in, that is there after a power cut.

@@ -155,11 +155,7 @@ func (m *machineReboot) save() {
 
 // store writes the record. m.mu is held.
 func (m *machineReboot) store() error {
-	doc, err := json.Marshal(m.record)
-	if err != nil {
-		return err
-	}
-	return writeDurably(m.file, doc)
+	return writeJSON(m.file, m.record)
 }
 
 func (m *machineReboot) signal(c chan struct{}) {

@@ -52,7 +52,7 @@ type commandFailure struct {
 func (m *methodCommand) answer(ctx context.Context, call mqttdevice.Method) mqttdevice.Response {
 	if !m.command.Concurrent {
 		if !m.running.CompareAndSwap(false, true) {
-			return mqttdevice.Response{Status: 409, Payload: commandFailure{Message: "the command is still running for an earlier call"}}
+			return message(409, "the command is still running for an earlier call")
 		}
 		defer m.running.Store(false)
 	}
@@ -79,6 +79,11 @@ func (r result) response() mqttdevice.Response {
 		failure.Output = output
 	}
 	return mqttdevice.Response{Status: r.status(), Payload: failure}
+}
+
+// message is an answer that says what a status does not.
+func message(status int, text string) mqttdevice.Response {
+	return mqttdevice.Response{Status: status, Payload: map[string]string{"message": text}}
 }
 
 // whileRunning is ctx, ended too when the agent is being closed.

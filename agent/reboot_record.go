@@ -1,12 +1,7 @@
 package agent
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"math"
-	"os"
 	"time"
 	"unicode/utf8"
 )
@@ -121,15 +116,8 @@ func orNil[T comparable](v T) any {
 
 // readRecord returns an empty record if there is no file.
 func readRecord(file string) (r rebootRecord, err error) {
-	doc, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	}
-	if err != nil {
-		return r, plainPathError(err)
-	}
-	if err := json.Unmarshal(doc, &r); err != nil {
-		return rebootRecord{}, fmt.Errorf("%s: %w", file, err)
+	if err := readJSON(file, &r); err != nil {
+		return rebootRecord{}, err
 	}
 	return r, nil
 }

@@ -136,28 +136,29 @@ func (a *Agent) handleUpdates() error {
 	if u.boot == nil {
 		u.boot = readBoot
 	}
-	var err error
-	if u.record, err = readUpdateRecord(u.file); err != nil {
+	if err := readJSON(u.file, &u.record); err != nil {
 		a.note("iotdm: updates: %v; what was under way is forgotten", err)
+		u.record = updateRecord{}
 	}
 	if u.record.Version == "" {
 		u.record.Version = opt.Version
 	}
 	a.handleMethod(updateMethod, u.answer)
-	err = a.watchDesired(&desiredProperty{path: updateProperty, act: u.act, done: u.done})
+	if err := a.watchDesired(&desiredProperty{path: updateProperty, act: u.act, done: u.done}); err != nil {
+		return err
+	}
 	u.report()
 	a.background(u.work)
-	return err
+	return nil
 }
 
 // answer takes a request by a direct method. The answer says that it was accepted, no more.
 func (u *updater) answer(_ context.Context, m mqttdevice.Method) mqttdevice.Response {
 	request, err := parseUpdate(m.Payload, u.opt.MaxSize)
 	if err != nil {
-		return mqttdevice.Response{Status: 400, Payload: commandFailure{Message: err.Error()}}
+		return message(400, err.Error())
 	}
-	status, text := u.accept(updateJob{request, 0})
-	return mqttdevice.Response{Status: status, Payload: commandFailure{Message: text}}
+	return message(u.accept(updateJob{request, 0}))
 }
 
 // act takes a request by a desired property. Its acknowledgement is in the report.

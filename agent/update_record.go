@@ -1,13 +1,6 @@
 package agent
 
-import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"time"
-)
+import "time"
 
 // A phase of an update. Those of the tutorial are reported as they are; rollingBack is an error still.
 type phase string
@@ -43,20 +36,6 @@ type updateRecord struct {
 	Times          map[phase]time.Time `json:"times,omitempty"`     // when each phase began
 	Validator      string              `json:"validator,omitempty"` // of what has been downloaded
 	Boot           Boot                `json:"boot,omitzero"`       // in which a reboot was asked for
-}
-
-func readUpdateRecord(file string) (r updateRecord, err error) {
-	doc, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	}
-	if err != nil {
-		return r, plainPathError(err)
-	}
-	if err := json.Unmarshal(doc, &r); err != nil {
-		return updateRecord{}, fmt.Errorf("%s is damaged: %w", file, err)
-	}
-	return r, nil
 }
 
 func (r *updateRecord) write(file string) error { return writeJSON(file, r) }

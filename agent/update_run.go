@@ -12,11 +12,9 @@ import (
 	"time"
 )
 
-// maxUpdateOutput is how much an update command may print; nobody reads it.
-const maxUpdateOutput = 1 << 20
-
 // work carries out updates until ctx ends; first the one that the last start of the agent left.
 func (u *updater) work(ctx context.Context) {
+	defer u.client.CloseIdleConnections()
 	u.resume()
 	for {
 		u.carryOn(ctx)
@@ -33,9 +31,6 @@ func (u *updater) resume() {
 	u.mu.Lock()
 	r := u.record
 	u.mu.Unlock()
-	if r.Phase.final() {
-		u.clear() // if there was no time to
-	}
 	switch r.Phase {
 	case downloading, verifying:
 		u.agent.note("Update to version %s goes on: %s", r.Request.Version, r.Phase)
@@ -67,7 +62,11 @@ func (u *updater) carryOn(ctx context.Context) {
 		u.mu.Lock()
 		if u.record.Phase.final() || u.record.Phase == rebooting {
 			if u.next == nil {
+				over := u.record.Phase.final()
 				u.mu.Unlock()
+				if over {
+					u.clear() // a reboot may still need it
+				}
 				return
 			}
 			job := *u.next
@@ -94,10 +93,14 @@ func (u *updater) carryOn(ctx context.Context) {
 	}
 }
 
-// enter begins a phase. If that cannot be written down, the update has failed: a restart would not know.
+// enter begins a phase, unless the update has been withdrawn meanwhile. If that cannot be written down,
+// the update has failed: a restart would not know.
 func (u *updater) enter(p phase, code int, detail string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.record.Phase.final() {
+		return
+	}
 	before := u.record
 	u.record.enter(p, code, clip(detail, maxDescription), time.Now())
 	if err := u.record.write(u.file); err != nil {
@@ -115,10 +118,7 @@ func (u *updater) enter(p phase, code int, detail string) {
 	u.report()
 }
 
-func (u *updater) fail(code int, detail string) {
-	u.enter(failed, code, detail)
-	u.clear()
-}
+func (u *updater) fail(code int, detail string) { u.enter(failed, code, detail) }
 
 // succeed ends an update that is installed.
 func (u *updater) succeed() {
@@ -126,7 +126,6 @@ func (u *updater) succeed() {
 	u.record.Version, u.record.SHA256, u.record.Validator = u.record.Request.Version, u.record.Request.SHA256, ""
 	u.mu.Unlock()
 	u.enter(current, 200, "")
-	u.clear()
 }
 
 // clear removes what was downloaded.
@@ -193,8 +192,7 @@ func (u *updater) download(parent context.Context, r updateRecord) {
 	}
 	u.mu.Unlock()
 	switch {
-	case superseded:
-		u.clear()
+	case superseded: // and over
 	case parent.Err() != nil: // the next start goes on
 	case err != nil:
 		u.fail(500, "download: "+err.Error())
@@ -241,7 +239,6 @@ func (u *updater) rollBack(ctx context.Context, r updateRecord) {
 	case ctx.Err() != nil && result.err != nil:
 	case result.err == nil:
 		u.enter(rolledBack, r.Code, r.Detail)
-		u.clear()
 	default:
 		u.fail(500, r.Detail+"; the rollback command failed: "+result.text())
 	}
@@ -289,5 +286,5 @@ func (u *updater) run(ctx context.Context, c Command, r updateRecord) result {
 		"IOTDM_UPDATE_VERSION="+r.Request.Version,
 		"IOTDM_UPDATE_SHA256="+r.Request.SHA256,
 		"IOTDM_UPDATE_PREVIOUS_VERSION="+r.Version,
-	), maxUpdateOutput)
+	), noOutput)
 }

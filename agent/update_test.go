@@ -382,3 +382,24 @@ func readFile(t *testing.T, name string) []byte {
 	}
 	return b
 }
+
+func TestDamagedState(t *testing.T) {
+	h := hubtest.New(t)
+	f, folder, log := serveFirmware(t, nil), t.TempDir(), filepath.Join(t.TempDir(), "log")
+	for _, name := range []string{"update.json", "desired.json", "factory-reset.json", "reboot.json"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := connectPump(t, h, agent.Options{
+		Folder: folder, Update: agent.Update{Command: script("true"), Version: "1.0"}, FactoryReset: script("true"), RebootCommand: "true",
+		OnDesired: map[string]agent.Command{"speed": logged(log, "")},
+	})
+	desire(t, h, `{"speed":1,"firmware":`+f.request("2.0")+`}`)
+	p.awaitFirmware("current 2.0> () ac 200 av 2")
+	p.awaitReported("speed", `{"value":1,"ac":200,"av":2,"ad":"done"}`)
+	p.Close()
+	if notes := strings.Join(p.notes, "\n"); strings.Count(notes, "is damaged") != 4 {
+		t.Errorf("notes:\n%s", notes)
+	}
+}
