@@ -19,3 +19,16 @@ func RebootAnswer() mqttdevice.Response { return response(200, rebootAnswer) }
 func RebootReport(t time.Time) map[string]string {
 	return map[string]string{"rebootTime": t.UTC().Format(rebootTimeFormat)}
 }
+
+// SimulateTelemetry returns what makes the n-th message of a device, or of a module of it, as
+// [Telemetry.Template] has it. It may be called from any goroutine.
+func SimulateTelemetry(text string) (func(device, module string, n uint64, now time.Time) (mqttdevice.Message, error), error) {
+	t, err := parseTelemetry(text)
+	if err != nil {
+		return nil, err
+	}
+	return func(device, module string, n uint64, now time.Time) (mqttdevice.Message, error) {
+		payload, err := expandTelemetry(t, sourceFields{device, module, now.UTC().Format(telemetryTimeFormat), int64(n)})
+		return telemetryMessage(payload, now), err
+	}, nil
+}

@@ -6,12 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"text/template"
 	"time"
 
-	"github.com/iotdm/iotdm/agent/outbox"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -82,22 +79,8 @@ func (a *Agent) newSource() (*source, error) {
 		}
 		return s, nil
 	}
-	text := opt.Template
-	if text == "" {
-		text = DefaultTemplate
-	}
 	var err error
-	s.template, err = template.New("telemetry").Option("missingkey=error").Funcs(template.FuncMap{
-		"rand": func(low, high float64) string {
-			return fmt.Sprintf("%.2f", math.Floor(100*(low+rand.Float64()*(high-low)))/100)
-		},
-		"pick": func(first any, more ...any) any { return append([]any{first}, more...)[rand.IntN(1+len(more))] },
-	}).Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("telemetry template: %w", err)
-	}
-	// A field that is misspelt shows now, not in the first message.
-	if _, err := s.expand(); err != nil {
+	if s.template, err = parseTelemetry(opt.Template); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -105,22 +88,18 @@ func (a *Agent) newSource() (*source, error) {
 
 // message makes the next message.
 func (s *source) message(ctx context.Context, now time.Time) (mqttdevice.Message, error) {
-	s.fields.Time = now.UTC().Format("2006-01-02T15:04:05.000Z")
+	s.fields.Time = now.UTC().Format(telemetryTimeFormat)
 	s.fields.Sequence++
 	payload, err := s.payload(ctx)
 	if err != nil {
 		return mqttdevice.Message{}, err
 	}
-	m := mqttdevice.Message{Payload: payload, Created: now}
-	if json.Valid(payload) {
-		m.ContentType, m.ContentEncoding = outbox.JSONType, outbox.JSONEncoding
-	}
-	return m, nil
+	return telemetryMessage(payload, now), nil
 }
 
 func (s *source) payload(ctx context.Context) ([]byte, error) {
 	if s.template != nil {
-		return s.expand()
+		return expandTelemetry(s.template, s.fields)
 	}
 	in, err := json.Marshal(s.fields)
 	if err != nil {
@@ -135,15 +114,4 @@ func (s *source) payload(ctx context.Context) ([]byte, error) {
 		return nil, errors.New("the command printed nothing")
 	}
 	return payload, nil
-}
-
-// expand executes the template with a bound.
-func (s *source) expand() ([]byte, error) {
-	out := &boundedBuffer{limit: maxTelemetry, full: func() error {
-		return fmt.Errorf("the message has more than %s", byteCount(maxTelemetry))
-	}}
-	if err := s.template.Execute(out, s.fields); err != nil {
-		return nil, fmt.Errorf("telemetry template: %w", err)
-	}
-	return bytes.TrimSpace(out.kept.Bytes()), nil
 }

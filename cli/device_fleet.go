@@ -78,7 +78,7 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "reboot-duration", "verbose"}
+var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "telemetry-interval", "telemetry-template", "reboot-duration", "verbose"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {
@@ -131,6 +131,10 @@ func runFleet(ctx context.Context, s streams, o deviceRunOptions) error {
 	if err := checkDescriptors(o.fleet.count); err != nil { // before thousands are registered
 		return err
 	}
+	b := o.fleet.behavior
+	if err := o.telemetry.simulate(s, &b); err != nil {
+		return err
+	}
 	devices, err := o.fleetDevices(ctx, s)
 	if err != nil {
 		return err
@@ -138,7 +142,6 @@ func runFleet(ctx context.Context, s streams, o deviceRunOptions) error {
 	if err := checkDescriptors(len(devices.options)); err != nil { // now those of a file are counted
 		return err
 	}
-	b := o.fleet.behavior
 	b.Devices = devices.options
 	b.RebootDuration = time.Duration(o.rebootDuration)
 	b.FailRate, b.SlowRate, b.OfflineRate, b.Jitter = float64(o.fleet.failRate), float64(o.fleet.slowRate), float64(o.fleet.offlineRate), float64(o.fleet.jitter)

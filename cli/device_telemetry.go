@@ -6,6 +6,8 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/fleet"
+	"github.com/iotdm/iotdm/mqttdevice"
 )
 
 // telemetryOptions are the flags of "device run" that make it send messages by
@@ -60,6 +62,26 @@ func (o *telemetryOptions) options(s streams, opt *agent.Options) error {
 		if opt.Telemetry.Command, err = agent.ParseCommand(o.command); err != nil {
 			return usagef("--telemetry-command: %v", err)
 		}
+	}
+	return nil
+}
+
+// simulate adds what the flags say to the options of a fleet, whose devices
+// have no outbox.
+func (o *telemetryOptions) simulate(s streams, opt *fleet.Options) error {
+	if opt.TelemetryInterval = time.Duration(o.interval); o.template != "" && o.interval == 0 {
+		opt.TelemetryInterval = time.Minute
+	}
+	text, err := readValue(s, "--telemetry-template", o.template)
+	if err != nil {
+		return err
+	}
+	message, err := agent.SimulateTelemetry(text)
+	if err != nil {
+		return usagef("--telemetry-template: %v", err)
+	}
+	opt.Telemetry = func(device, module string, n uint64) (mqttdevice.Message, error) {
+		return message(device, module, n, time.Now())
 	}
 	return nil
 }
