@@ -83,7 +83,7 @@ type Options struct {
 
 	// StatusFile is where other programs of this machine find out how the agent is, in JSON: the
 	// connection, the last direct methods, reboots. The file is replaced as a whole, at most once a
-	// second, may be read by everybody and holds no secret. Empty means that there is none.
+	// second and at least every thirty, may be read by everybody and holds no secret. Empty means that there is none.
 	StatusFile string
 
 	// Say gets what the device has to tell, such as what the tutorial's device prints; Note gets what

@@ -17,6 +17,9 @@ import (
 const (
 	// statusPause is the least time between two writes of the status file.
 	statusPause = time.Second
+	// statusPeriod is the most: readers tell by updatedAt that the agent runs, and other parts change
+	// without a word.
+	statusPeriod = 30 * time.Second
 	// statusMethods is how many calls of direct methods it tells of.
 	statusMethods = 10
 	// maxStatusName bounds their names; IoT Hub has 100.
@@ -187,9 +190,11 @@ func (f *statusFile) document() ([]byte, error) {
 // describe adds a member to the status file: what part returns, nil for nothing. It is for before Connect.
 func (a *Agent) describe(name string, part func() any) { a.status.parts[name] = part }
 
-// keepStatus writes the file whenever something has changed.
+// keepStatus writes the file whenever something has changed, and now and then.
 func (a *Agent) keepStatus(ctx context.Context) {
 	failed := false
+	period := time.NewTicker(statusPeriod)
+	defer period.Stop()
 	for {
 		err := a.writeStatus()
 		if err != nil && !failed {
@@ -203,6 +208,7 @@ func (a *Agent) keepStatus(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-a.status.changed:
+		case <-period.C:
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -160,4 +161,24 @@ func TestAlive(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Other programs tell by the file that the agent runs, also when nothing happens.
+func TestStatusIsWrittenNowAndThen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "status.json")
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{opt: Options{StatusFile: file}, status: newStatusFile(Options{StatusFile: file})}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); a.keepStatus(ctx) }()
+		synctest.Wait()
+		first := readStatus(t, file).UpdatedAt
+		time.Sleep(statusPeriod + statusPause)
+		synctest.Wait()
+		if second := readStatus(t, file).UpdatedAt; !second.After(first) {
+			t.Errorf("written at %v and %v", first, second)
+		}
+		cancel()
+		<-ended
+	})
 }
