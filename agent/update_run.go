@@ -65,7 +65,7 @@ func (u *updater) carryOn(ctx context.Context) {
 				over := u.record.Phase.final()
 				u.mu.Unlock()
 				if over {
-					u.clear() // a reboot may still need it
+					u.clear() // what an earlier start left; a reboot may still need it
 				}
 				return
 			}
@@ -114,6 +114,9 @@ func (u *updater) enter(p phase, code int, detail string) {
 		u.agent.note("Update to version %s: %s (%s)", u.record.Request.Version, u.record.Phase, text)
 	} else {
 		u.agent.note("Update to version %s: %s", u.record.Request.Version, u.record.Phase)
+	}
+	if u.record.Phase.final() {
+		u.clear() // before it is told
 	}
 	u.report()
 }

@@ -124,21 +124,18 @@ func (f *feed) some(ctx context.Context) (messages []mqttdevice.Message, err err
 
 // sendMany sends what the feed has, over as many connections as it takes.
 func (o *deviceSendOptions) sendMany(ctx context.Context, s streams, t target, client *mqttdevice.Client) error {
-	c := newCounter(s, "messages")
-	c.visible = isTerminal(s.errOut)
-	r := repeater{feed: o.feed(ctx, s), acked: c.add}
+	progress, n := newTally(s), 0
+	r := repeater{feed: o.feed(ctx, s), acked: func() { n++; progress.show(n, count(n, "message")) }}
 	var err error
 	for {
 		err = client.SendStream(ctx, sendWindow, r.next, r.taken)
 		if !errors.Is(err, mqttdevice.ErrConnectionLost) || ctx.Err() != nil {
 			break
 		}
-		c.clear()
-		s.note("%v; sending goes on when it is back", errors.Unwrap(err))
+		progress.tell("%v; sending goes on when it is back", errors.Unwrap(err))
 		r.again()
 	}
-	c.clear()
-	s.note("Sent %s as %s%s", count(c.n, "message"), t.identity(), rate(c.n, time.Since(c.began)))
+	progress.tell("Sent %s as %s%s", count(n, "message"), t.identity(), rate(n, time.Since(progress.began)))
 	if f, ok := errors.AsType[*failure](err); ok { // of the feed
 		return f
 	}
@@ -190,20 +187,4 @@ func (r *repeater) again() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.given = 0
-}
-
-// count is a number of things for people.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprint(n, " ", what, "s")
-}
-
-// rate says how fast n things were done, if there is anything to say.
-func rate(n int, took time.Duration) string {
-	if n < 2 || took <= 0 {
-		return ""
-	}
-	return fmt.Sprintf(" in %v, %.0f/s", took.Round(10*time.Millisecond), float64(n)/took.Seconds())
 }

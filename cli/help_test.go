@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/mattn/go-shellwords"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -37,4 +41,68 @@ func TestTopicsFitATerminal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// examples returns the command lines in a help text, without what a shell makes
+// of what they print.
+func examples(t *testing.T, help string) (lines [][]string) {
+	for line := range strings.Lines(help) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "iotdm ") {
+			continue
+		}
+		p := shellwords.NewParser()
+		words, err := p.Parse(line) // up to a pipe and the like
+		if err != nil {
+			t.Errorf("example %s: %v", line, err)
+			continue
+		}
+		lines = append(lines, words)
+	}
+	return lines
+}
+
+// Every example is a command line that works: all that is missing here is a hub.
+func TestExamplesNeedAHub(t *testing.T) {
+	t.Setenv("IOTDM_DATA", t.TempDir())
+	t.Setenv("IOTDM_DEVICE_STATE", t.TempDir())
+	for _, name := range slices.Concat(deviceVariables, serviceVariables, []string{"IOTDM_HUB_NAME"}) {
+		t.Setenv(name, "")
+	}
+	leaves(newApp(streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+		if !strings.HasPrefix(path, "iotdm service ") && !strings.HasPrefix(path, "iotdm device ") {
+			return // needs none
+		}
+		for _, args := range examples(t, c.Description) {
+			if slices.ContainsFunc(args, namesFile) {
+				continue
+			}
+			t.Run(strings.Join(args, " "), func(t *testing.T) {
+				var out, errOut bytes.Buffer
+				status := Main(args, strings.NewReader("{}"), &out, &errOut)
+				if status != statusNotFound || !strings.Contains(errOut.String(), `start it with "iotdm hub run"`) || out.Len() > 0 {
+					t.Errorf("status %d, want %d; it prints:\n%s%s", status, statusNotFound, out.String(), errOut.String())
+				}
+			})
+		}
+	})
+}
+
+// namesFile reports whether a word names a file that is not here.
+func namesFile(word string) bool {
+	return strings.HasPrefix(word, "@") || strings.Contains(word, "=@") || strings.HasSuffix(word, ".json") || strings.HasSuffix(word, ".ndjson") ||
+		strings.HasSuffix(word, ".csv") || strings.HasSuffix(word, ".pem") || strings.HasSuffix(word, ".yaml") || strings.HasSuffix(word, ".txt")
+}
+
+func TestEveryCommandRefusesAWrongFlag(t *testing.T) {
+	leaves(newApp(streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+		t.Run(path, func(t *testing.T) {
+			var out, errOut bytes.Buffer
+			status := Main(append(strings.Fields(path), "--frobnicate"), strings.NewReader(""), &out, &errOut)
+			want := fmt.Sprintf("iotdm: unknown flag --frobnicate; see \"%s --help\"\n", path)
+			if status != statusUsage || errOut.String() != want || out.Len() > 0 {
+				t.Errorf("status %d, standard output %q, standard error:\n%swant\n%s", status, out.String(), errOut.String(), want)
+			}
+		})
+	})
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/iotdm/iotdm/hubrest"
@@ -50,37 +51,73 @@ func (b *progressBar) clear() {
 	}
 }
 
-// A counter shows on a terminal how many of something there have been so far,
-// while the results go elsewhere.
-type counter struct {
+// A tally shows on a terminal how far a long operation is, in one line that
+// changes. Elsewhere it is silent. It is safe for concurrent use.
+type tally struct {
 	streams
-	what    string
-	visible bool
-	began   time.Time
-	n       int
-	shown   time.Time
+	terminal bool
+	began    time.Time
+
+	mu    sync.Mutex // guards what follows
+	last  time.Time
+	shown bool
 }
 
-func newCounter(s streams, what string) *counter {
-	return &counter{streams: s, what: what, visible: isTerminal(s.errOut) && !isTerminal(s.out), began: time.Now()}
+func newTally(s streams) *tally {
+	return &tally{streams: s, terminal: isTerminal(s.errOut), began: time.Now()}
 }
 
-func (c *counter) add() {
-	c.n++
-	if !c.visible || c.n%64 != 0 {
-		return
-	}
+// newRowTally returns a tally of results that are printed as they come: nobody
+// needs it where they can be seen.
+func newRowTally(s streams) *tally {
+	t := newTally(s)
+	t.terminal = t.terminal && !isTerminal(s.out)
+	return t
+}
+
+// show shows text and the rate of n, at most ten times a second.
+func (t *tally) show(n int, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	now := time.Now()
-	if now.Sub(c.began) < time.Second || now.Sub(c.shown) < time.Second/4 {
+	if !t.terminal || now.Sub(t.last) < 100*time.Millisecond {
 		return
 	}
-	c.shown = now
-	fmt.Fprintf(c.errOut, "\r\x1b[K%d %s, %.0f/s", c.n, c.what, float64(c.n)/now.Sub(c.began).Seconds())
+	if took := now.Sub(t.began); took >= time.Second {
+		text += fmt.Sprintf(", %.0f/s", float64(n)/took.Seconds())
+	}
+	t.last, t.shown = now, true
+	fmt.Fprintf(t.errOut, "\r\x1b[K%s", text)
 }
 
-// clear takes the count from the terminal.
-func (c *counter) clear() {
-	if !c.shown.IsZero() {
-		fmt.Fprint(c.errOut, "\r\x1b[K")
+// clear takes the line away, to make room for another.
+func (t *tally) clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.shown {
+		fmt.Fprint(t.errOut, "\r\x1b[K")
+		t.shown = false
 	}
+}
+
+// tell prints a line for people.
+func (t *tally) tell(format string, args ...any) {
+	t.clear()
+	t.note(format, args...)
+}
+
+// count is a number of things for people.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprint(n, " ", what, "s")
+}
+
+// rate says how fast n things were done, if there is anything to say.
+func rate(n int, took time.Duration) string {
+	if n < 2 || took <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" in %v, %.0f/s", took.Round(10*time.Millisecond), float64(n)/took.Seconds())
 }

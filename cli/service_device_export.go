@@ -108,10 +108,10 @@ func exportDevices(ctx context.Context, s streams, o deviceExportOptions) (err e
 	}
 	progress := newTally(s)
 	ex := &bulkExport{client: client, keys: o.keys, writer: w, throttle: newThrottle(progress)}
-	ex.wrote = func() { progress.show(ex.count, fmt.Sprintf("%d devices and modules", ex.count)) }
+	ex.wrote = func() { progress.show(ex.count, identities(ex.count)) }
 	err = ex.run(ctx, o.where)
 	progress.clear()
-	written := fmt.Sprintf("%d devices and modules", ex.count)
+	written := identities(ex.count)
 	switch {
 	case ctx.Err() != nil && toFile:
 		return failf(statusFailed, "interrupted after %s; %s is as it was", written, o.file)
@@ -132,6 +132,14 @@ func exportDevices(ctx context.Context, s streams, o deviceExportOptions) (err e
 	}
 	s.note("Exported %s to %s", written, o.file)
 	return nil
+}
+
+// identities is a number of devices and modules for people.
+func identities(n int) string {
+	if n == 1 {
+		return "1 identity"
+	}
+	return fmt.Sprint(n, " identities")
 }
 
 // createBeside creates a file with a name of its own in the folder of name, to

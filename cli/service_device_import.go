@@ -190,6 +190,10 @@ func (o *deviceImportOptions) conclude(ctx context.Context, s streams, t target,
 	case im.Failed > 0:
 		return failf(statusFailed, "%d of %d lines failed; the others are done", im.Failed, im.Failed+im.Succeeded)
 	}
-	s.note("%d lines %s", im.Succeeded, strings.TrimSpace(map[bool]string{true: "would be done", false: "done"}[im.dryRun]))
+	if im.dryRun {
+		s.note("%s would be done", count(im.Succeeded, "line"))
+	} else {
+		s.note("%s done", count(im.Succeeded, "line"))
+	}
 	return nil
 }

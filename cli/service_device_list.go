@@ -102,31 +102,31 @@ func listDevices(ctx context.Context, s streams, o deviceListOptions) error {
 	if len(conditions) > 0 {
 		query += " WHERE " + strings.Join(conditions, " AND ")
 	}
-	progress := newTally(s)
-	devices := []listedDevice{}
 	size := maxPage
 	if o.top > 0 {
 		size = min(size, o.top)
 	}
-	for row, err := range client.Query(ctx, query, size) {
-		progress.show(len(devices), fmt.Sprintf("%d devices", len(devices)))
-		if err != nil {
-			progress.clear()
-			return t.explain(ctx, err, noIdentity)
-		}
-		d, err := listed(row)
-		if err != nil {
-			return fmt.Errorf("list devices: the hub's answer is not as documented: %w", err)
-		}
-		if devices = append(devices, d); len(devices) == o.top {
-			break
+	devices := func(yield func(json.RawMessage, error) bool) {
+		progress, n := newRowTally(s), 0
+		defer progress.clear()
+		for row, err := range client.Query(ctx, query, size) {
+			if err == nil {
+				row, err = listed(row)
+			}
+			if err != nil {
+				err = t.explain(ctx, err, noIdentity)
+			}
+			if n++; !yield(row, err) || n == o.top {
+				return
+			}
+			progress.show(n, count(n, "device"))
 		}
 	}
-	progress.clear()
-	return o.output.print(s, result{value: devices, columns: deviceColumns})
+	return o.output.printRows(s, devices, func([]json.RawMessage) []column { return deviceColumns })
 }
 
-func listed(row json.RawMessage) (listedDevice, error) {
+// listed makes the row of a list of a row of a query.
+func listed(row json.RawMessage) (json.RawMessage, error) {
 	var t struct {
 		listedDevice
 		DeviceETag         string                     `json:"deviceEtag"`
@@ -134,9 +134,11 @@ func listed(row json.RawMessage) (listedDevice, error) {
 		AuthenticationType hubrest.AuthenticationType `json:"authenticationType"`
 		X509Thumbprint     hubrest.X509Thumbprint     `json:"x509Thumbprint"`
 	}
-	err := json.Unmarshal(row, &t)
+	if err := json.Unmarshal(row, &t); err != nil {
+		return nil, fmt.Errorf("list devices: the hub's answer is not as documented: %w", err)
+	}
 	d := t.listedDevice
 	d.ETag, d.StatusUpdatedTime = t.DeviceETag, t.StatusUpdateTime
 	d.Authentication = listedAuth{X509Thumbprint: t.X509Thumbprint, Type: t.AuthenticationType}
-	return d, err
+	return marshal(d)
 }

@@ -115,8 +115,8 @@ func runQuery(ctx context.Context, s streams, o queryOptions) error {
 		return printPlan(s, o.output, plan, time.Since(began))
 	}
 	rows := func(yield func(json.RawMessage, error) bool) {
-		c := newCounter(s, "rows")
-		defer c.clear()
+		progress, n := newRowTally(s), 0
+		defer progress.clear()
 		for row, err := range client.Query(ctx, text, o.pageSize) {
 			if err != nil {
 				err = t.explain(ctx, err, noIdentity)
@@ -124,7 +124,8 @@ func runQuery(ctx context.Context, s streams, o queryOptions) error {
 			if !yield(row, err) {
 				return
 			}
-			c.add()
+			n++
+			progress.show(n, count(n, "row"))
 		}
 	}
 	return o.output.printRows(s, rows, tableOf(text))
@@ -167,16 +168,9 @@ func printPlan(s streams, output outputOptions, plan hubrest.QueryPlan, took tim
 	}{plan, float64(took.Microseconds()) / 1000}
 	return output.print(s, result{value: value, text: func(w io.Writer) error {
 		if plan.Plan != "" {
-			fmt.Fprintf(w, "read     %s\nscanned  %s\n", plan.Plan, counted(plan.Scanned, "row"))
+			fmt.Fprintf(w, "read     %s\nscanned  %s\n", plan.Plan, count(plan.Scanned, "row"))
 		}
-		_, err := fmt.Fprintf(w, "found    %s in %s, %.1f ms\n", counted(plan.Rows, "row"), counted(plan.Pages, "page"), value.Milliseconds)
+		_, err := fmt.Fprintf(w, "found    %s in %s, %.1f ms\n", count(plan.Rows, "row"), count(plan.Pages, "page"), value.Milliseconds)
 		return err
 	}})
-}
-
-func counted(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
 }
