@@ -185,6 +185,9 @@ func (a *Agent) Connect(ctx context.Context) error {
 func (a *Agent) Close() error {
 	a.stop()
 	a.wg.Wait() // with what is still to be reported
+	if a.telemetry != nil {
+		a.telemetry.close()
+	}
 	a.client.Close()
 	if a.opt.StatusFile != "" {
 		a.writeStatus() // an error has been noted before

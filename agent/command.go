@@ -56,7 +56,7 @@ func ParseCommand(text string) (Command, error) {
 	}
 	if script, ok := strings.CutPrefix(text, "shell:"); ok {
 		if c.Script = strings.TrimSpace(script); c.Script == "" {
-			return Command{}, errors.New("there is no command after shell:")
+			return Command{}, errors.New(`there is no command after "shell:"`)
 		}
 		return c, nil
 	}
@@ -90,7 +90,7 @@ func parseSettings(text string) (c Command, rest string, err error) {
 		}
 		value, rest, ok := strings.Cut(rest, ":")
 		if c.Timeout, err = time.ParseDuration(value); !ok || err != nil || c.Timeout <= 0 {
-			return c, "", errors.New("what is after timeout= is no duration and a colon, such as timeout=5m:")
+			return c, "", errors.New(`what is after "timeout=" is no duration and a colon, as in "timeout=5m:"`)
 		}
 		text = rest
 	}

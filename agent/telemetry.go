@@ -120,7 +120,7 @@ func (t *telemetry) open() error {
 	return nil
 }
 
-// close closes the outbox, if there is one.
+// close closes the outbox, if there is one, when nothing of the agent uses it any more.
 func (t *telemetry) close() {
 	if box := t.opened(); box != nil {
 		if err := box.Close(); err != nil {

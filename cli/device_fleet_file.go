@@ -17,7 +17,8 @@ const maxLine = 8 << 10
 
 // listedDevices reads the devices from a file.
 func (o *deviceRunOptions) listedDevices(s streams, link deviceLink) (*fleetDevices, error) {
-	name, r := o.fleet.file, io.Reader(os.Stdin)
+	name := o.fleet.file
+	var r io.Reader
 	if name == "-" {
 		name, r = "standard input", s.in
 	} else {
