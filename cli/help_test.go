@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -46,8 +47,8 @@ func TestTopicsFitATerminal(t *testing.T) {
 // examples returns the command lines in a help text, without what a shell makes
 // of what they print.
 func examples(t *testing.T, help string) (lines [][]string) {
-	for line := range strings.Lines(help) {
-		line = strings.TrimSpace(line)
+	for line := range strings.Lines(strings.ReplaceAll(help, "\\\n", "")) {
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " #")
 		if !strings.HasPrefix(line, "iotdm ") {
 			continue
 		}
@@ -74,16 +75,29 @@ func TestExamplesNeedAHub(t *testing.T) {
 			return // needs none
 		}
 		for _, args := range examples(t, c.Description) {
-			if slices.ContainsFunc(args, namesFile) {
-				continue
-			}
-			t.Run(strings.Join(args, " "), func(t *testing.T) {
-				var out, errOut bytes.Buffer
-				status := Main(args, strings.NewReader("{}"), &out, &errOut)
-				if status != statusNotFound || !strings.Contains(errOut.String(), `start it with "iotdm hub run"`) || out.Len() > 0 {
-					t.Errorf("status %d, want %d; it prints:\n%s%s", status, statusNotFound, out.String(), errOut.String())
-				}
-			})
+			needsAHub(t, args)
+		}
+	})
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range examples(t, string(readme)) {
+		if args[1] == "service" || args[1] == "device" {
+			needsAHub(t, args)
+		}
+	}
+}
+
+func needsAHub(t *testing.T, args []string) {
+	if slices.ContainsFunc(args, namesFile) {
+		return
+	}
+	t.Run(strings.Join(args, " "), func(t *testing.T) {
+		var out, errOut bytes.Buffer
+		status := Main(args, strings.NewReader("{}"), &out, &errOut)
+		if status != statusNotFound || !strings.Contains(errOut.String(), `start it with "iotdm hub run"`) || out.Len() > 0 {
+			t.Errorf("status %d, want %d; it prints:\n%s%s", status, statusNotFound, out.String(), errOut.String())
 		}
 	})
 }
