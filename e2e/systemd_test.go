@@ -96,7 +96,7 @@ func TestSystemd(t *testing.T) {
 func TestSystemdUnit(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
-		t.Skip("there is no systemd-analyze")
+		skip(t, "systemd-analyze is not installed: it comes with systemd")
 	}
 	unit, err := os.ReadFile(filepath.Join("..", "docs", "systemd", "iotdm-device.service"))
 	if err != nil {
