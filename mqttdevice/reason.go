@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -14,7 +15,8 @@ import (
 func plainReason(err error) error {
 	var op *net.OpError
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe): // the write came before the read that tells
 		return ErrHubClosed
 	case errors.Is(err, net.ErrClosed):
 		// Closed at this end. Only paho's keep-alive does so before a reason was given.
