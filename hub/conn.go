@@ -160,11 +160,11 @@ func (c *conn) callLocked(rid string) int {
 	return slices.IndexFunc(c.calls, func(p pendingCall) bool { return p.rid == rid })
 }
 
-// takesMethod reports whether the device has subscribed to the direct method.
-func (c *conn) takesMethod(name string) bool {
+// takes reports whether the device has subscribed to the topic.
+func (c *conn) takes(topic string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.subscribedLocked(methodTopic + name + "/?")
+	_, ok := c.subscribedLocked(topic)
 	return ok
 }
 
@@ -182,9 +182,9 @@ func (c *conn) subscribedLocked(topic string) (qos byte, ok bool) {
 }
 
 // sendMethod sends a direct method, at QoS 0 as the service does. It reports
-// false if the device does not take it any more: after UNSUBACK nothing comes.
-func (c *conn) sendMethod(rid, name string, payload []byte) (sent bool) {
-	sent, mine := c.queueMethod(rid, name, payload)
+// false if the device has not subscribed to it: after UNSUBACK nothing comes.
+func (c *conn) sendMethod(rid, topic string, payload []byte) (sent bool) {
+	sent, mine := c.queueMethod(rid, topic, payload)
 	if !mine {
 		return sent
 	}
@@ -202,8 +202,7 @@ func (c *conn) sendMethod(rid, name string, payload []byte) (sent bool) {
 // queueMethod queues a direct method, if the device takes it. It reports
 // whether the caller shall write it, which it can do without waiting for the
 // device.
-func (c *conn) queueMethod(rid, name string, payload []byte) (queued, mine bool) {
-	topic := methodTopic + name + "/?$rid=" + rid
+func (c *conn) queueMethod(rid, topic string, payload []byte) (queued, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.subscribedLocked(topic); !ok {

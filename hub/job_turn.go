@@ -9,8 +9,9 @@ import (
 // connected: a hub that is killed meanwhile has not called them.
 func (r *jobRun) call(batch []jobDevice) {
 	online := make([]jobDevice, 0, len(batch))
+	topic := topicOfMethod(r.job.Method.Name, "")
 	for _, d := range batch {
-		if c := r.connection(d.id()); c != nil && c.takesMethod(r.job.Method.Name) {
+		if c := r.connection(d.id()); c != nil && c.takes(topic) {
 			online = append(online, d)
 		} else {
 			r.turn(func() bool { return r.await(d) })
@@ -34,7 +35,7 @@ func (r *jobRun) call(batch []jobDevice) {
 func (r *jobRun) await(d jobDevice) (handedIn bool) {
 	err := r.callable(d.id())
 	if err == nil {
-		_, err = r.awaitMethod(r.feed, d.id(), r.job.Method.Name, r.connectTimeout)
+		_, err = r.awaitMethod(r.feed, d.id(), topicOfMethod(r.job.Method.Name, ""), r.connectTimeout)
 	}
 	if err != nil {
 		return r.finish(d, r.feed, err)

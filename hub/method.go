@@ -73,23 +73,24 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 	// What is connected exists and is not disabled: a change that says
 	// otherwise ends the connection before it is acknowledged.
 	c := s.connection(id)
+	rid := strconv.FormatUint(s.links.rid.Add(1), 16)
+	topic := topicOfMethod(call.Name, rid)
 	patience := call.ConnectTimeout
 	for {
-		if c == nil || !c.takesMethod(call.Name) {
-			if err := s.callable(id); err != nil {
-				return MethodResult{}, err
+		if c != nil {
+			result, sent, err := s.callMethod(ctx, c, rid, topic, call)
+			if sent || err != nil {
+				return result, err
 			}
-			began := time.Now()
-			if c, err = s.awaitMethod(ctx, id, call.Name, patience); err != nil {
-				return MethodResult{}, err
-			}
-			patience = max(patience-time.Since(began), 0)
 		}
-		result, sent, err := s.callMethod(ctx, c, call)
-		if sent || err != nil {
-			return result, err
+		if err := s.callable(id); err != nil {
+			return MethodResult{}, err
 		}
-		c = nil // it left before the method was sent, so that another connection may have it
+		began := time.Now()
+		if c, err = s.awaitMethod(ctx, id, topic, patience); err != nil {
+			return MethodResult{}, err
+		}
+		patience = max(patience-time.Since(began), 0)
 	}
 }
 
@@ -110,9 +111,14 @@ func (s *Server) callable(id ID) error {
 	return err
 }
 
-// awaitMethod returns the connection of id once it has subscribed to the direct
-// method.
-func (s *Server) awaitMethod(ctx context.Context, id ID, name string, timeout time.Duration) (*conn, error) {
+// topicOfMethod is the topic of a direct method, or of any call of it without a
+// rid.
+func topicOfMethod(name, rid string) string { return methodTopic + name + "/?$rid=" + rid }
+
+// awaitMethod returns the connection of id once it has subscribed to the topic
+// of a direct method. That is the whole topic that will be sent: a filter may
+// take one call and not another.
+func (s *Server) awaitMethod(ctx context.Context, id ID, topic string, timeout time.Duration) (*conn, error) {
 	notOnline := *ErrDeviceNotOnline
 	notOnline.Timeout = timeout
 	if timeout == 0 {
@@ -123,7 +129,7 @@ func (s *Server) awaitMethod(ctx context.Context, id ID, name string, timeout ti
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
-		if c := s.connection(id); c != nil && c.takesMethod(name) {
+		if c := s.connection(id); c != nil && c.takes(topic) {
 			return c, nil
 		}
 		select {
@@ -139,9 +145,8 @@ func (s *Server) awaitMethod(ctx context.Context, id ID, name string, timeout ti
 }
 
 // callMethod calls a direct method on c. It is not sent, without an error, if c
-// does not take it any more.
-func (s *Server) callMethod(ctx context.Context, c *conn, call MethodCall) (result MethodResult, sent bool, err error) {
-	rid := strconv.FormatUint(s.links.rid.Add(1), 16)
+// does not take it, or not any more.
+func (s *Server) callMethod(ctx context.Context, c *conn, rid, topic string, call MethodCall) (result MethodResult, sent bool, err error) {
 	answer, err := c.expect(rid)
 	if err != nil {
 		return MethodResult{}, false, err
@@ -151,7 +156,7 @@ func (s *Server) callMethod(ctx context.Context, c *conn, call MethodCall) (resu
 	if len(payload) == 0 {
 		payload = json.RawMessage("null")
 	}
-	if !c.sendMethod(rid, call.Name, payload) {
+	if !c.sendMethod(rid, topic, payload) {
 		return MethodResult{}, false, nil
 	}
 	timer := time.NewTimer(call.ResponseTimeout)

@@ -206,7 +206,7 @@ func TestSlowPeers(t *testing.T) {
 			p.stop()
 			began := time.Now()
 			for range 2 * maxQueued / maxMethodPayload {
-				c.sendMethod("1", "m", make([]byte, maxMethodPayload))
+				c.sendMethod("1", topicOfMethod("m", "1"), make([]byte, maxMethodPayload))
 				if n := c.backlog(); n > maxQueued {
 					t.Errorf("%d bytes wait, want at most %d", n, maxQueued)
 				}
@@ -327,7 +327,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 		if _, err := c.expect(name); err != nil {
 			t.Fatal(err)
 		}
-		if _, mine = c.queueMethod(name, "m", payload); mine {
+		if _, mine = c.queueMethod(name, topicOfMethod("m", name), payload); mine {
 			c.write()
 		}
 		c.writers.Wait()
@@ -348,7 +348,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 // while a call is on its way to it: what UNSUBACK promised holds.
 func TestMethodIsSentToNobodyWhoLeft(t *testing.T) {
 	c := &conn{open: true}
-	if c.sendMethod("1", "m", nil) || c.backlog() > 0 {
+	if c.sendMethod("1", topicOfMethod("m", "1"), nil) || c.backlog() > 0 {
 		t.Error("a method is sent without a subscription")
 	}
 }
