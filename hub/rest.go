@@ -113,7 +113,7 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	}
 	switch {
 	case m.route != nil:
-		return m.route.handle(x.server, &restRequest{Request: x.r, w: x.w, id: m.id, name: m.name, grant: x.caller.grant, by: x.caller.title()})
+		return m.route.handle(x.server, &restRequest{Request: x.r, w: x.w, id: m.id, name: m.name, caller: x.caller})
 	case m.known:
 		return reply{}, ErrMethodNotAllowed
 	default:

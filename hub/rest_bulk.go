@@ -58,10 +58,10 @@ func (s *Server) restBulk(r *restRequest) (reply, error) {
 	if err := r.decodeUpTo(maxBulkBody, &list); err != nil {
 		return reply{}, err
 	}
-	entries := make([]BulkEntry, len(list))
+	entries, by := make([]BulkEntry, len(list)), r.caller.title()
 	for n, in := range list {
 		var err error
-		if entries[n], err = in.entry(r.by); err != nil {
+		if entries[n], err = in.entry(by); err != nil {
 			return reply{}, err
 		}
 	}

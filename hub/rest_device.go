@@ -133,7 +133,7 @@ func (s *Server) storeTelemetry(r *restRequest, batch []telemetry) error {
 	}
 	stored := make(chan error, len(batch))
 	for _, m := range batch {
-		if err := s.receiveTelemetry(r.id, r.grant, "", m, func(err error) { stored <- err }); err != nil {
+		if err := s.receiveTelemetry(r.id, r.caller.grant, "", m, func(err error) { stored <- err }); err != nil {
 			return err
 		}
 	}

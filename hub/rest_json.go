@@ -30,8 +30,7 @@ type restRequest struct {
 	id   ID     // {device} and {module} of the path
 	name string // {name} of the path: a job, configuration, command...
 
-	grant grant  // of the device or module that calls with its own credential
-	by    string // the policy or principal that calls otherwise
+	caller caller
 }
 
 // maxRESTBody bounds a body unless a route says otherwise. Clients send whole

@@ -26,7 +26,7 @@ func (s *Server) restPatchTwin(r *restRequest) (reply, error) {
 	if err := r.decode(&in); err != nil {
 		return reply{}, err
 	}
-	v, err := s.PatchTwin(r.id, in.change(r.by), r.ifMatch())
+	v, err := s.PatchTwin(r.id, in.change(r.caller.title()), r.ifMatch())
 	return reply{body: v}, err
 }
 
@@ -35,6 +35,6 @@ func (s *Server) restReplaceTwin(r *restRequest) (reply, error) {
 	if err := r.decode(&in); err != nil {
 		return reply{}, err
 	}
-	v, err := s.ReplaceTwin(r.id, in.change(r.by), r.ifMatch())
+	v, err := s.ReplaceTwin(r.id, in.change(r.caller.title()), r.ifMatch())
 	return reply{body: v}, err
 }
