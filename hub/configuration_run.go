@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub/query"
+	"github.com/iotdm/iotdm/hub/store"
 )
 
 // configurations are the automatic configurations of the hub, and the twins
@@ -150,8 +151,8 @@ func (s *Server) configure() {
 	defer tick.Stop()
 	everything := true // what changed in the last moments before a crash is not known
 	for {
-		if everything && len(s.configurations.list()) > 0 {
-			if err := s.configureAll(); err != nil {
+		if everything {
+			if err := s.configureAll(); err != nil && s.ctx.Err() == nil {
 				s.log.Warn("configuring the twins", logReason, err)
 			}
 		}
@@ -185,14 +186,32 @@ func (s *Server) configure() {
 	}
 }
 
-// configureAll looks at all twins.
+// configureAll looks at all twins. Without configurations these are only those
+// that still show one, which the hub may have stopped too early to take back.
 func (s *Server) configureAll() error {
+	which := ""
+	if len(s.configurations.list()) == 0 {
+		if found, err := s.anyConfigured(); err != nil || !found {
+			return err
+		}
+		which = " WHERE IS_DEFINED(configurations)"
+	}
 	for _, text := range []string{"SELECT * FROM devices", "SELECT * FROM devices.modules"} {
-		if err := s.configureFound(text); err != nil {
+		if err := s.configureFound(text + which); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// anyConfigured reports whether there is a twin in which a configuration has set
+// something.
+func (s *Server) anyConfigured() (found bool, err error) {
+	err = s.store.Scan([]byte(configuredPrefix), prefixEnd([]byte(configuredPrefix)), func(_, _ []byte) error {
+		found = true
+		return store.ErrStop
+	})
+	return found, err
 }
 
 // configureChanged looks at the twins that a configuration concerns, or has

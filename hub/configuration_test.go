@@ -185,6 +185,31 @@ func TestConfigurationsSurviveARestart(t *testing.T) {
 	wantConfigured(t, s, id, `{} `)
 }
 
+func TestConfigurationIsTakenBackAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	s := newServer(t, hub.Options{Data: dir})
+	id, module := hub.ID{Device: "dev"}, hub.ID{Device: "dev", Module: "m"}
+	create(t, s, id, hub.IdentitySpec{})
+	create(t, s, module, hub.IdentitySpec{})
+	putConfiguration(t, s, deviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"}), hub.Match{})
+	modules := hub.ConfigurationSpec{ID: "modules", TargetCondition: "from devices.modules where moduleId = 'm'"}
+	modules.Content.Module = map[string]json.RawMessage{"properties.desired.b": json.RawMessage("2")}
+	putConfiguration(t, s, modules, hub.Match{})
+	wantConfigured(t, s, id, `{"a":1} {"cfg":{"status":"Applied"}}`)
+	wantConfigured(t, s, module, `{"b":2} {"modules":{"status":"Applied"}}`)
+	for _, id := range []string{"cfg", "modules"} {
+		if err := s.DeleteConfigurationAndDie(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = newServer(t, hub.Options{Data: dir})
+	wantConfigured(t, s, id, `{} `)
+	wantConfigured(t, s, module, `{} `)
+}
+
 func TestConfigurationsAreRefused(t *testing.T) {
 	s := newServer(t, hub.Options{})
 	good := func() hub.ConfigurationSpec { return deviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"}) }

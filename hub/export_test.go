@@ -1,5 +1,7 @@
 package hub
 
+import "github.com/iotdm/iotdm/hub/store"
+
 // Routes lists the method and path of every route, so that tests can say what
 // each needs and find that none was forgotten.
 func Routes() (list []string) {
@@ -17,3 +19,12 @@ func (s *Server) PurgeJobs() error { return s.purgeJobs() }
 
 // ForgetJob removes a job that has ended.
 func (s *Server) ForgetJob(id string) error { return s.forgetJob(id) }
+
+// DeleteConfigurationAndDie deletes a configuration as a hub does that is killed
+// before it has taken anything from the twins.
+func (s *Server) DeleteConfigurationAndDie(id string) error {
+	return s.store.Update(configurationPrefix, func(tx *store.Tx) error {
+		tx.Delete(configurationKey(id))
+		return nil
+	})
+}
