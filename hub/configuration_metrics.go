@@ -36,9 +36,14 @@ func (s *Server) configurationMetric(ctx context.Context, text string) (Configur
 	if text == "" {
 		return m, nil // no target
 	}
-	if _, err := query.Parse(text); err != nil {
+	q, err := query.Parse(text)
+	if err != nil {
 		m.Valid = false // it may be anything, and is not counted
 		return m, nil
+	}
+	if !q.Aggregates() {
+		m.Result, err = s.countMatching(ctx, q)
+		return m, err
 	}
 	for continuation := ""; ; {
 		page, err := s.Query(ctx, text, 1000, continuation)
@@ -50,6 +55,22 @@ func (s *Server) configurationMetric(ctx context.Context, text string) (Configur
 			return m, nil
 		}
 	}
+}
+
+// countMatching returns how many rows a query has that does not aggregate. It
+// makes none of them.
+func (s *Server) countMatching(ctx context.Context, q *query.Query) (total int, err error) {
+	enough := func(n int) bool { return q.Top() > 0 && n >= q.Top() }
+	err = s.scan(ctx, q, "", func(sc *scan) error {
+		return collect(ctx, sc,
+			func() *int { return new(int) },
+			func(n *int, _ *row) bool { *n++; return !enough(*n) },
+			func(n *int) bool { total += *n; return !enough(total) })
+	})
+	if enough(total) {
+		total = q.Top()
+	}
+	return total, err
 }
 
 // systemQueries are the texts that clients run again by themselves.

@@ -114,6 +114,10 @@ func TestALongScanInPartsFindsTheSameRowsInOrder(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", text, diff)
 		}
+		metric, err := s.configurationMetric(t.Context(), text)
+		if err != nil || !metric.Valid || metric.Result != len(want) {
+			t.Errorf("the metric %s is %+v, %v, want %d", text, metric, err, len(want))
+		}
 	}
 
 	page, err := s.Query(t.Context(), "SELECT tags.even AS even, COUNT() AS n, SUM(tags.n) AS total, MAX(tags.n) AS hi, AVG(properties.reported.battery) AS b "+
