@@ -51,7 +51,7 @@ func (s *Server) configurationDoc(r *restRequest, c Configuration) (configuratio
 
 func (s *Server) restListConfigurations(r *restRequest) (reply, error) {
 	list := []configurationDoc{}
-	limit := maxConfigurations
+	limit := 2 * maxConfigurations // with the IoT Edge deployments
 	if n, err := strconv.Atoi(r.URL.Query().Get("top")); err == nil && n >= 1 {
 		limit = min(n, limit)
 	}

@@ -1,10 +1,13 @@
 package hub_test
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tidwall/gjson"
 
 	"github.com/iotdm/iotdm/hub"
 )
@@ -49,6 +52,31 @@ func TestConfigurationsOverREST(t *testing.T) {
 	h.do(call{method: "DELETE", path: "/configurations/cfg1"}).wantError(t, 404, "ConfigurationNotFound", "cfg1")
 	h.do(call{method: "GET", path: "/configurations"}).want(t, 200, "[]")
 	wantConfigured(t, h.Server, hub.ID{Device: "dev1"}, `{} `)
+}
+
+func TestOnlySoManyConfigurations(t *testing.T) {
+	h := startREST(t, hub.Options{})
+	for n := range 100 {
+		device := deviceConfiguration(fmt.Sprint("device-", n), "", 1, map[string]string{"a": "1"})
+		putConfiguration(t, h.Server, device, hub.Match{})
+		edge := edgeDeployment(t, fmt.Sprint("edge-", n), "", 1, baseDeployment())
+		putConfiguration(t, h.Server, edge, hub.Match{})
+		if n < 99 {
+			continue
+		}
+		device.ID, edge.ID = "device-more", "edge-more"
+		for _, spec := range []hub.ConfigurationSpec{device, edge} {
+			if _, err := h.PutConfiguration(spec, hub.Match{}); !errors.Is(err, hub.ErrTooManyConfigurations) {
+				t.Errorf("%s: %v, want %v", spec.ID, err, hub.ErrTooManyConfigurations)
+			}
+		}
+	}
+	for query, want := range map[string]int64{"": 200, "top=500&": 200, "top=150&": 150, "top=0&": 200} {
+		body := h.do(call{method: "GET", path: "/configurations?" + query + "api-version=2021-04-12"}).want(t, 200, "").Body
+		if got := gjson.Get(body, "#").Int(); got != want {
+			t.Errorf("GET /configurations?%s has %d, want %d", query, got, want)
+		}
+	}
 }
 
 func TestConfigurationQueriesAreTested(t *testing.T) {

@@ -63,7 +63,8 @@ func (c *Client) Configuration(ctx context.Context, id string) (Configuration, e
 	return got, err
 }
 
-// Configurations returns up to top configurations, of which a hub has at most 100; 0 is all.
+// Configurations returns up to top configurations, of which a hub has at most 100, and as many IoT Edge deployments; 0 is
+// all.
 func (c *Client) Configurations(ctx context.Context, top int) ([]Configuration, error) {
 	r := request{what: "list configurations", method: http.MethodGet, path: []string{"configurations"}, repeat: repeatAlways}
 	if top > 0 {
