@@ -95,26 +95,30 @@ func configuredPatch(properties []byte, stale []string, winners []layer) (json.R
 	return mustMarshal(diffTree(before, after)), nil
 }
 
-// setterOf returns the winner that a property has its value from, or nil.
-func setterOf(winners []layer, property []string) *layer {
-	for _, l := range slices.Backward(winners) {
-		keys := keysOf(l.path)
-		if len(keys) > len(property) || !slices.Equal(keys, property[:len(keys)]) {
-			continue
-		}
-		var value any
-		if decodeNumbers(l.value, &value) != nil {
-			continue
-		}
-		for _, key := range property[len(keys):] {
-			object, _ := value.(map[string]any)
-			value = object[key]
-		}
-		if value != nil {
-			return &l
-		}
+// settersOf returns what tells which of the winners a property has its value
+// from; nil is none of them.
+func settersOf(winners []layer) func(property []string) *layer {
+	paths, values := make([][]string, len(winners)), make([]any, len(winners))
+	for n, l := range winners {
+		paths[n] = keysOf(l.path)
+		_ = decodeNumbers(l.value, &values[n]) // it has been merged, so it is JSON
 	}
-	return nil
+	return func(property []string) *layer {
+		for n, keys := range slices.Backward(paths) {
+			if len(keys) > len(property) || !slices.Equal(keys, property[:len(keys)]) {
+				continue
+			}
+			value := values[n]
+			for _, key := range property[len(keys):] {
+				object, _ := value.(map[string]any)
+				value = object[key]
+			}
+			if value != nil {
+				return &winners[n]
+			}
+		}
+		return nil
+	}
 }
 
 // keysOf returns the names that a path of a configuration leads through.

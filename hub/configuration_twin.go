@@ -113,14 +113,17 @@ func (s *Server) configureIn(tx *store.Tx, i Identity, t twinRecord, all []*acti
 	if refused != nil {
 		// A value no twin can take: what was there stays.
 		s.log.Warn("a configuration does not fit into a twin", logID, i.ID.String(), logReason, twinError(refused))
-		desired, patch, winners, paths = t.Desired, json.RawMessage(emptyPatch), nil, managed
+		patch, winners, paths = json.RawMessage(emptyPatch), nil, managed
 	}
-	t.Desired = desired.WrittenBy(patch, func(property []string) (writer, digest string) {
-		if l := setterOf(winners, property); l != nil {
-			return l.from.ID, ticks(l.from.Created)
-		}
-		return "", ""
-	})
+	if string(patch) != emptyPatch {
+		setter := settersOf(winners)
+		t.Desired = desired.WrittenBy(patch, func(property []string) (writer, digest string) {
+			if l := setter(property); l != nil {
+				return l.from.ID, ticks(l.from.Created)
+			}
+			return "", ""
+		})
+	}
 	after := configurationStatuses(statuses, targeting, winners)
 	if string(patch) == emptyPatch && bytes.Equal(after, t.Configurations) && maps.Equal(managed, paths) {
 		return nil
