@@ -64,6 +64,7 @@ var (
 	ErrSystemModule          = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
 
 	ErrTooManyCACertificates = &Error{Status: 403, Code: 403002, Name: "IotHubQuotaExceeded", Text: "a hub may have at most 25 CA certificates"}
+	ErrJobQuota              = &Error{Status: 403, Code: 403003, Name: "JobQuotaExceeded", Text: "as many jobs are scheduled for later as this hub allows. Cancel some, or wait until they have started"}
 	ErrQueueFull             = &Error{Status: 403, Code: 403004, Name: "DeviceMaximumQueueDepthExceeded", Text: "C2D messages enqueued for the device exceeded the queue limit of 50, see more at http://aka.ms/iothub403004"}
 	ErrNotAvailable          = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
 	ErrTwinTooLarge          = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"time"
+	"unicode/utf8"
 
+	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -68,12 +70,14 @@ type JobStatistics struct {
 	Pending   int `json:"pendingCount"`
 }
 
-// Limits of jobs. The length of a condition is that of a query.
+// Limits of jobs. The length of a condition is that of a query. How many jobs
+// may wait for their start time is not documented; each is kept in memory, with
+// a payload of up to 128 KiB.
 const (
 	defaultMaxJobs    = 10
+	maxJobsForLater   = 1000
 	defaultJobMaxTime = time.Hour
 	maxJobMaxTime     = 30 * 24 * time.Hour
-	maxJobCondition   = 8192
 	jobHistory        = 30 * 24 * time.Hour
 )
 
@@ -84,9 +88,9 @@ func (spec *JobSpec) validate(now time.Time) error {
 	if spec.Condition == "" {
 		return ErrArgumentInvalid.with("queryCondition is required. '*' is all devices")
 	}
-	if len(spec.Condition) > maxJobCondition {
+	if utf8.RuneCountInString(spec.Condition) > query.MaxLength {
 		// The service's own words, whatever they have to do with it.
-		return ErrPreconditionFailed.with("The etag in the request does not match the etag of the existing resource, as per RFC7232, or queryCondition is longer than %d characters", maxJobCondition)
+		return ErrPreconditionFailed.with("The etag in the request does not match the etag of the existing resource, as per RFC7232, or queryCondition is longer than %d characters", query.MaxLength)
 	}
 	if spec.MaxTime < 0 || spec.MaxTime > maxJobMaxTime {
 		return ErrArgumentInvalid.with("maxExecutionTimeInSeconds must be within [0; %d].", maxJobMaxTime/time.Second)
@@ -119,8 +123,9 @@ func (spec *JobSpec) validate(now time.Time) error {
 //
 // Errors: ErrArgumentInvalid, ErrGenericBadRequest (its type),
 // ErrPreconditionFailed (a condition that is too long), ErrMessageTooLarge,
-// ErrTwinTooLarge, ErrJobAlreadyExists, ErrTooManyJobs. A condition that
-// cannot be parsed is none of them: it makes the job fail.
+// ErrTwinTooLarge, ErrJobAlreadyExists, ErrTooManyJobs (running), ErrJobQuota
+// (waiting for their start time). A condition that cannot be parsed is none of
+// them: it makes the job fail.
 func (s *Server) CreateJob(spec JobSpec) (Job, error) {
 	now := s.now().UTC()
 	if err := spec.validate(now); err != nil {

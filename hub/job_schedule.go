@@ -54,20 +54,24 @@ func (j *jobs) signal() {
 }
 
 // add makes a job known that is about to be stored. It refuses one that would
-// start at once when all places are taken; jobs with a later start wait.
+// start at once when all places are taken; jobs with a later start wait, of
+// which there may be only so many too.
 func (j *jobs) add(job Job, now time.Time) (*activeJob, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if !job.Start.After(now) {
-		n := 0
-		for _, a := range j.active {
-			if a.running || !a.job.Start.After(now) {
-				n++
-			}
+	started, later := 0, 0
+	for _, a := range j.active {
+		if a.running || !a.job.Start.After(now) {
+			started++
+		} else {
+			later++
 		}
-		if n >= j.limit {
-			return nil, ErrTooManyJobs
-		}
+	}
+	switch {
+	case job.Start.After(now) && later >= maxJobsForLater:
+		return nil, ErrJobQuota
+	case !job.Start.After(now) && started >= j.limit:
+		return nil, ErrTooManyJobs
 	}
 	a := newActiveJob(job)
 	j.active[job.ID] = a

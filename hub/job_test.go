@@ -291,6 +291,32 @@ func TestOnlySoManyJobsRun(t *testing.T) {
 	}
 }
 
+func TestOnlySoManyJobsAreForLater(t *testing.T) {
+	s := newServer(t, hub.Options{})
+	create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
+	job := twinJob("more", "*", `{"a":1}`)
+	job.Start = time.Now().Add(time.Hour)
+	for n := range 1000 {
+		one := job
+		one.ID = fmt.Sprint("job-", n)
+		createJob(t, s, one)
+	}
+	if _, err := s.CreateJob(job); !errors.Is(err, hub.ErrJobQuota) {
+		t.Errorf("one more job for later: %v, want %v", err, hub.ErrJobQuota)
+	}
+	if _, err := s.Job("more"); !errors.Is(err, hub.ErrJobNotFound) {
+		t.Errorf("the job that was refused: %v, want %v", err, hub.ErrJobNotFound)
+	}
+	createJob(t, s, twinJob("now", "*", `{"a":1}`))
+	if now := waitJob(t, s, "now"); now.Status != hub.JobCompleted {
+		t.Errorf("a job that starts at once is %+v", now)
+	}
+	if _, err := s.CancelJob("job-7"); err != nil {
+		t.Fatal(err)
+	}
+	createJob(t, s, job)
+}
+
 func TestJobsAreForgottenAfterThirtyDays(t *testing.T) {
 	var days atomic.Int64
 	s := newServer(t, hub.Options{Now: func() time.Time { return restNow.AddDate(0, 0, int(days.Load())) }})

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -188,6 +189,20 @@ func checkRefusal(t *testing.T, h *restHub, path string, want refusal) {
 	}
 	if got := a.Header.Get("iothub-errorcode"); got != want.code {
 		t.Errorf("iothub-errorcode is %q, want %q", got, want.code)
+	}
+}
+
+// TestConditionsAreMeasuredInCharacters is about conditions of other alphabets,
+// whose bytes are more than their characters.
+func TestConditionsAreMeasuredInCharacters(t *testing.T) {
+	h := startREST(t, hub.Options{})
+	condition := "deviceId = '" + strings.Repeat("é", 8192-len("deviceId = ''")) + "'"
+	createJob(t, h.Server, twinJob("longest", condition, `{"a":1}`))
+	if job := waitJob(t, h.Server, "longest"); job.Status != hub.JobCompleted {
+		t.Errorf("the job with the longest condition is %s: %s", job.Status, job.FailureReason)
+	}
+	if _, err := h.CreateJob(twinJob("longer", condition+" ", `{"a":1}`)); !errors.Is(err, hub.ErrPreconditionFailed) {
+		t.Errorf("a job with a longer condition: %v, want %v", err, hub.ErrPreconditionFailed)
 	}
 }
 
