@@ -196,6 +196,9 @@ func (s *Server) deploy(tx *store.Tx, i Identity, t twinRecord, all []*activeCon
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
 		id := ID{Device: i.Device, Module: name}
 		module, moduleTwin, err := txTwin(tx, id)
@@ -209,7 +212,7 @@ func (s *Server) deploy(tx *store.Tx, i Identity, t twinRecord, all []*activeCon
 			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // edgeManager is what the registry says of the modules that a deployment made.

@@ -99,7 +99,6 @@ func (s *Server) switchEdge(tx *store.Tx, i Identity) error {
 	if modules > 0 {
 		return ErrInvalidOperation.with("capabilities.iotEdge cannot change while the device has modules")
 	}
-	manager := "IotEdge"
 	for _, name := range edgeModules {
 		id := ID{Device: i.Device, Module: name}
 		if !i.IoTEdge {
@@ -107,7 +106,7 @@ func (s *Server) switchEdge(tx *store.Tx, i Identity) error {
 			continue
 		}
 		m := Identity{ID: id, GenerationID: i.GenerationID, Version: firstVersion()}
-		m.apply(IdentitySpec{ManagedBy: &manager})
+		m.apply(IdentitySpec{ManagedBy: &edgeManager})
 		if err := writeIdentity(tx, m); err != nil {
 			return err
 		}
