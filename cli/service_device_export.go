@@ -127,7 +127,10 @@ func exportDevices(ctx context.Context, s streams, o deviceExportOptions) (err e
 		s.note("Exported %s", written)
 		return nil
 	}
-	if err := firstError(file.Sync(), file.Close(), os.Rename(file.Name(), o.file)); err != nil {
+	if err := firstError(file.Sync(), file.Close()); err != nil { // not all of it is on disk
+		return failf(statusFailed, "%v", plainPathError(err))
+	}
+	if err := os.Rename(file.Name(), o.file); err != nil {
 		return failf(statusFailed, "%v", plainPathError(err))
 	}
 	s.note("Exported %s to %s", written, o.file)
@@ -193,7 +196,10 @@ func (ex *bulkExport) run(ctx context.Context, where string) error {
 			window = window[:0]
 			return err
 		})
-		if err := firstError(err, ex.write(ctx, window)); err != nil {
+		if err == nil {
+			err = ex.write(ctx, window)
+		}
+		if err != nil {
 			return err
 		}
 	}
