@@ -119,8 +119,8 @@ func (f *fleetDevices) register(ctx context.Context, s streams, client *hubrest.
 	if err != nil {
 		return err
 	}
-	p := newProgress(s, "Registering devices", len(f.ids))
-	defer p.clear()
+	progress, seen := newTally(s), 0
+	defer progress.clear()
 	for ids := range slices.Chunk(f.ids, hubrest.MaxBulk) {
 		entries := make([]hubrest.BulkEntry, len(ids))
 		for i, id := range ids {
@@ -138,9 +138,10 @@ func (f *fleetDevices) register(ctx context.Context, s streams, client *hubrest.
 			}
 		}
 		f.created += len(ids) - len(done.Errors)
-		p.add(len(ids))
+		seen += len(ids)
+		progress.show(seen, fmt.Sprintf("Registering devices: %d of %d", seen, len(f.ids)))
 	}
-	p.clear()
+	progress.clear()
 	if f.created > 0 {
 		s.note("Created %s on %s", devicesNamed(f.ids, f.created), f.hubName())
 	}
@@ -234,11 +235,12 @@ func (f *fleetDevices) leave(ctx context.Context, s streams, cleanup bool) error
 		return f.target.explain(ctx, err, noIdentity)
 	}
 	if !cleanup {
-		s.note("%d devices stay registered on %s, with tags.%s = %s; --cleanup deletes them", len(ours), f.hubName(), fleetTag, quoted(f.prefix))
+		s.note("%s registered on %s, with tags.%s = %s; --cleanup deletes %s", choose(len(ours) == 1, "1 device stays", fmt.Sprint(len(ours), " devices stay")),
+			f.hubName(), fleetTag, quoted(f.prefix), choose(len(ours) == 1, "it", "them"))
 		return nil
 	}
-	p := newProgress(s, "Deleting devices", len(ours))
-	defer p.clear()
+	progress, deleted := newTally(s), 0
+	defer progress.clear()
 	for ids := range slices.Chunk(ours, hubrest.MaxBulk) {
 		entries := make([]hubrest.BulkEntry, len(ids))
 		for i, id := range ids {
@@ -253,9 +255,10 @@ func (f *fleetDevices) leave(ctx context.Context, s streams, cleanup bool) error
 				return failf(statusFailed, "delete the fleet: %v", e)
 			}
 		}
-		p.add(len(ids))
+		deleted += len(ids)
+		progress.show(deleted, fmt.Sprintf("Deleting devices: %d of %d", deleted, len(ours)))
 	}
-	p.clear()
+	progress.clear()
 	s.note("Deleted %s", devicesNamed(f.ids, len(ours)))
 	return nil
 }

@@ -33,7 +33,7 @@ type fleetView struct {
 
 // newFleetView returns a view that draws in place on a terminal, if nobody else writes there.
 func newFleetView(s streams, alone bool) *fleetView {
-	return &fleetView{streams: s, terminal: alone && isTerminal(s.errOut)}
+	return &fleetView{streams: s, terminal: alone && canRedraw(s.errOut)}
 }
 
 // follow tells how f does until the function it returns is called.
@@ -80,15 +80,19 @@ func (v *fleetView) greet(s fleet.Stats, host string) {
 	full := s.Connected+s.Away == s.Devices
 	switch {
 	case full && !v.told:
-		v.above("All %d devices are connected to %s, after %.1f s; press Ctrl-C to exit", s.Devices, host, s.Seconds)
+		v.above("%s connected to %s, after %.1f s; press Ctrl-C to exit", allOf(s.Devices), host, s.Seconds)
 	case full && !v.lost.IsZero() && time.Since(v.lost) > noticeable:
-		v.above("All %d devices are connected again, after %.1f s", s.Devices, time.Since(v.lost).Seconds())
+		v.above("%s connected again, after %.1f s", allOf(s.Devices), time.Since(v.lost).Seconds())
 	case !full && v.told && v.lost.IsZero():
 		v.lost = time.Now()
 	}
 	if full {
 		v.told, v.lost = true, time.Time{}
 	}
+}
+
+func allOf(devices int) string {
+	return choose(devices == 1, "The device is", fmt.Sprintf("All %d devices are", devices))
 }
 
 // noticeable is how long devices have to be lost to be spoken of when they are back.
@@ -128,9 +132,8 @@ func (v *fleetView) show(s fleet.Stats) {
 	if v.drawn > 0 {
 		fmt.Fprintf(&text, "\x1b[%dA\x1b[J", v.drawn)
 	}
-	width := cmp.Or(terminalWidth(v.errOut), 80)
 	for _, line := range lines {
-		text.WriteString(line[:min(len(line), width-1)] + "\n") // a line that wraps would count as two
+		text.WriteString(fit(v.errOut, line) + "\n") // a line that wraps would count as two
 	}
 	fmt.Fprint(v.errOut, text.String())
 	v.drawn = len(lines)
@@ -181,32 +184,4 @@ func byKind(counts map[fleet.Kind]uint64) string {
 		return "0"
 	}
 	return fmt.Sprintf("%d (%s)", total, strings.Join(parts, ", "))
-}
-
-// A progress shows how far a command has come, on a terminal.
-type progress struct {
-	streams
-	what        string
-	done, total int
-	shown       time.Time
-}
-
-// newProgress shows nothing when nobody watches.
-func newProgress(s streams, what string, total int) *progress {
-	return &progress{streams: s, what: what, total: total}
-}
-
-func (p *progress) add(n int) {
-	p.done += n
-	if isTerminal(p.errOut) && time.Since(p.shown) > redrawInterval/5 {
-		p.shown = time.Now()
-		fmt.Fprintf(p.errOut, eraseLine+"%s: %d of %d", p.what, p.done, p.total)
-	}
-}
-
-func (p *progress) clear() {
-	if !p.shown.IsZero() {
-		fmt.Fprint(p.errOut, eraseLine)
-		p.shown = time.Time{}
-	}
 }

@@ -87,8 +87,8 @@ func examine(ctx context.Context, s streams, o doctorOptions) error {
 	p := newCheckPrinter(s, o.service.output.forPeople())
 	checks := doctor.Run(ctx, opt, doctor.Progress{Begin: p.begin, Done: p.done})
 	p.end()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if err := firstError(ctx.Err(), p.err); err != nil {
+		return err
 	}
 	if !o.service.output.forPeople() {
 		if err := o.service.output.print(s, result{value: checks, columns: checkColumns}); err != nil {
@@ -118,7 +118,7 @@ func checksError(checks []doctor.Check) error {
 	if names == nil {
 		return nil
 	}
-	return failf(status, "%d of %d checks failed: %s", len(names), len(checks), strings.Join(names, ", "))
+	return failf(status, "%d of %s failed: %s", len(names), count(len(checks), "check"), strings.Join(names, ", "))
 }
 
 // find finds the hub and the credential to examine, and what else this machine

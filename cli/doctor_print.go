@@ -3,10 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
-
-	"golang.org/x/term"
 
 	"github.com/iotdm/iotdm/cli/doctor"
 )
@@ -22,38 +19,23 @@ type checkPrinter struct {
 	colour bool
 	width  int // of the terminal; 0: lines are not broken
 	wait   bool
+	err    error // why a check could not be printed
 }
 
 func newCheckPrinter(s streams, people bool) *checkPrinter {
-	return &checkPrinter{streams: s, people: people, colour: colours(s.out), width: terminalWidth(s.out), wait: isTerminal(s.errOut)}
+	return &checkPrinter{streams: s, people: people, colour: colours(s.out), width: terminalWidth(s.out), wait: canRedraw(s.errOut)}
 }
-
-// terminalWidth is how many characters fit on a line of w; 0 if w is no
-// terminal.
-func terminalWidth(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return width
-}
-
-const eraseLine = "\r\x1b[K"
 
 func (p *checkPrinter) begin(what string) {
 	if p.wait {
-		fmt.Fprintf(p.errOut, eraseLine+"looking at %s ...", what)
+		redraw(p.errOut, "looking at "+what+" ...")
 	}
 }
 
 func (p *checkPrinter) done(c doctor.Check) {
 	p.end()
-	if p.people {
-		io.WriteString(p.out, p.format(c))
+	if p.people && p.err == nil {
+		_, p.err = io.WriteString(p.out, p.format(c))
 	}
 }
 

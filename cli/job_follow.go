@@ -31,7 +31,7 @@ type follower struct {
 // newFollower returns a follower that notes each device on which the job fails.
 func newFollower(s streams, client *hubrest.Client, id string) *follower {
 	f := &follower{streams: s, client: client, id: id, interesting: "devices.jobs.status = 'failed'", told: make(map[string]bool), began: time.Now()}
-	f.bar = progressBar{streams: s, terminal: isTerminal(s.errOut)}
+	f.bar = progressBar{streams: s, terminal: canRedraw(s.errOut)}
 	f.failure = func(d hubrest.JobDevice) error {
 		f.bar.clear()
 		s.note("%s failed: %s", d.DeviceID, jobFailure(d))

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,37 @@ func isTerminal(w any) bool {
 func colours(w io.Writer) bool {
 	return isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
+
+// terminalWidth is how many characters fit on a line of w; 0 if w is no
+// terminal.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// canRedraw reports whether w is a terminal on which a line can be replaced.
+func canRedraw(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
+
+const eraseLine = "\r\x1b[K"
+
+// redraw replaces the line of the terminal w that the cursor is on.
+func redraw(w io.Writer, line string) { fmt.Fprint(w, eraseLine+fit(w, line)) }
+
+// fit cuts a line of ASCII that the terminal w would break: only one row of it
+// could be taken back.
+func fit(w io.Writer, line string) string {
+	return line[:min(len(line), cmp.Or(terminalWidth(w), usualWidth)-1)]
+}
+
+// usualWidth is that of a terminal which does not tell.
+const usualWidth = 80
 
 // print prints one line of result. The device and demo commands use it from
 // several goroutines; a line stays whole because it is one write.
