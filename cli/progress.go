@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ type progressBar struct {
 
 func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
 	done := n.Succeeded + n.Failed
-	text := fmt.Sprintf("%d of %d devices", done, n.Devices)
+	text := fmt.Sprintf("%d of %s", done, count(n.Devices, "device"))
 	if n.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", n.Failed)
 	}
@@ -36,17 +37,18 @@ func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
 	if took >= time.Second && done > 0 {
 		text += fmt.Sprintf(", %.0f/s", float64(done)/took.Seconds())
 	}
-	// A line that does not fit could not be taken back.
-	width := min(30, 79-len("[] ")-len(text))
-	full := width * done / n.Devices
-	b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + text
-	fmt.Fprintf(b.errOut, "\r\x1b[K%s", b.shown)
+	b.shown = text
+	width := min(30, cmp.Or(terminalWidth(b.errOut), usualWidth)-1-len("[] ")-len(text))
+	if full := width * done / n.Devices; width > 0 {
+		b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + text
+	}
+	redraw(b.errOut, b.shown)
 }
 
 // clear takes the line from a terminal, to make room for another.
 func (b *progressBar) clear() {
 	if b.terminal && b.shown != "" {
-		fmt.Fprint(b.errOut, "\r\x1b[K")
+		fmt.Fprint(b.errOut, eraseLine)
 		b.shown = ""
 	}
 }
@@ -64,7 +66,7 @@ type tally struct {
 }
 
 func newTally(s streams) *tally {
-	return &tally{streams: s, terminal: isTerminal(s.errOut), began: time.Now()}
+	return &tally{streams: s, terminal: canRedraw(s.errOut), began: time.Now()}
 }
 
 // newRowTally returns a tally of results that are printed as they come: nobody
@@ -87,7 +89,7 @@ func (t *tally) show(n int, text string) {
 		text += fmt.Sprintf(", %.0f/s", float64(n)/took.Seconds())
 	}
 	t.last, t.shown = now, true
-	fmt.Fprintf(t.errOut, "\r\x1b[K%s", text)
+	redraw(t.errOut, text)
 }
 
 // clear takes the line away, to make room for another.
@@ -95,7 +97,7 @@ func (t *tally) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.shown {
-		fmt.Fprint(t.errOut, "\r\x1b[K")
+		fmt.Fprint(t.errOut, eraseLine)
 		t.shown = false
 	}
 }

@@ -184,7 +184,9 @@ func (o *deviceImportOptions) conclude(ctx context.Context, s streams, t target,
 		}
 		return failf(status, "%v: %s", explained, resume)
 	case im.Failed > 0 && im.dryRun:
-		return failf(statusFailed, "%d of %d lines would fail", im.Failed, im.Failed+im.Succeeded)
+		return failf(statusFailed, "%d of %s would fail", im.Failed, count(im.Failed+im.Succeeded, "line"))
+	case im.Failed == 1 && im.Succeeded == 0:
+		return failf(statusFailed, "the only line failed")
 	case im.Failed > 0 && im.Succeeded == 0:
 		return failf(statusFailed, "all %d lines failed", im.Failed)
 	case im.Failed > 0:

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"strings"
 	"time"
 
@@ -59,7 +58,7 @@ func jobCreateCommand(s streams) *urfave.Command {
 			&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "patch the twins' tags with this `JSON` object, @FILE or -"},
 			&urfave.StringFlag{Name: "desired", Destination: &o.desired, Usage: "patch the desired properties with this `JSON` object, @FILE or -"},
 			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z, or a duration from now such as 2h"},
-			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how long the job may run"},
+			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how `LONG` the job may run"},
 			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
 			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
 		}, o.call.flags(), o.flags()),
@@ -306,11 +305,11 @@ func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, 
 	case job.Status == hubrest.JobFailed:
 		return failf(statusFailed, "job %s failed: %s", id, job.FailureReason)
 	case job.Status == hubrest.JobCancelled && limit > 0 && len(f.told) >= limit:
-		return failf(statusFailed, "job %s was stopped after %d failures", id, len(f.told))
+		return failf(statusFailed, "job %s was stopped after %s", id, count(len(f.told), "failure"))
 	case job.Status == hubrest.JobCancelled:
 		return failf(statusFailed, "job %s was cancelled", id)
 	case n != nil && n.Failed > 0:
-		return failf(statusFailed, "job %s failed on %s", id, fmt.Sprintf("%d of %d devices", n.Failed, n.Devices))
+		return failf(statusFailed, "job %s failed on %d of %s", id, n.Failed, count(n.Devices, "device"))
 	case n != nil && n.Devices == 0:
 		s.note("No device matches the condition")
 	}

@@ -105,7 +105,7 @@ func (r *fleetReboot) rollOut(ctx context.Context, devices []string) error {
 	batches := r.batches(devices)
 	for n, batch := range batches {
 		if len(batches) > 1 {
-			r.note("Batch %d of %d: %d devices", n+1, len(batches), len(batch))
+			r.note("Batch %d of %d: %s", n+1, len(batches), count(len(batch), "device"))
 		}
 		condition := r.o.where
 		if len(batches) > 1 {
@@ -274,7 +274,7 @@ func (r *fleetReboot) comeBack(ctx context.Context, condition string, batch []st
 			return errTooManyFailures
 		}
 		if len(missing) > 0 && len(missing) < before {
-			r.note("Waiting for %d of %d devices to report their reboot ...", len(missing), len(batch))
+			r.note("Waiting for %d of %s to report their reboot ...", len(missing), count(len(batch), "device"))
 		}
 		if len(missing) == 0 {
 			break
@@ -355,7 +355,7 @@ func (r *fleetReboot) conclude(ctx context.Context, devices []string, err error)
 	case ctx.Err() != nil:
 		return failf(statusFailed, "interrupted: %s", text)
 	case errors.Is(err, errTooManyFailures):
-		return failf(statusFailed, "stopped after %d failures: %s", r.failures, text)
+		return failf(statusFailed, "stopped after %s: %s", count(r.failures, "failure"), text)
 	case err != nil:
 		return r.target.explainJob(ctx, err, "")
 	case good < len(list):
