@@ -13,7 +13,7 @@ import (
 type deviceSendOptions struct {
 	as         actAsOptions
 	message    mqttdevice.Message
-	properties urfave.StringSlice
+	properties texts
 	props      string
 	lines      bool
 	count      int
@@ -36,6 +36,7 @@ func deviceSendCommand(s streams) *urfave.Command {
 			"   iotdm device send --device device-1 hello --count 100 --interval 3s --props 'site=north;alert=false'\n" +
 			"   vmstat -n 5 | iotdm device send --device device-1 --lines",
 		Flags: concat(o.as.flags(), []urfave.Flag{
+			limitFlag(),
 			&urfave.BoolFlag{Name: "lines", Destination: &o.lines, DisableDefaultText: true,
 				Usage: "send each line of standard input, but empty ones, as a message"},
 			&urfave.IntFlag{Name: "count", Aliases: []string{"msg-count", "mc"}, Destination: &o.count, Value: 1, Usage: "send MESSAGE so many `TIMES`"},
@@ -44,7 +45,7 @@ func deviceSendCommand(s streams) *urfave.Command {
 			&urfave.BoolFlag{Name: "queue", Destination: &o.queue, DisableDefaultText: true,
 				Usage: "leave it to the agent to send"},
 			stateFlag(&o.state, "the `FOLDER` that the agent has as --state, for --queue"),
-			&urfave.StringSliceFlag{Name: "property", Destination: &o.properties, Usage: "an application property `NAME=VALUE`, repeatable"},
+			propertyFlag(&o.properties),
 			&urfave.StringFlag{Name: "props", Aliases: []string{"p"}, Destination: &o.props, Usage: "application properties as `N1=V1;N2=V2`"},
 			&urfave.StringFlag{Name: "message-id", Destination: &o.message.ID, Usage: "the message `ID`"},
 			&urfave.StringFlag{Name: "correlation-id", Destination: &o.message.CorrelationID, Usage: "the correlation `ID`"},
@@ -81,7 +82,7 @@ func (o *deviceSendOptions) check(message string, given bool) error {
 		return usagef("--message-id names one message, and several are sent; leave it out, and each gets one")
 	}
 	var err error
-	o.message.Properties, err = parseProperties(o.properties.Value(), o.props)
+	o.message.Properties, err = parseProperties(o.properties, o.props)
 	return err
 }
 
@@ -103,7 +104,7 @@ func (o *deviceSendOptions) send(ctx context.Context, s streams) error {
 	if err := client.Send(ctx, o.message); err != nil {
 		return t.explainDevice(ctx, err)
 	}
-	s.note("Sent %d bytes as %s", len(o.message.Payload), t.identity())
+	s.note("Sent %s as %s", count(len(o.message.Payload), "byte"), t.identity())
 	return nil
 }
 
@@ -134,7 +135,7 @@ func (o *deviceSendOptions) queueMessages(ctx context.Context, s streams) error 
 	if o.many() {
 		s.note("Queued %s for %s%s", count(n, "message"), t.identity(), rate(n, time.Since(began)))
 	} else if err == errNoMore {
-		s.note("Queued %d bytes for %s; \"iotdm device run\" sends them", size, t.identity())
+		s.note("Queued %s for %s; \"iotdm device run\" sends them", count(size, "byte"), t.identity())
 	}
 	if err == errNoMore {
 		return nil

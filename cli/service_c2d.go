@@ -25,7 +25,7 @@ type c2dSendOptions struct {
 	data       string
 	ack        string
 	expiry     string
-	properties urfave.StringSlice
+	properties texts
 	props      string
 }
 
@@ -51,7 +51,7 @@ func c2dSendCommand(s streams) *urfave.Command {
 			"   iotdm service c2d send --device device-1 --data @update.json --ack full --expiry 10m",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "data", Aliases: []string{"da"}, Destination: &o.data, Usage: "the `TEXT` to send, @FILE or -"},
-			&urfave.StringSliceFlag{Name: "property", Destination: &o.properties, Usage: "an application property `NAME=VALUE`, repeatable"},
+			propertyFlag(&o.properties),
 			&urfave.StringFlag{Name: "props", Aliases: []string{"p"}, Destination: &o.props, Usage: "application properties as `N1=V1;N2=V2`"},
 			&urfave.StringFlag{Name: "ack", Destination: &o.ack, Usage: "ask for feedback: positive (delivered), negative (not delivered) or full (both)"},
 			&urfave.StringFlag{Name: "expiry", Destination: &o.expiry, Usage: "drop it after so `LONG` (10m) or at a time (RFC 3339)", DefaultText: "1h"},
@@ -68,7 +68,7 @@ func c2dSendCommand(s streams) *urfave.Command {
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
 				err := client.SendMessage(ctx, o.device, o.message)
 				if err == nil {
-					s.note("Sent %d bytes to device %s", len(o.message.Body), o.device)
+					s.note("Sent %s to device %s", count(len(o.message.Body), "byte"), o.device)
 				}
 				return nil, err
 			})
@@ -95,7 +95,7 @@ func (o *c2dSendOptions) complete(s streams, now time.Time) error {
 	if o.message.Expiry, err = parseExpiry(o.expiry, now); err != nil {
 		return err
 	}
-	o.message.Properties, err = parseProperties(o.properties.Value(), o.props)
+	o.message.Properties, err = parseProperties(o.properties, o.props)
 	return err
 }
 
@@ -117,6 +117,10 @@ func parseExpiry(text string, now time.Time) (time.Time, error) {
 		return t, usagef("--expiry %q is neither a time such as 2026-01-31T08:00:00Z nor a duration such as 10m", text)
 	}
 	return t, nil
+}
+
+func propertyFlag(properties *texts) urfave.Flag {
+	return &urfave.GenericFlag{Name: "property", Value: properties, Usage: "an application property `NAME=VALUE`, repeatable"}
 }
 
 // parseProperties reads the values of --property, and that of --props.

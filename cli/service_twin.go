@@ -53,7 +53,7 @@ type twinChangeOptions struct {
 	serviceOptions
 	on            identityOptions
 	desired, tags string
-	set           urfave.StringSlice // of patch only
+	set           texts // of patch only
 	etag          string
 	document      string // the argument
 }
@@ -90,7 +90,7 @@ func twinChangeCommand(s streams, change twinChanger, c *urfave.Command) *urfave
 		etagFlag(&o.etag),
 	}, o.flags())
 	if c.Name == "patch" {
-		c.Flags = append(c.Flags, &urfave.StringSliceFlag{Name: "set", Destination: &o.set,
+		c.Flags = append(c.Flags, &urfave.GenericFlag{Name: "set", Value: &o.set,
 			Usage: "set one value, `PATH=VALUE`, such as tags.site=north; null deletes; repeatable"})
 	}
 	c.Action = func(ctx *urfave.Context) error {
@@ -105,7 +105,7 @@ func twinChangeCommand(s streams, change twinChanger, c *urfave.Command) *urfave
 
 func (o *twinChangeOptions) check() error {
 	switch {
-	case o.document == "" && o.desired == "" && o.tags == "" && len(o.set.Value()) == 0:
+	case o.document == "" && o.desired == "" && o.tags == "" && len(o.set) == 0:
 		return usagef("nothing to change; give --desired, --tags, or a twin as argument")
 	case o.document != "" && (o.desired != "" || o.tags != ""):
 		return usagef("give either a twin as argument, or --desired and --tags")
@@ -166,7 +166,7 @@ func (o *twinChangeOptions) change(s streams) (hubrest.TwinChange, error) {
 
 // setValues adds what --set says to the change.
 func (o *twinChangeOptions) setValues(c *hubrest.TwinChange) error {
-	for _, set := range o.set.Value() {
+	for _, set := range o.set {
 		path, value, ok := strings.Cut(set, "=")
 		section, path, below := strings.Cut(strings.TrimPrefix(path, "properties."), ".")
 		to := map[string]*any{"tags": &c.Tags, "desired": &c.Desired}[section]

@@ -39,6 +39,14 @@ func (d *seconds) String() string {
 	return text
 }
 
+// texts is the value of a flag that is given once for each text. Those of a
+// urfave.StringSliceFlag may not hold commas.
+type texts []string
+
+func (t *texts) Set(text string) error { *t = append(*t, text); return nil }
+
+func (t *texts) String() string { return "" }
+
 // maxInput bounds what is read from a file or standard input for one flag. The
 // largest thing a hub takes is a message of 256 KiB.
 const maxInput = 1 << 20
