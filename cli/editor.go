@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
@@ -19,10 +20,7 @@ type editor struct {
 // newEditor finds the user's editor and makes the file, which only the user
 // can read. Close removes it.
 func newEditor(s streams, pattern string) (*editor, error) {
-	command := os.Getenv("VISUAL")
-	if command == "" {
-		command = os.Getenv("EDITOR")
-	}
+	command := cmp.Or(strings.TrimSpace(os.Getenv("VISUAL")), strings.TrimSpace(os.Getenv("EDITOR")))
 	if command == "" {
 		command = map[bool]string{true: "notepad", false: "vi"}[runtime.GOOS == "windows"]
 		if _, err := exec.LookPath(command); err != nil {
