@@ -151,6 +151,9 @@ func (t target) explainDevice(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[*failure](err); ok || errors.Is(err, context.Canceled) {
 		return err
 	}
+	if tooLong := whyEnded(ctx); tooLong != nil {
+		return tooLong
+	}
 	if proxy, ok := errors.AsType[*mqttdevice.ProxyError](err); ok {
 		return failf(statusFailed, "%v; check HTTPS_PROXY, ALL_PROXY and NO_PROXY", proxy)
 	}

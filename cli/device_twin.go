@@ -136,7 +136,7 @@ func watchDesired(ctx context.Context, s streams, o deviceTwinOptions) error {
 	})
 	select {
 	case <-ctx.Done():
-		return nil
+		return whyEnded(ctx)
 	case err := <-failed:
 		return err
 	}

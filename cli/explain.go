@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,12 @@ var noIdentity hubrest.Target
 func (t target) explain(ctx context.Context, err error, on hubrest.Target) error {
 	if _, ok := errors.AsType[*failure](err); err == nil || ok || errors.Is(err, context.Canceled) {
 		return err
+	}
+	if tooLong := whyEnded(ctx); tooLong != nil { // and nobody is to blame
+		return tooLong
+	}
+	if file, ok := errors.AsType[*os.PathError](err); ok { // a file of ours, such as standard output
+		return plainPathError(file)
 	}
 	if answer, ok := errors.AsType[*hubrest.Error](err); ok {
 		return t.explainAnswer(ctx, answer, on)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"syscall"
 )
 
 // Exit statuses. They are part of what scripts rely on.
@@ -38,6 +40,9 @@ func report(s streams, err error) int {
 	if err == nil {
 		return 0
 	}
+	if readerGone(err) {
+		return statusFailed // it has what it wants
+	}
 	status := statusFailed
 	if f, ok := errors.AsType[*failure](err); ok {
 		status = f.status
@@ -46,6 +51,13 @@ func report(s streams, err error) int {
 	}
 	s.note("iotdm: %s", strings.Join(strings.FieldsFunc(err.Error(), isLineBreak), "; "))
 	return status
+}
+
+// readerGone reports whether err is that nobody reads standard output any more,
+// as after "| head". Elsewhere than on Windows SIGPIPE ends the process.
+func readerGone(err error) bool {
+	const brokenPipe, noData = syscall.Errno(109), syscall.Errno(232) // ERROR_BROKEN_PIPE, ERROR_NO_DATA
+	return runtime.GOOS == "windows" && (errors.Is(err, brokenPipe) || errors.Is(err, noData))
 }
 
 func isLineBreak(r rune) bool { return r == '\n' || r == '\r' }

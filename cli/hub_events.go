@@ -43,7 +43,7 @@ func hubEventsCommand(s streams) *urfave.Command {
 			deviceFlag(&o.device, "only of the device `ID` and its modules"),
 			&urfave.StringSliceFlag{Name: "source", Destination: &o.sources, Usage: "only telemetry, twin, lifecycle or connection, repeatable"},
 			&urfave.StringFlag{Name: "since", Destination: &o.since, Usage: "begin at a `TIME` (RFC 3339), or so long ago (10m)"},
-			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on with the events that come"},
+			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the events that come, until Ctrl-C"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.output.check(); err != nil {
@@ -109,8 +109,8 @@ func printEvents(ctx context.Context, s streams, o eventsOptions, q hubrest.Even
 	switch {
 	case broken != nil:
 		return broken
-	case ctx.Err() != nil:
-		return nil
+	case ctx.Err() != nil && q.Follow:
+		return whyEnded(ctx)
 	case err == nil && q.Follow:
 		return failf(statusFailed, "%s has ended the stream of events; is it shutting down?", t.host())
 	}

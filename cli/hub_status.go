@@ -24,7 +24,7 @@ func hubStatusCommand(s streams) *urfave.Command {
 		Description: "Exits with 3 when it does not. For example, in a script:\n" +
 			"   iotdm hub run --ephemeral & iotdm hub status --wait 10s",
 		Flags: concat([]urfave.Flag{
-			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "wait up to `DURATION` for the hub to answer"},
+			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "wait up to so `LONG` for the hub to answer"},
 			dataFlag(&o.hub.data),
 		}, o.output.flags()),
 		Action: func(ctx *urfave.Context) error {

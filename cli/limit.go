@@ -58,3 +58,12 @@ func (l *limit) run(ctx *urfave.Context, action urfave.ActionFunc) error {
 	}
 	return tooLong
 }
+
+// whyEnded is how a command fails that goes on until ctx ends: not at all after
+// Ctrl-C, which is meant to end it, and by --timeout.
+func whyEnded(ctx context.Context) error {
+	if tooLong, ok := errors.AsType[*failure](context.Cause(ctx)); ok {
+		return tooLong
+	}
+	return nil
+}

@@ -46,7 +46,9 @@ func streamJSON(w io.Writer, rows iter.Seq2[json.RawMessage, error]) error {
 	separator := "\n  "
 	for row, err := range rows {
 		if err != nil {
-			fmt.Fprintln(w, b.String()) // without its end, so that it cannot be taken for all
+			if b.Len() == 0 { // without its end, so that it cannot be taken for all
+				fmt.Fprintln(w)
+			}
 			return err
 		}
 		b.WriteString(separator)

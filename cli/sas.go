@@ -29,6 +29,7 @@ func (o *signerOptions) flags() []urfave.Flag {
 		deviceFlag(&o.device, "use the key of the device `ID`"),
 		moduleFlag(&o.module, "use the key of the module `ID` of the device"),
 		policyFlag(&o.policy, "use the key of the policy `NAME` of the local hub (default: iothubowner)"),
+		limitFlag(),
 	}, o.hub.flags())
 }
 

@@ -36,7 +36,7 @@ func c2dFeedbackCommand(s streams) *urfave.Command {
 		Description: "Feedback is gone once it is printed, and each goes to one reader. For example:\n" +
 			"   iotdm service c2d feedback --follow",
 		Flags: concat([]urfave.Flag{
-			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on with the feedback that comes, until Ctrl-C"},
+			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the feedback that comes, until Ctrl-C"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.output.check(); err != nil {
@@ -70,14 +70,14 @@ func takeFeedback(ctx context.Context, s streams, o feedbackOptions) error {
 			err = client.CompleteFeedback(ctx, batch.LockToken)
 		}
 		if ctx.Err() != nil {
-			return nil
+			return whyEnded(ctx)
 		}
 		if err != nil {
 			return t.explain(ctx, err, noIdentity)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return whyEnded(ctx)
 		case <-tick.C:
 		}
 	}

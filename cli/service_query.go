@@ -76,10 +76,12 @@ func queryCommand(s streams) *urfave.Command {
 	})
 }
 
+var missingQuery = usagef("QUERY is missing, for example \"SELECT * FROM devices\"")
+
 func (o *queryOptions) check() error {
 	switch {
 	case o.query == "":
-		return usagef("QUERY is missing, for example \"SELECT * FROM devices\"")
+		return missingQuery
 	case o.pageSize < 0:
 		return usagef("--page-size %d is negative", o.pageSize)
 	case o.from != "" && o.pageSize > 0:
@@ -94,6 +96,9 @@ func runQuery(ctx context.Context, s streams, o queryOptions) error {
 	text, err := readValue(s, "QUERY", o.query)
 	if err != nil {
 		return err
+	}
+	if text == "" {
+		return missingQuery
 	}
 	if o.from != "" {
 		return runFileQuery(ctx, s, o, text)

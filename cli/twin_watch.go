@@ -25,7 +25,8 @@ type twinWatcher struct {
 	client *hubrest.Client
 	o      twinWatchOptions
 
-	twins map[hubrest.Target]twinState // nil before the first reading
+	twins  map[hubrest.Target]twinState // nil before the first reading
+	broken error                        // why nothing more can be printed
 }
 
 // A twinState is what is known of a twin. Without it has a version of 0.
@@ -52,30 +53,32 @@ type twinChange struct {
 	New      json.RawMessage `json:"new"` // null if it is no longer there
 }
 
-// run watches until ctx ends, which is no error.
+// run watches until ctx ends.
 func (w *twinWatcher) run(ctx context.Context) error {
-	const longest = 30 * time.Second
-	pause := 500 * time.Millisecond
+	const shortest, longest = 500 * time.Millisecond, 30 * time.Second
+	pause := shortest
 	for {
-		began := w.twins != nil
+		began := time.Now()
 		err := w.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return whyEnded(ctx)
 		}
 		_, refused := asAnswer(err)
 		_, explained := errors.AsType[*failure](err)
 		switch {
+		case w.broken != nil:
+			return w.broken
 		case refused && w.twins == nil:
 			return w.poll(ctx)
 		case refused, explained, w.twins == nil:
 			return w.target.explain(ctx, err, w.o.on.target())
-		case !began:
-			pause = 500 * time.Millisecond
+		case time.Since(began) > longest:
+			pause = shortest
 		}
 		w.note("The stream of changes has ended; connecting again")
 		select {
 		case <-ctx.Done():
-			return nil
+			return whyEnded(ctx)
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, longest)
@@ -114,14 +117,14 @@ func (w *twinWatcher) poll(ctx context.Context) error {
 	for {
 		err := w.look(ctx, time.Now())
 		if ctx.Err() != nil {
-			return nil
+			return whyEnded(ctx)
 		}
 		if err != nil {
 			return w.target.explain(ctx, err, w.o.on.target())
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return whyEnded(ctx)
 		case <-tick.C:
 		}
 	}
@@ -168,7 +171,7 @@ func (w *twinWatcher) introduce() error {
 	case len(w.twins) == 0:
 		return failf(statusNotFound, "no device on %s matches --where %q", w.target.host(), w.o.where)
 	default:
-		w.note("Watching the twins of %d devices, press Ctrl-C to exit", len(w.twins))
+		w.note("Watching the twins of %s, press Ctrl-C to exit", count(len(w.twins), "device"))
 	}
 	return nil
 }
@@ -275,7 +278,7 @@ func (w *twinWatcher) gone(on hubrest.Target, at time.Time, by string) error {
 }
 
 func (w *twinWatcher) print(on hubrest.Target, c twinChange) error {
-	return w.o.output.printEvent(w.streams, result{value: c, text: func(out io.Writer) error {
+	w.broken = w.o.output.printEvent(w.streams, result{value: c, text: func(out io.Writer) error {
 		line := c.Time.Local().Format(time.TimeOnly) + "  "
 		if w.o.where != "" {
 			line += on.String() + "  "
@@ -291,6 +294,7 @@ func (w *twinWatcher) print(on hubrest.Target, c twinChange) error {
 		_, err := fmt.Fprintln(out, line)
 		return err
 	}})
+	return w.broken
 }
 
 // values are the old value and the new one.
