@@ -31,9 +31,9 @@ func (o *commandOptions) flags() []urfave.Flag {
 	o.maintenanceTimeout = seconds(30 * time.Minute)
 	return []urfave.Flag{
 		&urfave.GenericFlag{Name: "on-method", Category: category, Value: &o.onMethod,
-			Usage: "answer a direct method with what a command prints: `NAME=COMMAND`, as often as needed"},
+			Usage: "answer a direct method with what a command prints: `NAME=COMMAND`, repeatable"},
 		&urfave.GenericFlag{Name: "on-desired", Category: category, Value: &o.onDesired,
-			Usage: "carry out a desired property with a command: `PATH=COMMAND`, as often as needed"},
+			Usage: "carry out a desired property with a command: `PATH=COMMAND`, repeatable"},
 		&urfave.GenericFlag{Name: "command-timeout", Category: category, Value: &o.timeout,
 			Usage: "kill a command of --on-method or --on-desired after `LONG`"},
 		&urfave.GenericFlag{Name: "factory-reset-command", Category: category, Value: &o.factoryReset,

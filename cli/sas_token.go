@@ -28,7 +28,7 @@ func sasTokenCommand(s streams) *urfave.Command {
 			"   (printf 'Authorization: '; iotdm sas token) | curl -H @- \"https://HOST/devices?api-version=2021-04-12\"",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "resource", Destination: &o.resource,
-				Usage: "what the token is good for (default: what the connection string names)"},
+				Usage: "`WHAT` the token is good for (default: what the connection string names)"},
 			&urfave.GenericFlag{Name: "duration", Value: &o.duration, Usage: "how `LONG` the token is good"},
 		}, o.signer.flags(), o.output.flags()),
 		Action: func(ctx *urfave.Context) error {

@@ -262,11 +262,11 @@ func configurationListCommand(s streams) *urfave.Command {
 		Description: "For example:\n" +
 			"   iotdm service configuration list",
 		Flags: concat([]urfave.Flag{
-			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "at most `N`", DefaultText: "all"},
+			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "list at most `N` configurations", DefaultText: "all"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
-			if o.top < 0 {
-				return usagef("--top %d is negative", o.top)
+			if ctx.IsSet("top") && o.top < 1 {
+				return usagef("--top %d is less than 1", o.top)
 			}
 			if err := o.output.check(); err != nil {
 				return err

@@ -61,7 +61,7 @@ func deviceImportCommand(s streams) *urfave.Command {
 }
 
 func bulkFormatFlag(format *string) urfave.Flag {
-	return &urfave.StringFlag{Name: "format", Destination: format, Usage: "the file is `ndjson` or csv (default: by its name or content)"}
+	return &urfave.StringFlag{Name: "format", Destination: format, Usage: "the `FORMAT` of the file: ndjson or csv (default: by its name or content)"}
 }
 
 func checkBulkFormat(format string) error {

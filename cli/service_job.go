@@ -54,7 +54,7 @@ func jobCreateCommand(s streams) *urfave.Command {
 			"   iotdm service job create --where '*' --desired '{\"interval\": 60}' --start 2026-12-24T06:00:00Z",
 		Flags: concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID` (default: made from the time)"},
-			whereFlag(&o.where, "which devices: a `CONDITION` or '*'"),
+			whereFlag(&o.where, "all devices that meet the query `CONDITION`, or '*'"),
 			&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "patch the twins' tags with this `JSON` object, @FILE or -"},
 			&urfave.StringFlag{Name: "desired", Destination: &o.desired, Usage: "patch the desired properties with this `JSON` object, @FILE or -"},
 			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z, or a duration from now such as 2h"},

@@ -40,7 +40,7 @@ func serviceRebootCommand(s streams) *urfave.Command {
 			"   iotdm service reboot --where \"tags.site = 'north'\" --batch-size 100 --limit-failures 5",
 		Flags: concat([]urfave.Flag{
 			deviceFlag(&o.device, "the device `ID`"),
-			whereFlag(&o.where, "reboot all devices that match this `CONDITION`, or '*', by a job"),
+			whereFlag(&o.where, "reboot all devices that meet the query `CONDITION`, or '*', by a job"),
 			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --where: stop when `N` devices have failed"},
 			&urfave.IntFlag{Name: "batch-size", Destination: &o.batchSize, DefaultText: "all at once", Usage: "with --where: reboot `N` devices, wait until they are back, and go on with the next"},
 			&urfave.BoolFlag{Name: "no-wait", Destination: &o.noWait, DisableDefaultText: true, Usage: "return after the device's answer"},

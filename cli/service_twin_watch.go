@@ -30,7 +30,7 @@ func twinWatchCommand(s streams) *urfave.Command {
 			"   iotdm service twin watch --device device-1\n" +
 			"   iotdm service twin watch --where \"tags.site = 'north'\" -o json",
 		Flags: concat(o.on.flags(), []urfave.Flag{
-			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "all devices that meet the query `CONDITION` now, or \"*\""},
+			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "all devices that meet the query `CONDITION` now, or '*'"},
 			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "how `LONG` to wait between two readings of twins that are not streamed"},
 		}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
