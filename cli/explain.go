@@ -29,14 +29,14 @@ func (t target) explain(ctx context.Context, err error, on hubrest.Target) error
 	if _, ok := errors.AsType[*failure](err); err == nil || ok || errors.Is(err, context.Canceled) {
 		return err
 	}
-	if tooLong := whyEnded(ctx); tooLong != nil { // and nobody is to blame
-		return tooLong
-	}
 	if file, ok := errors.AsType[*os.PathError](err); ok { // a file of ours, such as standard output
 		return plainPathError(file)
 	}
 	if answer, ok := errors.AsType[*hubrest.Error](err); ok {
 		return t.explainAnswer(ctx, answer, on)
+	}
+	if tooLong := whyEnded(ctx); tooLong != nil { // and nobody is to blame
+		return tooLong
 	}
 	if refusal, ok := errors.AsType[*hubrest.TokenError](err); ok && refusal.Status < http.StatusInternalServerError {
 		return failf(statusUnauthorized, "Entra ID: %v; check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or certificate", err)

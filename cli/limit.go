@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -54,7 +55,8 @@ func (l *limit) run(ctx *urfave.Context, action urfave.ActionFunc) error {
 		return err
 	}
 	if f, ok := errors.AsType[*failure](err); ok && err != tooLong {
-		return failf(statusTimeout, "%v: %s", tooLong, f.text) // such as what was left running
+		left := strings.TrimLeft(strings.TrimPrefix(f.text, "interrupted"), ":; ") // such as what goes on
+		return failf(statusTimeout, "%v: %s", tooLong, left)
 	}
 	return tooLong
 }
