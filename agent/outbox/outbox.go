@@ -26,6 +26,7 @@
 package outbox
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -114,6 +115,8 @@ type Box struct {
 	grown    chan struct{} // closed when end grows or the outbox closes; nil when nobody waits
 	closed   bool
 
+	closing context.Context // ends when Close begins
+	close   context.CancelFunc
 	done    chan struct{} // closed when the committer has ended
 	sending sync.Mutex    // held by Send
 
@@ -160,6 +163,7 @@ func Open(dir string, opt Options) (*Box, error) {
 		prefix: rand.Text()[:10] + "-",
 		done:   make(chan struct{}),
 	}
+	b.closing, b.close = context.WithCancel(context.Background())
 	b.work.L, b.room.L = &b.mu, &b.mu
 	b.next = newBatch()
 	if err := b.open(); err != nil {
@@ -207,6 +211,7 @@ func (b *Box) Close() error {
 	b.mu.Lock()
 	again := b.closed
 	b.closed = true
+	b.close()
 	b.work.Signal()
 	b.room.Broadcast()
 	b.wake()

@@ -18,13 +18,22 @@ const window = 64
 // one begins with the oldest message that was not acknowledged, so that the hub
 // may get messages twice, but none of them for the first time behind a newer one.
 //
+// A message on which the hub hangs up each time stays the first: MQTT 3.1.1 cannot
+// say no to one message, and a hub whose daily quota is used up hangs up on all.
+//
 // After ctx has ended Send waits for what the hub still acknowledges, for a few
 // seconds. Only one Send at a time is possible.
 func (b *Box) Send(ctx context.Context, client *mqttdevice.Client) error {
 	if !b.sending.TryLock() {
-		return errors.New("the outbox is being sent already, or closed")
+		if b.closing.Err() != nil {
+			return ErrClosed
+		}
+		return errors.New("the outbox is being sent already")
 	}
 	defer b.sending.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(b.closing, func() { cancel(ErrClosed) })()
 	for {
 		s := sender{b: b, r: b.reader()}
 		err := client.SendStream(ctx, window, s.next, s.acknowledged)

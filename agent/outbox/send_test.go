@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/iotdm/iotdm/agent/outbox"
 	"github.com/iotdm/iotdm/hub/hubtest"
@@ -62,6 +63,35 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	if err := b.Send(t.Context(), c); !errors.Is(err, mqttdevice.ErrClosed) {
 		t.Errorf("Send over a closed client returned %v", err)
 	}
+}
+
+// The message waits for a connection that never comes.
+func TestCloseEndsSend(t *testing.T) {
+	conn := hubtest.New(t).Device("d1")
+	synctest.Test(t, func(t *testing.T) {
+		c, err := mqttdevice.New(mqttdevice.Options{ConnectionString: conn, Addr: "127.0.0.1:1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		go c.Connect(t.Context())
+		b := openBox(t)
+		if err := b.Add(mqttdevice.Message{}); err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan error, 1)
+		go func() { sent <- b.Send(t.Context(), c) }()
+		synctest.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-sent; !errors.Is(err, outbox.ErrClosed) {
+			t.Errorf("Send returned %v", err)
+		}
+		if err := b.Send(t.Context(), c); err != outbox.ErrClosed {
+			t.Errorf("Send from a closed outbox returned %v", err)
+		}
+	})
 }
 
 // BenchmarkAdd measures durable messages of 200 bytes next to a bare append and
