@@ -122,6 +122,11 @@ type Box struct {
 
 	state state // has a lock of its own, which is taken before mu
 
+	spooled struct { // a file that is taken in part; of Collect alone
+		file  string
+		taken int // messages
+	}
+
 	active *os.File // the last segment, of the committer alone; nil before the next one is made
 }
 

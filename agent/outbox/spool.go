@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -154,8 +153,9 @@ func (b *Box) collect() error {
 	return nil
 }
 
-// takeFile adds the messages of a file and removes it. After a crash in
-// between they are added again, with the ids they have already.
+// takeFile adds the messages of a file and removes it. After an error it goes on
+// where it was; after a crash in between they are all added again, with the ids
+// they have already.
 func (b *Box) takeFile(file string) error {
 	messages, err := readSpooled(file)
 	if errors.Is(err, errRejected) {
@@ -164,14 +164,22 @@ func (b *Box) takeFile(file string) error {
 	} else if err != nil {
 		return err
 	}
-	for len(messages) > 0 {
+	if b.spooled.file != file {
+		b.spooled.file, b.spooled.taken = file, 0
+	}
+	for messages = messages[min(b.spooled.taken, len(messages)):]; len(messages) > 0; {
 		n := min(spoolBatch, len(messages))
 		if err := b.Add(messages[:n]...); err != nil {
 			return err
 		}
+		b.spooled.taken += n
 		messages = messages[n:]
 	}
-	return os.Remove(file)
+	if err := os.Remove(file); err != nil {
+		return err
+	}
+	b.spooled.file = ""
+	return nil
 }
 
 var errRejected = errors.New("not messages")
@@ -190,11 +198,10 @@ func readSpooled(file string) ([]mqttdevice.Message, error) {
 		return nil, fmt.Errorf("%w: more than %d MiB", errRejected, maxSpoolFile>>20)
 	}
 	var messages []mqttdevice.Message
-	lines := bufio.NewScanner(bytes.NewReader(content))
-	lines.Buffer(nil, maxSpoolFile)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
+	n := 0
+	for line := range bytes.Lines(content) {
+		n++
+		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue
 		}
 		m, err := parseSpooled(line)
@@ -203,7 +210,7 @@ func readSpooled(file string) ([]mqttdevice.Message, error) {
 		}
 		messages = append(messages, m)
 	}
-	return messages, lines.Err()
+	return messages, nil
 }
 
 func parseSpooled(line []byte) (mqttdevice.Message, error) {

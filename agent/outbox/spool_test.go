@@ -124,6 +124,35 @@ func TestSpooledByHand(t *testing.T) {
 	}
 }
 
+func TestSpoolGoesOnAfterAnError(t *testing.T) {
+	syncs := 0
+	b := open(t, t.TempDir(), Options{})
+	b.sync = func(*os.File) error {
+		if syncs++; syncs == 2 { // by the committer alone
+			return errBroken
+		}
+		return nil
+	}
+	for round := range 2 { // the next file begins at its beginning
+		messages, want := make([]mqttdevice.Message, spoolBatch+1), make([]string, spoolBatch+1)
+		for i := range messages {
+			want[i] = fmt.Sprint(round, i)
+			messages[i].Payload = []byte(want[i])
+		}
+		if err := Spool(b.dir, messages...); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.collect(); round == 0 && !errors.Is(err, errBroken) {
+			t.Errorf("collect on a broken disk: %v", err)
+		}
+		if err := b.collect(); err != nil {
+			t.Error(err)
+		}
+		checkQueued(t, b, want...)
+		take(t, b, len(want))
+	}
+}
+
 func TestSpoolIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	if err := Spool(dir, mqttdevice.Message{Payload: make([]byte, 256<<10+1)}); err == nil {
