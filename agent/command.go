@@ -150,7 +150,7 @@ func (c Command) run(ctx context.Context, in []byte, env []string, limit int) re
 
 	words := c.words()
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	ownGroup(cmd)
+	prepare(cmd, c.Script)
 	cmd.Cancel = func() error { return endGroup(cmd.Process) }
 	cmd.WaitDelay = commandGrace
 	cmd.Env = commandEnv(cmd.Environ(), env)

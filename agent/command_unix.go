@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// ownGroup makes the command the first of a process group, which signals of the terminal don't reach.
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+// prepare makes the command the first of a process group, which signals of the terminal don't reach.
+func prepare(cmd *exec.Cmd, _ string) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
 // endGroup asks all of the group that p leads to end.
 func endGroup(p *os.Process) error {

@@ -7,9 +7,14 @@ import (
 	"syscall"
 )
 
-// ownGroup makes the command the first of a process group, which Ctrl-C doesn't reach.
-func ownGroup(cmd *exec.Cmd) {
+// prepare makes the command the first of a process group, which Ctrl-C doesn't reach. A script is given to
+// cmd as it is, between two quotes that cmd takes off: it does not know the backslashes that package exec
+// puts before others.
+func prepare(cmd *exec.Cmd, script string) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+	if script != "" {
+		cmd.SysProcAttr.CmdLine = `cmd /S /C "` + script + `"`
+	}
 }
 
 // endGroup ends p and its children: Windows has no way to ask all of them.
