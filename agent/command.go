@@ -166,22 +166,30 @@ func (c Command) run(ctx context.Context, in []byte, env []string, limit int) re
 		cmd.Stdout = out
 	}
 	if err := cmd.Start(); err != nil {
+		if cause := context.Cause(ctx); cause != nil { // it ended before
+			return result{exit: -1, err: endedBy(cause)}
+		}
 		return result{exit: -1, err: startError(words[0], err)}
 	}
 	err := cmd.Wait()
 	r := result{output: out.kept.Bytes(), errors: tail.String(), exit: cmd.ProcessState.ExitCode(), err: err}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		killGroup(cmd.Process) // what SIGTERM did not end
-		r.exit, r.err = -1, cause
-		if !errors.Is(cause, errTooLong) && !errors.Is(cause, errTooMuch) {
-			r.err = errCancelled
-		}
+		r.exit, r.err = -1, endedBy(cause)
 		return r
 	}
 	if errors.Is(err, exec.ErrWaitDelay) { // it has ended well; a child of it holds on to its output
 		r.err = nil
 	}
 	return r
+}
+
+// endedBy is the error of a command whose context ended for cause.
+func endedBy(cause error) error {
+	if errors.Is(cause, errTooLong) || errors.Is(cause, errTooMuch) {
+		return cause
+	}
+	return errCancelled
 }
 
 // startError words why a program cannot be started.

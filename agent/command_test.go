@@ -64,6 +64,14 @@ func TestCommandEnvironmentHasNoSecrets(t *testing.T) {
 	}
 }
 
+// A busy machine may not come to start a command before its time is over.
+func TestCommandWithoutTimeToStart(t *testing.T) {
+	r := Command{Args: []string{"go"}, Timeout: 1}.run(t.Context(), nil, nil, 10)
+	if r.status() != 504 || r.text() != "the command did not end in time and was killed (after 1ns)" {
+		t.Errorf("status %d, %q", r.status(), r.text())
+	}
+}
+
 func TestByteCount(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 bytes", 1023: "1023 bytes", 1024: "1 KiB", 1536: "1.5 KiB", 5 << 20: "5 MiB", 1<<63 - 1: "8 EiB"} {
 		if got := byteCount(n); got != want {
