@@ -77,6 +77,7 @@ func checkSource(u *url.URL) error {
 // downloadClient returns a client for downloads.
 func downloadClient(transport *http.Transport) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		r.Header.Del("Referer") // the query may be a signature, which is not for another server
 		err := checkSource(r.URL)
 		if err == nil && via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
 			err = errors.New("is http; packages come over https only")

@@ -145,6 +145,19 @@ func TestDownloadGoesOnAfterARestart(t *testing.T) {
 	wantContent(t, d)
 }
 
+func TestDownloadKeepsItsURLFromOtherServers(t *testing.T) {
+	var referer string
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		referer = r.Header.Get("Referer")
+		w.Write(content)
+	})
+	d := newDownload(t, serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other, http.StatusFound) }))
+	if err := d.run(t.Context()); err != nil || referer != "" {
+		t.Errorf("error %v, Referer %q", err, referer)
+	}
+	wantContent(t, d)
+}
+
 func TestDownloadsThatFail(t *testing.T) {
 	size := fmt.Sprint(len(content))
 	body := func(b []byte) http.HandlerFunc {
