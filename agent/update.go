@@ -39,7 +39,7 @@ const (
 // over HTTPS, checked, and given to Command. What goes on is reported as the property firmware, with the
 // names of the tutorial "Implement a device firmware update process": fwUpdateStatus is downloading,
 // verifying, applying, rebooting, and in the end current, error or rolledback; fwUpdateSubstatus has the
-// details. The package that runs already is not installed again.
+// details. The package that runs already is not installed again, unless a Command has failed since.
 //
 // What was begun goes on after a restart of the agent, with one exception: if it ended while Command
 // ran, nobody knows what came of that, and it counts as failed.
@@ -136,9 +136,9 @@ func (a *Agent) handleUpdates() error {
 	if u.boot == nil {
 		u.boot = readBoot
 	}
-	if err := readJSON(u.file, &u.record); err != nil {
+	var err error
+	if u.record, err = readUpdateRecord(u.file); err != nil {
 		a.note("iotdm: updates: %v; what was under way is forgotten", err)
-		u.record = updateRecord{}
 	}
 	if u.record.Version == "" {
 		u.record.Version = opt.Version
@@ -204,7 +204,7 @@ func (u *updater) accept(job updateJob) (status int, text string) {
 	r, version := &u.record, job.request.Version
 	busy := !r.Phase.final() && r.Phase != rebooting
 	switch {
-	case !busy && r.Version == version && (r.SHA256 == "" || r.SHA256 == job.request.SHA256):
+	case r.Phase.final() && r.has(job.request):
 		u.next = nil
 		r.DesiredVersion = job.version
 		r.Request, r.Phase, r.Code, r.Detail = &job.request, current, 200, "version "+version+" is installed already"

@@ -1,6 +1,9 @@
 package agent
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A phase of an update. Those of the tutorial are reported as they are; rollingBack is an error still.
 type phase string
@@ -19,6 +22,24 @@ const (
 
 // final reports whether nothing is left to do.
 func (p phase) final() bool { return p == "" || p == current || p == failed || p == rolledBack }
+
+// readUpdateRecord returns an empty record if there is no file.
+func readUpdateRecord(file string) (r updateRecord, err error) {
+	if err := readJSON(file, &r); err != nil {
+		return updateRecord{}, err
+	}
+	switch r.Phase {
+	case downloading, verifying, applying, rollingBack, rebooting:
+		if r.Request == nil {
+			return updateRecord{}, fmt.Errorf("%s is damaged: it is %s nothing", file, r.Phase)
+		}
+	default:
+		if !r.Phase.final() {
+			return updateRecord{}, fmt.Errorf("%s is damaged, or of a newer version: %q is no phase of an update", file, r.Phase)
+		}
+	}
+	return r, nil
+}
 
 // An updateRecord is what the agent remembers of updates: the content of its file. It is written before
 // a phase begins, so that after a restart the phase in it may have begun, and the one after it has not.
@@ -51,6 +72,13 @@ func (r *updateRecord) enter(p phase, code int, detail string, now time.Time) {
 		r.Times = make(map[phase]time.Time)
 	}
 	r.Times[p] = now
+}
+
+// has reports whether the package of a request is what runs. Nobody knows what a command has left that
+// failed, or did not end.
+func (r *updateRecord) has(request updateRequest) bool {
+	known := r.Phase != failed || r.Times[applying].IsZero()
+	return known && r.Version == request.Version && (r.SHA256 == "" || r.SHA256 == request.SHA256)
 }
 
 // pendingVersion is the version that is not there yet; empty: none.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,7 +206,11 @@ func (u *updater) download(parent context.Context, r updateRecord) {
 }
 
 func (u *updater) verify(ctx context.Context, r updateRecord) {
-	sum, err := fileSHA256(ctx, u.partFile())
+	file := u.partFile()
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		file = u.packageFile(r) // the agent ended right after the renaming below
+	}
+	sum, err := fileSHA256(ctx, file)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -213,7 +218,7 @@ func (u *updater) verify(ctx context.Context, r updateRecord) {
 	case sum != r.Request.SHA256:
 		u.fail(500, fmt.Sprintf("the package is not the one that was asked for: its SHA-256 is %s", sum))
 	default:
-		if err := os.Rename(u.partFile(), u.packageFile(r)); err != nil {
+		if err := os.Rename(file, u.packageFile(r)); err != nil {
 			u.fail(500, err.Error())
 			return
 		}
