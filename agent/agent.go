@@ -64,6 +64,9 @@ type Options struct {
 	// The reported property factoryReset says what goes on: its status is resetting, and in the end done,
 	// error, or interrupted if the agent ended meanwhile. With the exit status 102 the command asks for a
 	// reboot, as that of an Update does. Without a Timeout it may take 30 minutes.
+	//
+	// A factory reset, a reboot by RebootCommand and the commands of an Update exclude each other: direct
+	// methods are answered 409, and an update that has been downloaded waits.
 	FactoryReset Command
 
 	// Update makes the agent install software or firmware. It needs Folder.
@@ -106,6 +109,7 @@ type Agent struct {
 	wg      sync.WaitGroup // every goroutine of the agent
 	once    sync.Once      // starts them
 
+	turn     turn
 	reboots  *machineReboot // nil: reboots are simulated
 	observer *observer      // of desired properties; nil: none is acted upon
 	reporter *reporter      // nil if observer is
@@ -131,7 +135,7 @@ func New(opt Options) (*Agent, error) {
 	if opt.Note == nil {
 		opt.Note = discard
 	}
-	a := &Agent{opt: opt, status: newStatusFile(opt), connections: make(chan struct{}, 1)}
+	a := &Agent{opt: opt, status: newStatusFile(opt), connections: make(chan struct{}, 1), turn: newTurn()}
 	a.running, a.stop = context.WithCancel(context.Background())
 	device := opt.Device
 	device.OnState = a.onState

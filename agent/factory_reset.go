@@ -122,8 +122,12 @@ func (f *factoryReset) answer(_ context.Context, m mqttdevice.Method) mqttdevice
 	if f.busy {
 		return message(409, "the device is being reset already")
 	}
+	if !f.agent.turn.try() {
+		return message(409, errNotNow.Error())
+	}
 	r := &resetRecord{Status: resetRunning, Start: time.Now().UTC().Truncate(time.Second)}
 	if err := r.write(f.file); err != nil {
+		f.agent.turn.end()
 		f.agent.note("iotdm: factory reset: %v", err)
 		return message(500, "the device could not store that it is to be reset: "+err.Error())
 	}
@@ -166,10 +170,13 @@ func (f *factoryReset) run(ctx context.Context, payload json.RawMessage) {
 		f.end(resetDone, "the machine has to be rebooted")
 	default:
 		f.step(resetRebooting, "")
-		if err := f.agent.rebootFor(resetMethod); err != nil {
-			f.end(resetFailed, "the reset needs a reboot: "+err.Error())
+		err := f.agent.rebootFor(resetMethod)
+		if err == nil {
+			return // the turn is the reboot's
 		}
+		f.end(resetFailed, "the reset needs a reboot: "+err.Error())
 	}
+	f.agent.turn.end()
 }
 
 // end is the last step. f.mu is held.

@@ -43,6 +43,7 @@ type machineReboot struct {
 	mu      sync.Mutex // guards what follows
 	record  rebootRecord
 	changes int  // how often record has changed
+	inTurn  bool // the agent's turn is that of the request, which is pending
 	blank   bool // there was no record: the twin may know of a reboot
 }
 
@@ -80,6 +81,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 	m.settle()
 	if q := m.record.Request; q.pending() {
 		m.left = q.Outcome
+		m.inTurn = a.turn.try()
 	}
 	return m, nil
 }
@@ -107,9 +109,13 @@ func (m *machineReboot) settle() {
 }
 
 // save stores the record, which has changed, and has the twin told. What cannot be stored is told
-// nevertheless. m.mu is held.
+// nevertheless. With the request its turn ends. m.mu is held.
 func (m *machineReboot) save() {
 	m.changes++
+	if m.inTurn && !m.record.Request.pending() {
+		m.inTurn = false
+		m.a.turn.end()
+	}
 	m.a.status.signal()
 	m.record.Told = false
 	if err := m.store(); err != nil {
@@ -132,10 +138,12 @@ func (m *machineReboot) signal(c chan struct{}) {
 
 // handle answers the method. The machine reboots once the answer is sent.
 func (m *machineReboot) handle(_ context.Context, call mqttdevice.Method) mqttdevice.Response {
-	id, err := m.request(call.Name)
+	id, err := m.request(call.Name, false)
 	switch {
 	case err == errRebooting:
 		return response(409, alreadyRebooting)
+	case err == errNotNow:
+		return response(409, "The device is being updated or reset")
 	case err != nil:
 		return response(500, fmt.Sprintf("The device cannot reboot: %v", err))
 	}
@@ -150,14 +158,18 @@ func (m *machineReboot) handle(_ context.Context, call mqttdevice.Method) mqttde
 var errRebooting = errors.New("the device is already rebooting")
 
 // request stores that a reboot is asked for, by a direct method or whatever by names. It happens when
-// answered is called.
-func (m *machineReboot) request(by string) (id string, err error) {
+// answered is called. A caller that is inTurn hands its turn on, unless there is an error.
+func (m *machineReboot) request(by string, inTurn bool) (id string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	last := m.record.Request
 	if last.pending() {
 		return "", errRebooting
 	}
+	if !inTurn && !m.a.turn.try() {
+		return "", errNotNow
+	}
+	m.inTurn = true
 	m.a.opt.Say("Rebooting device")
 	q := &RebootRequest{ID: rand.Text(), Method: by, RequestedAt: m.now().UTC(), Attempt: 1, Outcome: accepted}
 	if last != nil && last.Outcome != Rebooted {
@@ -175,6 +187,7 @@ func (m *machineReboot) request(by string) (id string, err error) {
 		err = fmt.Errorf("what is asked of it cannot be stored: %w", err)
 	}
 	m.a.note("iotdm: the machine does not reboot: %v", err)
+	m.inTurn = !inTurn
 	m.record = old
 	q.end(m.now(), m.record.Boot, Refused, err.Error())
 	m.record.Request = q

@@ -40,12 +40,10 @@ func (a *Agent) handleReboots() error {
 	return nil
 }
 
-// rebootFor reboots the machine for a method that has been answered. It is for real reboots only.
+// rebootFor reboots the machine for a method that has been answered, and whose turn it is; that is the
+// reboot's if there is no error. It is for real reboots only.
 func (a *Agent) rebootFor(method string) error {
-	_, err := a.reboots.request(method)
-	if err == errRebooting {
-		return nil // which is what was wanted
-	}
+	_, err := a.reboots.request(method, true)
 	if err == nil {
 		a.reboots.answered(nil)
 	}

@@ -77,6 +77,7 @@ type updater struct {
 	client *http.Client
 	pause  time.Duration // after the first failure of a download
 	boot   func() (Boot, error)
+	inTurn bool // the agent's turn is that of the update; only for work
 
 	wake chan struct{} // of capacity 1
 
@@ -218,6 +219,8 @@ func (u *updater) accept(job updateJob) (status int, text string) {
 		return 202, fmt.Sprintf("the update to version %s is under way: %s", version, r.Phase)
 	case busy && job.version == 0:
 		return 409, fmt.Sprintf("the update to version %s is under way: %s", r.Request.Version, r.Phase)
+	case job.version == 0 && u.agent.turn.taken():
+		return 409, errNotNow.Error()
 	}
 	if !busy {
 		if err := u.begin(job); err != nil {

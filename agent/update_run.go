@@ -62,6 +62,10 @@ func (u *updater) carryOn(ctx context.Context) {
 	for ctx.Err() == nil {
 		u.mu.Lock()
 		if u.record.Phase.final() || u.record.Phase == rebooting {
+			if u.inTurn {
+				u.inTurn = false
+				u.agent.turn.end()
+			}
 			if u.next == nil {
 				over := u.record.Phase.final()
 				u.mu.Unlock()
@@ -120,6 +124,14 @@ func (u *updater) enter(p phase, code int, detail string) {
 		u.clear() // before it is told
 	}
 	u.report()
+}
+
+// takeTurn waits until nothing else changes the machine. It reports false if ctx ends before.
+func (u *updater) takeTurn(ctx context.Context) bool {
+	if !u.inTurn {
+		u.inTurn = u.agent.turn.wait(ctx)
+	}
+	return u.inTurn
 }
 
 func (u *updater) fail(code int, detail string) { u.enter(failed, code, detail) }
@@ -217,7 +229,7 @@ func (u *updater) verify(ctx context.Context, r updateRecord) {
 		u.fail(500, err.Error())
 	case sum != r.Request.SHA256:
 		u.fail(500, fmt.Sprintf("the package is not the one that was asked for: its SHA-256 is %s", sum))
-	default:
+	case u.takeTurn(ctx):
 		if err := os.Rename(file, u.packageFile(r)); err != nil {
 			u.fail(500, err.Error())
 			return
@@ -242,6 +254,9 @@ func (u *updater) apply(ctx context.Context, r updateRecord) {
 }
 
 func (u *updater) rollBack(ctx context.Context, r updateRecord) {
+	if !u.takeTurn(ctx) { // which it has, unless this is what an earlier start left
+		return
+	}
 	result := u.run(ctx, u.opt.Rollback, r)
 	switch {
 	case ctx.Err() != nil && result.err != nil:
@@ -269,7 +284,9 @@ func (u *updater) reboot() {
 	u.enter(rebooting, ackInProgress, "")
 	if err := u.agent.rebootFor(updateMethod); err != nil {
 		u.fail(500, "the update needs a reboot: "+err.Error())
+		return
 	}
+	u.inTurn = false // but the reboot's
 }
 
 // run runs a command of an update.
