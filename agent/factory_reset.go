@@ -134,8 +134,23 @@ func (f *factoryReset) answer(_ context.Context, m mqttdevice.Method) mqttdevice
 	f.record, f.busy = r, true
 	f.agent.opt.Say("Resetting the device")
 	answer := message(202, "the factory reset has begun")
-	answer.Sent = func(error) { f.asked <- m.Payload }
+	answer.Sent = func(err error) {
+		if err != nil {
+			f.callOff(err)
+			return
+		}
+		f.asked <- m.Payload
+	}
 	return answer
+}
+
+// callOff ends a reset that hasn't begun: the caller has been told that the call failed.
+func (f *factoryReset) callOff(why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy = false
+	f.agent.turn.end()
+	f.end(resetFailed, fmt.Sprintf("called off, since the answer could not be sent: %v", why))
 }
 
 func (f *factoryReset) work(ctx context.Context) {
