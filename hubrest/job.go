@@ -102,9 +102,8 @@ type JobError struct {
 }
 
 // CreateJob creates a job and returns it as the hub has taken it: not yet started. It fails with ErrAlreadyExists if
-// there is one of this id, and with an *Error of status 429 if the hub
-// runs as many as it can; a condition that makes no sense is
-// found only when the job starts, and fails.
+// there is one of this id, and with an *Error of status 429 if the hub runs as many as it can, or 403 if as many as it
+// takes wait for their start. A condition that makes no sense is found only when the job starts, and fails.
 func (c *Client) CreateJob(ctx context.Context, r JobRequest) (Job, error) {
 	type method struct {
 		Name            string `json:"methodName"`
