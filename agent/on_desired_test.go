@@ -154,14 +154,18 @@ func TestDesiredPropertiesThatCameMeanwhile(t *testing.T) {
 	dir := t.TempDir()
 	gate, log := filepath.Join(dir, "gate"), filepath.Join(dir, "log")
 	makeFIFO(t, gate)
-	p := connectPump(t, h, agent.Options{OnDesired: map[string]agent.Command{"speed": logged(log, "echo started >"+gate+"; cat "+gate+" >&2")}})
+	p := connectPump(t, h, agent.Options{OnDesired: map[string]agent.Command{
+		"speed": logged(log, "echo started >"+gate+"; cat "+gate+" >&2"),
+		"mark":  script("true"),
+	}})
 	desire(t, h, `{"speed":0}`)
 	wantFile(t, gate, "started\n")
 	// Slow ones are said to be in progress. Of those that come meanwhile only the newest counts.
 	p.awaitReported("speed", `{"ac":202,"av":2,"ad":"in progress"}`)
-	for _, patch := range []string{`{"speed":1}`, `{"speed":2}`, `{"other":1}`, `{"speed":3}`} {
+	for _, patch := range []string{`{"speed":1}`, `{"speed":2}`, `{"other":1}`, `{"speed":3}`, `{"mark":1}`} {
 		desire(t, h, patch)
 	}
+	p.awaitReported("mark", `{"value":1,"ac":200,"av":7,"ad":"done"}`) // what came before has come too
 	open(t, gate)
 	wantFile(t, gate, "started\n")
 	open(t, gate)
