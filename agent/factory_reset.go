@@ -175,6 +175,9 @@ func (f *factoryReset) run(ctx context.Context, payload json.RawMessage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.busy = false
+	if !r.wantsReboot() || f.agent.reboots == nil {
+		f.agent.turn.end() // before it is told
+	}
 	switch {
 	case ctx.Err() != nil && r.err != nil: // the next start says so
 	case r.err == nil:
@@ -185,13 +188,11 @@ func (f *factoryReset) run(ctx context.Context, payload json.RawMessage) {
 		f.end(resetDone, "the machine has to be rebooted")
 	default:
 		f.step(resetRebooting, "")
-		err := f.agent.rebootFor(resetMethod)
-		if err == nil {
-			return // the turn is the reboot's
+		if err := f.agent.rebootFor(resetMethod); err != nil {
+			f.agent.turn.end()
+			f.end(resetFailed, "the reset needs a reboot: "+err.Error())
 		}
-		f.end(resetFailed, "the reset needs a reboot: "+err.Error())
 	}
-	f.agent.turn.end()
 }
 
 // end is the last step. f.mu is held.

@@ -62,10 +62,7 @@ func (u *updater) carryOn(ctx context.Context) {
 	for ctx.Err() == nil {
 		u.mu.Lock()
 		if u.record.Phase.final() || u.record.Phase == rebooting {
-			if u.inTurn {
-				u.inTurn = false
-				u.agent.turn.end()
-			}
+			u.endTurn()
 			if u.next == nil {
 				over := u.record.Phase.final()
 				u.mu.Unlock()
@@ -122,6 +119,7 @@ func (u *updater) enter(p phase, code int, detail string) {
 	}
 	if u.record.Phase.final() {
 		u.clear() // before it is told
+		u.endTurn()
 	}
 	u.report()
 }
@@ -132,6 +130,13 @@ func (u *updater) takeTurn(ctx context.Context) bool {
 		u.inTurn = u.agent.turn.wait(ctx)
 	}
 	return u.inTurn
+}
+
+func (u *updater) endTurn() {
+	if u.inTurn {
+		u.inTurn = false
+		u.agent.turn.end()
+	}
 }
 
 func (u *updater) fail(code int, detail string) { u.enter(failed, code, detail) }
