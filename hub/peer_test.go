@@ -180,9 +180,11 @@ func TestSlowPeers(t *testing.T) {
 			c := s.connection(testDevice)
 			// The far end takes no more: what it is sent waits.
 			p.stop()
-			for range 3 {
-				c.sendDesired(2, bytes.Repeat([]byte("x"), 32<<10))
-			}
+			patch := bytes.Repeat([]byte("x"), 32<<10)
+			c.sendDesired(2, patch)
+			synctest.Wait() // that one is being written
+			c.sendDesired(2, patch)
+			c.sendDesired(2, patch)
 			if queued := c.backlog(); queued == 0 {
 				t.Error("nothing waits")
 			}
