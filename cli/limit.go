@@ -54,11 +54,12 @@ func (l *limit) run(ctx *urfave.Context, action urfave.ActionFunc) error {
 	if err == nil || context.Cause(limited) != tooLong {
 		return err
 	}
-	if f, ok := errors.AsType[*failure](err); ok && err != tooLong {
-		left := strings.TrimLeft(strings.TrimPrefix(f.text, "interrupted"), ":; ") // such as what goes on
-		return failf(statusTimeout, "%v: %s", tooLong, left)
+	f, ok := errors.AsType[*failure](err)
+	if !ok || strings.Contains(f.text, tooLong.Error()) {
+		return tooLong
 	}
-	return tooLong
+	left := strings.TrimLeft(strings.TrimPrefix(f.text, "interrupted"), ":; ") // such as what goes on
+	return failf(statusTimeout, "%v: %s", tooLong, left)
 }
 
 // whyEnded is how a command fails that goes on until ctx ends: not at all after
