@@ -141,3 +141,21 @@ func commandNamed(commands []*urfave.Command, name string) *urfave.Command {
 	}
 	return nil
 }
+
+// completing is the hidden last argument with which a shell's script asks what
+// may come next. The word before it is the one being typed, which may be empty.
+const completing = "--generate-bash-completion"
+
+// ourFlag returns the flag of a command that has a name, in our spelling or that
+// of az.
+func ourFlag(command *urfave.Command, name string) urfave.Flag {
+	if f := flagNamed(command, name); f != nil {
+		return f
+	}
+	return flagNamed(command, azSpellings[name])
+}
+
+func takesValue(f urfave.Flag) bool {
+	d, ok := f.(urfave.DocGenerationFlag)
+	return ok && d.TakesValue()
+}

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func (im *bulkImport) apply(ctx, requests context.Context, b bulkBatch, todo []i
 		entries = append(entries, wireEntry(b.lines[i].entry))
 	}
 	result, err := im.bulk(ctx, requests, entries)
-	if refusal, ok := asAnswer(err); ok && (refusal.Status == 400 || refusal.Status == 413) {
+	if refusal, ok := errors.AsType[*hubrest.Error](err); ok && (refusal.Status == 400 || refusal.Status == 413) {
 		// The hub refuses the whole for one of them. Which one?
 		if len(todo) == 1 {
 			b.results[todo[0]].fail("failed", refusal.Code, reasonOf(refusal.Code, refusal.Name, refusal.Message))
@@ -77,7 +78,7 @@ func (im *bulkImport) bulk(ctx, requests context.Context, entries []hubrest.Bulk
 			result, err = im.client.Bulk(requests, entries)
 			return err
 		})
-		refusal, answered := asAnswer(err)
+		refusal, answered := errors.AsType[*hubrest.Error](err)
 		if err == nil || answered && refusal.Status < 500 || n == attempts || ctx.Err() != nil {
 			return result, err
 		}

@@ -254,3 +254,10 @@ func (im *bulkImport) finish(b bulkBatch) error {
 	}
 	return b.err
 }
+
+func (r lineResult) reason() string {
+	if r.Code == 0 {
+		return r.Reason
+	}
+	return fmt.Sprintf("%s (%d)", r.Reason, r.Code)
+}

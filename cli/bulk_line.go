@@ -241,12 +241,3 @@ func settleAuthentication(a *hubrest.Authentication) error {
 	}
 	return nil
 }
-
-// clip keeps what a file holds from filling a message.
-func clip(text string) string {
-	const most = 140
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "..."
-}

@@ -11,10 +11,6 @@ import (
 	urfave "github.com/urfave/cli/v2"
 )
 
-// completing is the hidden last argument with which a shell's script asks what
-// may come next. The word before it is the one being typed, which may be empty.
-const completing = "--generate-bash-completion"
-
 // patience bounds what a person waits for after pressing Tab.
 const patience = 2 * time.Second
 
@@ -143,18 +139,4 @@ func hubWords(command *urfave.Command, words []string) (hub []string) {
 		}
 	}
 	return hub
-}
-
-// ourFlag returns the flag of a command that has a name, in our spelling or that
-// of az.
-func ourFlag(command *urfave.Command, name string) urfave.Flag {
-	if f := flagNamed(command, name); f != nil {
-		return f
-	}
-	return flagNamed(command, azSpellings[name])
-}
-
-func takesValue(f urfave.Flag) bool {
-	d, ok := f.(urfave.DocGenerationFlag)
-	return ok && d.TakesValue()
 }

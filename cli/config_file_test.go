@@ -113,7 +113,7 @@ func TestConfigFileRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("%q gives the error %v, want %q", tt.text, err, tt.want)
 			}
-			if got := report(streams{errOut: new(bytes.Buffer)}, err); got != statusUsage {
+			if got := exitStatus(err); got != statusUsage {
 				t.Errorf("exit status %d, want %d", got, statusUsage)
 			}
 		})

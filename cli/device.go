@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -53,32 +50,6 @@ func (o *actAsOptions) find(ctx context.Context, s streams, choice deviceChoice)
 	return t, err
 }
 
-// identity is the device or module that t acts as.
-func (t target) identity() hubrest.Target {
-	return hubrest.Target{DeviceID: t.connection.DeviceID, ModuleID: t.connection.ModuleID}
-}
-
-// deviceOptions say how the device that t acts as connects.
-func (t target) deviceOptions() mqttdevice.Options {
-	return mqttdevice.Options{
-		ConnectionString: t.connection,
-		Transport:        t.link.transport,
-		Addr:             t.deviceAddr(),
-		WebSocketAddr:    t.httpsAddr,
-		ModelID:          t.link.model,
-		TLS:              t.link.config(t.tls),
-		Logger:           t.log,
-	}
-}
-
-// deviceAddr is what a device dials; empty: what the connection string says.
-func (t target) deviceAddr() string {
-	if t.link.transport == mqttdevice.WebSocket {
-		return t.httpsAddr
-	}
-	return t.mqttsAddr
-}
-
 // onceTimeout bounds what a command that connects, does one thing and ends
 // waits for.
 const onceTimeout = 30 * time.Second
@@ -93,11 +64,11 @@ func (o *actAsOptions) connectOnce(ctx context.Context, s streams) (target, *mqt
 	if err != nil {
 		return t, nil, err
 	}
-	client, err := t.connectOnce(ctx, s)
+	client, err := connectOnce(ctx, t, s)
 	return t, client, err
 }
 
-func (t target) connectOnce(parent context.Context, s streams) (*mqttdevice.Client, error) {
+func connectOnce(parent context.Context, t target, s streams) (*mqttdevice.Client, error) {
 	ctx, cancel := context.WithTimeout(parent, onceTimeout)
 	defer cancel()
 	var mu sync.Mutex
@@ -133,54 +104,27 @@ func (t target) connectOnce(parent context.Context, s streams) (*mqttdevice.Clie
 	return nil, t.explainDevice(parent, err)
 }
 
-// explainDevice is explain for the errors of a device client.
-func (t target) explainDevice(ctx context.Context, err error) error {
-	if refused, ok := errors.AsType[*mqttdevice.Error](err); ok {
-		return failf(statusFailed, "%s: %v", noun(t.identity()), refused)
-	}
+// offline names the device and its hub without asking that: all that a command
+// needs which does not connect.
+func (o *actAsOptions) offline(s streams) (target, error) {
+	c, found, err := o.hub.given(s, deviceVariables)
 	switch {
-	case errors.Is(err, mqttdevice.ErrTokenExpired):
-		return failf(statusUnauthorized, "%v; make a new one with \"iotdm sas token\", or use the device's key", err)
-	case errors.Is(err, mqttdevice.ErrCertificateExpired):
-		return failf(statusUnauthorized, "%v; renew it, and register its thumbprint if it is self-signed", err)
-	case errors.Is(err, mqttdevice.ErrUnauthorized):
-		return t.explainUnauthorized(ctx, "")
-	case errors.Is(err, mqttdevice.ErrBusy):
-		return failf(statusFailed, "%s takes no connections just now: %v; try again", t.host(), err)
-	}
-	if _, ok := errors.AsType[*failure](err); ok || errors.Is(err, context.Canceled) {
-		return err
-	}
-	if tooLong := whyEnded(ctx); tooLong != nil {
-		return tooLong
-	}
-	if proxy, ok := errors.AsType[*mqttdevice.ProxyError](err); ok {
-		return failf(statusFailed, "%v; check HTTPS_PROXY, ALL_PROXY and NO_PROXY", proxy)
-	}
-	addr := t.dialled()
-	if errors.Is(err, mqttdevice.ErrNoAnswer) {
-		return failf(statusTimeout, "%s: %v; %s", addr, mqttdevice.ErrNoAnswer, seeDoctor)
-	}
-	return t.explainNetwork(err, addr, t.host())
-}
-
-// dialled says what a device dialled.
-func (t target) dialled() string {
-	host, port := splitPort(t.host())
-	named := func(usual string) string {
-		if port != "" {
-			return t.host()
+	case err != nil:
+		return target{}, err
+	case !found:
+		info, err := readLocalHub(o.hub.data)
+		if err != nil {
+			return target{}, err
 		}
-		return host + " port " + usual
+		c.HostName = info.HostName
+	case c.DeviceID != "" && (o.device != "" && o.device != c.DeviceID || o.module != "" && o.module != c.ModuleID):
+		return target{}, notTheSameDevice(c)
 	}
-	tcp, ws := cmp.Or(t.mqttsAddr, named(mqttsPort)), cmp.Or(t.httpsAddr, named(httpsPort))
-	switch {
-	case t.link.transport == mqttdevice.TCP:
-		return tcp
-	case t.link.transport == mqttdevice.WebSocket:
-		return ws
-	case port != "" && t.httpsAddr == "": // it is that of TCP
-		ws = "port " + httpsPort
+	if c.DeviceID == "" {
+		c.DeviceID, c.ModuleID = o.device, o.module
 	}
-	return tcp + " or " + ws
+	if c.DeviceID == "" {
+		return target{}, missingDevice
+	}
+	return target{connection: c}, nil
 }

@@ -172,7 +172,7 @@ func devicesNamed(ids []string, n int) string {
 // checkRegistered fails when devices are missing.
 func (f *fleetDevices) checkRegistered(ctx context.Context, client *hubrest.Client) error {
 	found, err := f.query(ctx, client, "STARTSWITH(deviceId, "+quoted(f.prefix)+")")
-	if answer, ok := asAnswer(err); ok && errors.Is(answer, hubrest.ErrUnauthorized) {
+	if answer, ok := errors.AsType[*hubrest.Error](err); ok && errors.Is(answer, hubrest.ErrUnauthorized) {
 		return nil // with the right to connect alone, connecting has to tell
 	}
 	if err != nil {

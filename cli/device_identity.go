@@ -58,31 +58,6 @@ func notTheSameDevice(c sas.ConnectionString) error {
 	return usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
 }
 
-// offline names the device and its hub without asking that: all that a command
-// needs which does not connect.
-func (o *actAsOptions) offline(s streams) (target, error) {
-	c, found, err := o.hub.given(s, deviceVariables)
-	switch {
-	case err != nil:
-		return target{}, err
-	case !found:
-		info, err := readLocalHub(o.hub.data)
-		if err != nil {
-			return target{}, err
-		}
-		c.HostName = info.HostName
-	case c.DeviceID != "" && (o.device != "" && o.device != c.DeviceID || o.module != "" && o.module != c.ModuleID):
-		return target{}, notTheSameDevice(c)
-	}
-	if c.DeviceID == "" {
-		c.DeviceID, c.ModuleID = o.device, o.module
-	}
-	if c.DeviceID == "" {
-		return target{}, missingDevice
-	}
-	return target{connection: c}, nil
-}
-
 // become replaces the policy's key in t by that of the device or module.
 func (t *target) become(ctx context.Context, s streams, choice deviceChoice) error {
 	client, err := t.client()
@@ -157,3 +132,6 @@ func register(ctx context.Context, client *hubrest.Client, on hubrest.Target, au
 	}
 	return lookUp(ctx, client, on)
 }
+
+// localDevice is the device "device run" is on a local hub unless told otherwise.
+const localDevice = "device-1"

@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/iotdm/iotdm/mqttdevice"
 )
@@ -33,14 +30,4 @@ func messageText(m mqttdevice.CloudToDeviceMessage) string {
 		property(name, m.Properties[name])
 	}
 	return b.String()
-}
-
-// printable is text as it is, or quoted if it is no text or has control
-// characters other than line breaks and tabs.
-func printable(text string) string {
-	odd := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
-	if !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
-		return strconv.Quote(text)
-	}
-	return text
 }

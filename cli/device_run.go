@@ -16,9 +16,6 @@ import (
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
-// localDevice is the device "device run" is on a local hub unless told otherwise.
-const localDevice = "device-1"
-
 type deviceRunOptions struct {
 	as             actAsOptions
 	rebootDuration seconds

@@ -124,7 +124,7 @@ func (f *feed) some(ctx context.Context) (messages []mqttdevice.Message, err err
 
 // sendMany sends what the feed has, over as many connections as it takes.
 func (o *deviceSendOptions) sendMany(ctx context.Context, s streams, t target, client *mqttdevice.Client) error {
-	progress, n := newTally(s), 0
+	progress, n, began := newTally(s), 0, time.Now()
 	r := repeater{feed: o.feed(ctx, s), acked: func() { n++; progress.show(n, count(n, "message")) }}
 	var err error
 	for {
@@ -135,7 +135,7 @@ func (o *deviceSendOptions) sendMany(ctx context.Context, s streams, t target, c
 		progress.tell("%v; sending goes on when it is back", errors.Unwrap(err))
 		r.again()
 	}
-	progress.tell("Sent %s as %s%s", count(n, "message"), t.identity(), rate(n, time.Since(progress.began)))
+	progress.tell("Sent %s as %s%s", count(n, "message"), t.identity(), rate(n, time.Since(began)))
 	if f, ok := errors.AsType[*failure](err); ok { // of the feed
 		return f
 	}

@@ -3,10 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,10 +10,8 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/doctor"
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/mqttdevice"
-	"github.com/iotdm/iotdm/sas"
 )
 
 type doctorOptions struct {
@@ -133,7 +127,7 @@ func (o *doctorOptions) find(s streams) (doctor.Options, error) {
 	if err != nil {
 		return opt, err
 	}
-	t.describe(&opt)
+	describe(t, &opt)
 	switch c := t.connection; {
 	case c.DeviceID == "":
 		opt.Device = hubrest.Target{DeviceID: o.device, ModuleID: o.module}
@@ -144,7 +138,7 @@ func (o *doctorOptions) find(s streams) (doctor.Options, error) {
 }
 
 // describe fills in which hub t is.
-func (t target) describe(opt *doctor.Options) {
+func describe(t target, opt *doctor.Options) {
 	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.connection, t.mqttsAddr, t.httpsAddr
 	if t.tls != nil {
 		opt.Roots = t.tls.RootCAs
@@ -204,29 +198,4 @@ func addKnowledge(s streams, data string, opt *doctor.Options) error {
 		opt.Registry = service
 	}
 	return nil // what is wrong with a variable that was not asked for is not the question
-}
-
-func policyKeys(info hub.Info) map[string][]sas.Key {
-	keys := map[string][]sas.Key{}
-	for _, p := range info.Policies {
-		keys[strings.ToLower(p.Name)] = []sas.Key{p.PrimaryKey, p.SecondaryKey}
-	}
-	return keys
-}
-
-// readCA reads the certificate of the local hub's CA.
-func readCA(file string) (*x509.Certificate, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, failf(statusFailed, "the local hub's CA: %v", plainPathError(err))
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, failf(statusFailed, "the local hub's CA: %s holds no certificate in PEM form", file)
-	}
-	ca, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, failf(statusFailed, "the local hub's CA: %s: %v", file, errors.Unwrap(err))
-	}
-	return ca, nil
 }

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"strings"
-	"syscall"
 )
 
 // Exit statuses. They are part of what scripts rely on.
@@ -33,34 +30,12 @@ func failf(status int, format string, args ...any) error {
 	return &failure{status: status, text: fmt.Sprintf(format, args...)}
 }
 
+// because is failf for a failure that errors.Is is to find cause in.
+func because(cause error, status int, format string, args ...any) error {
+	return &failure{status: status, text: fmt.Sprintf(format, args...), cause: cause}
+}
+
 func usagef(format string, args ...any) error { return failf(statusUsage, format, args...) }
-
-// report prints err on one line and returns the exit status.
-func report(s streams, err error) int {
-	if err == nil {
-		return 0
-	}
-	if readerGone(err) {
-		return statusFailed // it has what it wants
-	}
-	status := statusFailed
-	if f, ok := errors.AsType[*failure](err); ok {
-		status = f.status
-	} else if errors.Is(err, context.DeadlineExceeded) {
-		status = statusTimeout
-	}
-	s.note("iotdm: %s", strings.Join(strings.FieldsFunc(err.Error(), isLineBreak), "; "))
-	return status
-}
-
-// readerGone reports whether err is that nobody reads standard output any more,
-// as after "| head". Elsewhere than on Windows SIGPIPE ends the process.
-func readerGone(err error) bool {
-	const brokenPipe, noData = syscall.Errno(109), syscall.Errno(232) // ERROR_BROKEN_PIPE, ERROR_NO_DATA
-	return runtime.GOOS == "windows" && (errors.Is(err, brokenPipe) || errors.Is(err, noData))
-}
-
-func isLineBreak(r rune) bool { return r == '\n' || r == '\r' }
 
 // firstError returns the first of errs that is one.
 func firstError(errs ...error) error {
@@ -70,4 +45,15 @@ func firstError(errs ...error) error {
 		}
 	}
 	return nil
+}
+
+// exitStatus is the exit status of a command that fails with err.
+func exitStatus(err error) int {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.status
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return statusTimeout
+	}
+	return statusFailed
 }

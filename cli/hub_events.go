@@ -142,11 +142,3 @@ func payloadText(e gjson.Result) string {
 	}
 	return payload.String() // JSON as it is
 }
-
-// oneLine is printable for text that is to stay on its line.
-func oneLine(text string) string {
-	if strings.ContainsAny(text, "\n\t") {
-		return fmt.Sprintf("%q", text)
-	}
-	return printable(text)
-}

@@ -188,10 +188,3 @@ func hubLogger(s streams, verbose bool) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(s.errOut, &opt))
 }
-
-func choose(condition bool, yes, no string) string {
-	if condition {
-		return yes
-	}
-	return no
-}

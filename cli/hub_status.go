@@ -88,14 +88,14 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.MQTTAddr, info.PID, dir}
-	if err := t.checkHealth(ctx); err != nil {
+	if err := checkHealth(ctx, t); err != nil {
 		return state, failf(statusNotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}
 	return state, nil
 }
 
 // checkHealth asks for /health, which a hub answers without a key on loopback.
-func (t target) checkHealth(ctx context.Context) error {
+func checkHealth(ctx context.Context, t target) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+t.host()+"/health", nil)
 	if err != nil {
 		return err

@@ -55,10 +55,10 @@ func (l *limit) run(ctx *urfave.Context, action urfave.ActionFunc) error {
 		return err
 	}
 	f, ok := errors.AsType[*failure](err)
-	if !ok || strings.Contains(f.text, tooLong.Error()) {
+	if !ok || strings.Contains(f.Error(), tooLong.Error()) {
 		return tooLong
 	}
-	left := strings.TrimLeft(strings.TrimPrefix(f.text, "interrupted"), ":; ") // such as what goes on
+	left := strings.TrimLeft(strings.TrimPrefix(f.Error(), "interrupted"), ":; ") // such as what goes on
 	return failf(statusTimeout, "%v: %s", tooLong, left)
 }
 

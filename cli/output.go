@@ -58,7 +58,10 @@ func (o *outputOptions) check() error {
 func (o *outputOptions) forPeople() bool { return o.format == "" && o.jq == "" }
 
 // A column of a table is a heading and the gjson path of its values.
-type column struct{ heading, path string }
+type column [2]string
+
+func (c column) heading() string { return c[0] }
+func (c column) path() string    { return c[1] }
 
 // A result is what a command prints.
 type result struct {

@@ -131,7 +131,7 @@ func (t *table) begin(first []json.RawMessage) error {
 	if !t.tsv {
 		var headings []string
 		for _, c := range t.columns {
-			headings = append(headings, c.heading)
+			headings = append(headings, c.heading())
 		}
 		lines = append(lines, headings)
 	}
@@ -163,7 +163,7 @@ func (t *table) cells(row json.RawMessage) []string {
 	cells := make([]string, len(t.columns))
 	value := gjson.ParseBytes(row)
 	for i, c := range t.columns {
-		if cells[i] = cell(value.Get(c.path)); !t.tsv {
+		if cells[i] = cell(value.Get(c.path())); !t.tsv {
 			cells[i] = withoutFraction(cells[i])
 		}
 	}

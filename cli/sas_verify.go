@@ -241,7 +241,7 @@ func (o *sasVerifyOptions) ask(ctx context.Context, s streams, t target, text st
 		}
 	}
 	opt := doctor.Options{Logger: o.signer.hub.log}
-	t.describe(&opt)
+	describe(t, &opt)
 	on := t.identity()
 	if on.DeviceID == "" {
 		on = resourceIdentity(token)

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -161,15 +159,3 @@ func (i seedIdentity) create(server *hub.Server, id hub.ID, spec hub.IdentitySpe
 	_, err = server.PatchTwin(id, change, hub.Match{})
 	return err
 }
-
-// plainYAMLError is the first complaint of a YAML decoder, which knows nothing
-// of Go.
-func plainYAMLError(err error) string {
-	if types, ok := errors.AsType[*yaml.TypeError](err); ok {
-		return goTypes.ReplaceAllString(types.Errors[0], "")
-	}
-	return strings.TrimPrefix(err.Error(), "yaml: ")
-}
-
-// goTypes is where a decoder names a Go type.
-var goTypes = regexp.MustCompile(` (in|into) (type )?[\w.\[\]]+$`)

@@ -78,7 +78,7 @@ func configurationCommand(s streams, c *urfave.Command, flags func(*configuratio
 		defer client.Close()
 		r, err := run(ctx.Context, t, client, o)
 		if err != nil {
-			return t.explainConfiguration(ctx.Context, err, o.id)
+			return explainConfiguration(ctx.Context, t, err, o.id)
 		}
 		if r.value == nil {
 			return nil
@@ -89,7 +89,7 @@ func configurationCommand(s streams, c *urfave.Command, flags func(*configuratio
 }
 
 // explainConfiguration is explain for a request about a configuration.
-func (t target) explainConfiguration(ctx context.Context, err error, id string) error {
+func explainConfiguration(ctx context.Context, t target, err error, id string) error {
 	answer, ok := asAnswer(err)
 	switch {
 	case !ok:

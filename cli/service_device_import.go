@@ -120,7 +120,7 @@ func importDevices(ctx context.Context, s streams, o deviceImportOptions) error 
 	im.throttle = newThrottle(progress)
 	headed := false
 	im.report = func(r lineResult) error {
-		defer func() { progress.show(im.Succeeded+im.Failed, im.summary()) }()
+		defer func() { progress.show(im.Succeeded+im.Failed, o.summary(im)) }()
 		if o.failedOnly && !r.failed {
 			return nil
 		}
@@ -153,16 +153,9 @@ func (o *deviceImportOptions) printLine(s streams, r lineResult, first bool) err
 	}})
 }
 
-func (r lineResult) reason() string {
-	if r.Code == 0 {
-		return r.Reason
-	}
-	return fmt.Sprintf("%s (%d)", r.Reason, r.Code)
-}
-
-func (im *bulkImport) summary() string {
+func (o *deviceImportOptions) summary(im *bulkImport) string {
 	verb := "done"
-	if im.dryRun {
+	if o.dryRun {
 		verb = "would be done"
 	}
 	return fmt.Sprintf("%d %s, %d failed", im.Succeeded, verb, im.Failed)
@@ -170,7 +163,7 @@ func (im *bulkImport) summary() string {
 
 // conclude words what came of all.
 func (o *deviceImportOptions) conclude(ctx context.Context, s streams, t target, im *bulkImport, err error) error {
-	resume := fmt.Sprintf("%s; go on with --from-line %d", im.summary(), im.resume())
+	resume := fmt.Sprintf("%s; go on with --from-line %d", o.summary(im), im.resume())
 	switch {
 	case ctx.Err() != nil:
 		return failf(statusFailed, "interrupted: %s", resume)
@@ -183,7 +176,7 @@ func (o *deviceImportOptions) conclude(ctx context.Context, s streams, t target,
 			status = f.status
 		}
 		return failf(status, "%v: %s", explained, resume)
-	case im.Failed > 0 && im.dryRun:
+	case im.Failed > 0 && o.dryRun:
 		return failf(statusFailed, "%d of %s would fail", im.Failed, count(im.Failed+im.Succeeded, "line"))
 	case im.Failed == 1 && im.Succeeded == 0:
 		return failf(statusFailed, "the only line failed")
@@ -192,7 +185,7 @@ func (o *deviceImportOptions) conclude(ctx context.Context, s streams, t target,
 	case im.Failed > 0:
 		return failf(statusFailed, "%d of %d lines failed; the others are done", im.Failed, im.Failed+im.Succeeded)
 	}
-	if im.dryRun {
+	if o.dryRun {
 		s.note("%s would be done", count(im.Succeeded, "line"))
 	} else {
 		s.note("%s done", count(im.Succeeded, "line"))

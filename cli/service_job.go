@@ -141,7 +141,7 @@ func createJob(ctx context.Context, s streams, o jobCreateOptions) error {
 	defer client.Close()
 	job, err := client.CreateJob(ctx, request)
 	if err != nil {
-		return t.explainJob(ctx, err, request.ID)
+		return explainJob(ctx, t, err, request.ID)
 	}
 	if o.wait {
 		s.note("Job %s is %s", job.ID, job.Status)
@@ -151,7 +151,7 @@ func createJob(ctx context.Context, s streams, o jobCreateOptions) error {
 }
 
 // explainJob is explain for a request about a job.
-func (t target) explainJob(ctx context.Context, err error, id string) error {
+func explainJob(ctx context.Context, t target, err error, id string) error {
 	answer, ok := asAnswer(err)
 	switch {
 	case !ok:
@@ -219,7 +219,7 @@ func onJob(do func(*hubrest.Client, context.Context, string) (hubrest.Job, error
 		defer client.Close()
 		job, err := do(client, ctx, o.id)
 		if err != nil {
-			return t.explainJob(ctx, err, o.id)
+			return explainJob(ctx, t, err, o.id)
 		}
 		return o.output.print(s, result{value: job})
 	}
@@ -296,7 +296,7 @@ func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, 
 		if ctx.Err() != nil {
 			return failf(statusFailed, "interrupted; job %s goes on: see \"iotdm service job watch %s\", or end it with \"iotdm service job cancel %s\"", id, id, id)
 		}
-		return t.explainJob(ctx, err, id)
+		return explainJob(ctx, t, err, id)
 	}
 	if err := output.print(s, result{value: job}); err != nil {
 		return err

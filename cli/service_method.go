@@ -58,15 +58,6 @@ func (o *methodOptions) call(s streams) (hubrest.Method, error) {
 	return m, err
 }
 
-// checkAnswer turns the answer of a device that could not do what it was asked
-// to into a failure.
-func checkAnswer(on hubrest.Target, method string, a hubrest.MethodAnswer) error {
-	if a.Status/100 == 2 {
-		return nil
-	}
-	return failf(statusFailed, "%s answered %s with status %d", noun(on), method, a.Status)
-}
-
 type methodInvokeOptions struct {
 	serviceOptions
 	on   identityOptions

@@ -148,7 +148,7 @@ func tableOf(text string) func([]json.RawMessage) []column {
 	case q.ItemType() == "DeviceJob":
 		columns = jobRowColumns
 	case q.ItemType() == "Twin" && q.From() == query.Devices:
-		columns = slices.DeleteFunc(slices.Clone(twinColumns), func(c column) bool { return c.path == "moduleId" })
+		columns = slices.DeleteFunc(slices.Clone(twinColumns), func(c column) bool { return c.path() == "moduleId" })
 	case q.ItemType() == "Twin":
 		columns = twinColumns
 	}

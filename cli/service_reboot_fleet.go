@@ -145,28 +145,6 @@ func (r *fleetReboot) batches(devices []string) (batches [][]string) {
 	return append(batches, devices[begin:])
 }
 
-// anyOf is the condition that names devices.
-func anyOf(devices []string) string {
-	names := make([]string, len(devices))
-	for i, d := range devices {
-		names[i] = quoted(d)
-	}
-	return "deviceId IN [" + strings.Join(names, ", ") + "]"
-}
-
-// whereClause is the end of a query for what meets the condition; "*" is all.
-func whereClause(condition string) string {
-	if strings.TrimSpace(condition) == "*" {
-		return ""
-	}
-	return " WHERE " + condition
-}
-
-// quoted is text in the query language.
-func quoted(text string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'"
-}
-
 // reboot calls the method on the devices that the condition chooses.
 func (r *fleetReboot) reboot(ctx context.Context, condition string) error {
 	job, err := r.client.CreateJob(ctx, hubrest.JobRequest{ID: newJobID("reboot"), Condition: condition, Method: &r.call})
@@ -357,7 +335,7 @@ func (r *fleetReboot) conclude(ctx context.Context, devices []string, err error)
 	case errors.Is(err, errTooManyFailures):
 		return failf(statusFailed, "stopped after %s: %s", count(r.failures, "failure"), text)
 	case err != nil:
-		return r.target.explainJob(ctx, err, "")
+		return explainJob(ctx, r.target, err, "")
 	case good < len(list):
 		return failf(statusFailed, "not every device rebooted: %s", text)
 	}

@@ -104,14 +104,6 @@ func checkJSON(text string) error {
 	return err
 }
 
-// plainPathError words a file error without the name of the system call.
-func plainPathError(err error) error {
-	if e, ok := err.(*os.PathError); ok {
-		return fmt.Errorf("%s: %w", e.Path, e.Err)
-	}
-	return err
-}
-
 // readObject is readJSON for a value that has to be an object.
 func readObject(s streams, what, value string) (json.RawMessage, error) {
 	doc, err := readJSON(s, what, value)

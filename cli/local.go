@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// dataFolder is the folder of the local hub: the one that is given, or the
+// user's own.
+func dataFolder(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	dir, err := hub.DefaultFolder()
+	if err != nil {
+		return "", usagef("%v; name one with --data", err)
+	}
+	return dir, nil
+}
+
+// readRunningHub reads where the local hub listens, and its keys.
+func readRunningHub(data string) (hub.Info, error) {
+	dir, err := dataFolder(data)
+	if err != nil {
+		return hub.Info{}, err
+	}
+	info, err := hub.ReadInfo(dir)
+	return info, explainLocalHub(err)
+}
+
+// readLocalHub does the same for a hub that may have stopped.
+func readLocalHub(data string) (hub.Info, error) {
+	info, err := readRunningHub(data)
+	if errors.Is(err, hub.ErrNotRunning) {
+		err = nil
+	}
+	return info, err
+}
+
+// explainLocalHub says how to come by a hub.
+func explainLocalHub(err error) error {
+	if errors.Is(err, hub.ErrNeverRun) || errors.Is(err, hub.ErrNotRunning) {
+		return because(err, statusNotFound, "%v; start it with \"iotdm hub run\", or name another hub with --connection-string", err)
+	}
+	if err != nil {
+		return failf(statusFailed, "%v", err)
+	}
+	return nil
+}
+
+// policyConnection is the connection string of a policy of the local hub. An
+// empty policy is iothubowner, an empty host the hub's usual name.
+func policyConnection(info hub.Info, policy, host string) (sas.ConnectionString, error) {
+	policy = cmp.Or(policy, ownerPolicy)
+	var names []string
+	for _, p := range info.Policies {
+		if strings.EqualFold(p.Name, policy) {
+			return sas.ConnectionString{
+				HostName:            hostWithPort(cmp.Or(host, info.HostName), info.HTTPSAddr, httpsPort),
+				SharedAccessKeyName: p.Name,
+				SharedAccessKey:     p.PrimaryKey,
+			}, nil
+		}
+		names = append(names, p.Name)
+	}
+	return sas.ConnectionString{}, failf(statusNotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
+}
+
+func policyKeys(info hub.Info) map[string][]sas.Key {
+	keys := map[string][]sas.Key{}
+	for _, p := range info.Policies {
+		keys[strings.ToLower(p.Name)] = []sas.Key{p.PrimaryKey, p.SecondaryKey}
+	}
+	return keys
+}
+
+// readCA reads the certificate of the local hub's CA.
+func readCA(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, failf(statusFailed, "the local hub's CA: %v", plainPathError(err))
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, failf(statusFailed, "the local hub's CA: %s holds no certificate in PEM form", file)
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, failf(statusFailed, "the local hub's CA: %s: %v", file, errors.Unwrap(err))
+	}
+	return ca, nil
+}

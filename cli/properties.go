@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+func propertyFlag(properties *texts) urfave.Flag {
+	return &urfave.GenericFlag{Name: "property", Value: properties, Usage: "an application property `NAME=VALUE`, repeatable"}
+}
+
+// parseProperties reads the values of --property, and that of --props.
+func parseProperties(pairs []string, props string) (map[string]string, error) {
+	if props != "" {
+		pairs = append(pairs, strings.Split(strings.TrimSuffix(props, ";"), ";")...)
+	}
+	var properties map[string]string
+	for _, p := range pairs {
+		name, value, ok := strings.Cut(p, "=")
+		if !ok || name == "" {
+			return nil, usagef("--property %q is not NAME=VALUE", p)
+		}
+		if properties == nil {
+			properties = make(map[string]string)
+		}
+		properties[name] = value
+	}
+	return properties, nil
+}

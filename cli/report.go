@@ -1,0 +1,27 @@
+package cli
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// report prints err on one line and returns the exit status.
+func report(s streams, err error) int {
+	if err == nil {
+		return 0
+	}
+	if readerGone(err) {
+		return statusFailed // it has what it wants
+	}
+	s.note("iotdm: %s", strings.Join(strings.FieldsFunc(err.Error(), isLineBreak), "; "))
+	return exitStatus(err)
+}
+
+// readerGone reports whether err is that nobody reads standard output any more,
+// as after "| head". Elsewhere than on Windows SIGPIPE ends the process.
+func readerGone(err error) bool {
+	const brokenPipe, noData = syscall.Errno(109), syscall.Errno(232) // ERROR_BROKEN_PIPE, ERROR_NO_DATA
+	return runtime.GOOS == "windows" && (errors.Is(err, brokenPipe) || errors.Is(err, noData))
+}
