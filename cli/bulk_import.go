@@ -228,6 +228,9 @@ func (im *bulkImport) start(ctx, requests context.Context, lines []bulkLine) {
 	}()
 }
 
+// Failed reports whether nothing came of the line.
+func (r lineResult) Failed() bool { return r.failed }
+
 func (r *lineResult) fail(result string, code int, reason string) {
 	r.Result, r.Code, r.Reason, r.failed = result, code, reason, true
 }

@@ -161,6 +161,12 @@ var importModes = func() map[string]hubrest.ImportMode {
 	return modes
 }()
 
+// importModeNamed finds a mode by its name in any case.
+func importModeNamed(name string) (hubrest.ImportMode, bool) {
+	m, known := importModes[strings.ToLower(name)]
+	return m, known
+}
+
 // idPattern is what IoT Hub takes for an id of a device or module.
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}$`)
 
@@ -176,7 +182,7 @@ func settleBulkEntry(e *hubrest.BulkEntry) error {
 		return fmt.Errorf("moduleId %q is not 1 to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '", clip(e.ModuleID))
 	}
 	if e.ImportMode != "" {
-		mode, known := importModes[strings.ToLower(string(e.ImportMode))]
+		mode, known := importModeNamed(string(e.ImportMode))
 		if !known {
 			return fmt.Errorf("importMode %q is none of IoT Hub's", clip(string(e.ImportMode)))
 		}

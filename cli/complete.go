@@ -29,17 +29,17 @@ func complete(ctx context.Context, s streams, commands []*urfave.Command, args [
 		return false
 	}
 	words, typed := args[:len(args)-2], args[len(args)-2]
-	command, rest := findLeaf(commands, words)
-	if command == nil {
+	cmd, rest := findLeaf(commands, words)
+	if cmd == nil {
 		return false
 	}
-	of := valueCandidates(command, rest, typed)
+	of := valueCandidates(cmd, rest, typed)
 	if of == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, c := range of(ctx, hubWords(command, rest), typed) {
+	for _, c := range of(ctx, hubWords(cmd, rest), typed) {
 		if strings.HasPrefix(c, typed) {
 			s.print("%s", c)
 		}
@@ -57,17 +57,17 @@ func completionArguments(args []string) []string {
 }
 
 // valueCandidates tells what the word typed behind rest may be, or returns nil.
-func valueCandidates(command *urfave.Command, rest []string, typed string) candidates {
+func valueCandidates(cmd *urfave.Command, rest []string, typed string) candidates {
 	if len(rest) > 0 && strings.HasPrefix(rest[len(rest)-1], "-") {
 		name := strings.TrimLeft(rest[len(rest)-1], "-")
-		if f := ourFlag(command, name); f != nil && takesValue(f) {
+		if f := ourFlag(cmd, name); f != nil && takesValue(f) {
 			return flagCandidates[f.Names()[0]]
 		}
 	}
 	if strings.HasPrefix(typed, "-") {
 		return nil
 	}
-	return argumentCandidates[strings.Trim(command.ArgsUsage, "[]")]
+	return argumentCandidates[strings.Trim(cmd.ArgsUsage, "[]")]
 }
 
 // flagCandidates are by the names of flags.
@@ -113,21 +113,21 @@ func ask(ctx context.Context, hub []string, args ...string) []string {
 	var out bytes.Buffer
 	s := streams{in: strings.NewReader(""), out: &out, errOut: io.Discard}
 	app := newApp(s)
-	command := append(append([]string{"iotdm"}, args...), hub...)
-	if err := app.RunContext(ctx, arrange(app.Commands, command)); err != nil {
+	cmd := append(append([]string{"iotdm"}, args...), hub...)
+	if err := app.RunContext(ctx, arrange(app.Commands, cmd)); err != nil {
 		return nil
 	}
 	return strings.FieldsFunc(out.String(), isLineBreak)
 }
 
 // hubWords are the flags among words that say which hub, with their values.
-func hubWords(command *urfave.Command, words []string) (hub []string) {
+func hubWords(cmd *urfave.Command, words []string) (hub []string) {
 	for i, word := range words {
 		name, _, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
 		if !strings.HasPrefix(word, "-") {
 			continue
 		}
-		f := ourFlag(command, name)
+		f := ourFlag(cmd, name)
 		if f == nil || !slices.Contains([]string{"connection-string", "data", "ca-file", "hub-name"}, f.Names()[0]) {
 			continue
 		}

@@ -10,8 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	urfave "github.com/urfave/cli/v2"
-
-	"github.com/iotdm/iotdm/agent"
 )
 
 type configured struct {
@@ -20,6 +18,19 @@ type configured struct {
 	Fast     bool
 	Hosts    []string
 	Methods  map[string]string
+}
+
+// bindings is the value of a flag that is given as NAME=VALUE, once for each name.
+type bindings map[string]string
+
+func (b bindings) String() string { return "" }
+
+func (b bindings) repeatable() {}
+
+func (b bindings) Set(text string) error {
+	name, value, _ := strings.Cut(text, "=")
+	b[name] = value
+	return nil
 }
 
 // configure runs a command with the flags of several kinds on a configuration file.
@@ -32,7 +43,7 @@ func configure(t *testing.T, text string, args ...string) (got configured, err e
 	var config string
 	d := seconds(time.Minute)
 	var hosts urfave.StringSlice
-	methods := boundCommands{noun: "NAME", commands: make(map[string]agent.Command)}
+	methods := bindings{}
 	var out bytes.Buffer
 	command := leaf(&urfave.Command{
 		Name: "run",
@@ -52,11 +63,8 @@ func configure(t *testing.T, text string, args ...string) (got configured, err e
 		return got, err
 	}
 	got.Duration, got.Hosts = time.Duration(d), hosts.Value()
-	for name, c := range methods.commands {
-		if got.Methods == nil {
-			got.Methods = make(map[string]string)
-		}
-		got.Methods[name] = strings.Join(c.Args, " ")
+	if len(methods) > 0 {
+		got.Methods = methods
 	}
 	return got, nil
 }

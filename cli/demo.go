@@ -73,15 +73,15 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 
-	service := local(sas.ConnectionString{SharedAccessKeyName: ownerPolicy, SharedAccessKey: ownerKey(server.Policies())})
-	client, err := service.client()
+	operator := local(sas.ConnectionString{SharedAccessKeyName: ownerPolicy, SharedAccessKey: ownerKey(server.Policies())})
+	client, err := operator.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	registered, err := client.CreateDevice(ctx, hubrest.Device{DeviceID: localDevice})
 	if err != nil {
-		return service.explain(ctx, err, hubrest.Target{DeviceID: localDevice})
+		return operator.explain(ctx, err, hubrest.Target{DeviceID: localDevice})
 	}
 	g.say("service", "registered the device %s", registered.DeviceID)
 
@@ -100,7 +100,7 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 		return device.explainDevice(ctx, err)
 	}
 	g.say("device", "connected as %s, waiting for commands", localDevice)
-	return demoReboot(ctx, g, service, &rebooter{
+	return demoReboot(ctx, g, operator, &rebooter{
 		client: client,
 		device: device.identity(),
 		call:   hubrest.Method{Name: rebootMethod, ResponseTimeout: 30*time.Second + rebootDuration},
@@ -108,14 +108,14 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 }
 
 // demoReboot is the part of the tutorial's service program.
-func demoReboot(ctx context.Context, g *stage, service target, r *rebooter) error {
+func demoReboot(ctx context.Context, g *stage, operator target, r *rebooter) error {
 	g.say("service", "Invoking device to reboot...")
 	answer, err := r.invoke(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err() // the device, which ends too, may have been fast enough to answer that
 	}
 	if err != nil {
-		return service.explain(ctx, err, r.device)
+		return operator.explain(ctx, err, r.device)
 	}
 	g.say("service", "answer %d %s", answer.Status, answer.Payload)
 	if err := checkAnswer(r.device, r.call.Name, answer); err != nil {
@@ -123,7 +123,7 @@ func demoReboot(ctx context.Context, g *stage, service target, r *rebooter) erro
 	}
 	now, _, _, err := r.await(ctx, nil)
 	if err != nil {
-		return service.explain(ctx, err, r.device)
+		return operator.explain(ctx, err, r.device)
 	}
 	g.say("service", "Last reboot time: %s", gjson.ParseBytes(now.RebootTime))
 	return nil

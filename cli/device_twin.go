@@ -142,10 +142,10 @@ func watchDesired(ctx context.Context, s streams, o deviceTwinOptions) error {
 	}
 }
 
-func printDesired(s streams, output outputOptions, d mqttdevice.Desired) error {
+func printDesired(s streams, opt outputOptions, d mqttdevice.Desired) error {
 	at := time.Now()
 	e := desiredEvent{at.UTC(), d.Version, d.Patch}
-	return output.printEvent(s, result{value: e, text: func(w io.Writer) error {
+	return opt.printEvent(s, result{value: e, text: func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s  version %d: %s\n", at.Format(time.TimeOnly), d.Version, d.Patch)
 		return err
 	}})

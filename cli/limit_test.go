@@ -29,7 +29,7 @@ func TestLimitSaysOnceWhyItEnds(t *testing.T) {
 				return tt.err(ctx.Context)
 			})
 			f, ok := err.(*failure)
-			if !ok || f.status != statusTimeout || f.text != tt.want {
+			if !ok || f.status != statusTimeout || f.Error() != tt.want {
 				t.Errorf("error %v, want status 5: %s", err, tt.want)
 			}
 		})

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	urfave "github.com/urfave/cli/v2"
+
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -96,4 +98,12 @@ func readCA(file string) (*x509.Certificate, error) {
 		return nil, failf(statusFailed, "the local hub's CA: %s: %v", file, errors.Unwrap(err))
 	}
 	return ca, nil
+}
+
+// ownerPolicy has every right on a hub.
+const ownerPolicy = "iothubowner"
+
+func dataFlag(data *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "data", Category: "Which hub", Destination: data, EnvVars: []string{"IOTDM_DATA"},
+		Usage: "the local hub's data `FOLDER`"}
 }

@@ -72,7 +72,7 @@ func checkBulkFormat(format string) error {
 }
 
 func (o *deviceImportOptions) check() error {
-	mode, known := importModes[strings.ToLower(o.mode)]
+	mode, known := importModeNamed(o.mode)
 	if !known {
 		return usagef("--mode %q is none of create, update, createOrUpdate, delete, updateTwin, or one of these with IfMatchETag", o.mode)
 	}
@@ -121,7 +121,7 @@ func importDevices(ctx context.Context, s streams, o deviceImportOptions) error 
 	headed := false
 	im.report = func(r lineResult) error {
 		defer func() { progress.show(im.Succeeded+im.Failed, o.summary(im)) }()
-		if o.failedOnly && !r.failed {
+		if o.failedOnly && !r.Failed() {
 			return nil
 		}
 		progress.clear()

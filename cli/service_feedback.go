@@ -85,7 +85,7 @@ func takeFeedback(ctx context.Context, s streams, o feedbackOptions) error {
 
 // takeWaitingFeedback prints what waits as one list. The hub forgets it once it
 // is printed.
-func takeWaitingFeedback(ctx context.Context, s streams, output outputOptions, client *hubrest.Client) error {
+func takeWaitingFeedback(ctx context.Context, s streams, opt outputOptions, client *hubrest.Client) error {
 	records, locks := []hubrest.Feedback{}, []string{}
 	for {
 		batch, err := client.ReceiveFeedback(ctx)
@@ -97,7 +97,7 @@ func takeWaitingFeedback(ctx context.Context, s streams, output outputOptions, c
 		}
 		records, locks = append(records, batch.Records...), append(locks, batch.LockToken)
 	}
-	if err := output.print(s, result{value: records, columns: feedbackColumns}); err != nil {
+	if err := opt.print(s, result{value: records, columns: feedbackColumns}); err != nil {
 		return err
 	}
 	for _, lock := range locks {
@@ -108,8 +108,8 @@ func takeWaitingFeedback(ctx context.Context, s streams, output outputOptions, c
 	return nil
 }
 
-func printFeedback(s streams, output outputOptions, f hubrest.Feedback) error {
-	return output.printEvent(s, result{value: f, text: func(w io.Writer) error {
+func printFeedback(s streams, opt outputOptions, f hubrest.Feedback) error {
+	return opt.printEvent(s, result{value: f, text: func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s  %s  %s  %s\n", f.EnqueuedTime.Local().Format(time.DateTime), oneLine(f.DeviceID), oneLine(f.OriginalMessageID), oneLine(f.StatusCode))
 		return err
 	}})

@@ -289,7 +289,7 @@ func listJobs(ctx context.Context, s streams, o jobListOptions) error {
 
 // watchJob follows a job, prints it, and fails if it or one of its devices did.
 // It cancels the job when a limit of failures other than 0 is reached.
-func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, output outputOptions, id string, limit int) error {
+func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, opt outputOptions, id string, limit int) error {
 	f := newFollower(s, client, id)
 	job, err := f.followUpTo(ctx, limit)
 	if err != nil {
@@ -298,7 +298,7 @@ func watchJob(ctx context.Context, s streams, t target, client *hubrest.Client, 
 		}
 		return explainJob(ctx, t, err, id)
 	}
-	if err := output.print(s, result{value: job}); err != nil {
+	if err := opt.print(s, result{value: job}); err != nil {
 		return err
 	}
 	switch n := job.Statistics; {

@@ -166,12 +166,12 @@ func rowColumns(rows []json.RawMessage) []column {
 	return memberColumns(gjson.ParseBytes(doc))
 }
 
-func printPlan(s streams, output outputOptions, plan hubrest.QueryPlan, took time.Duration) error {
+func printPlan(s streams, opt outputOptions, plan hubrest.QueryPlan, took time.Duration) error {
 	value := struct {
 		hubrest.QueryPlan
 		Milliseconds float64 `json:"milliseconds"`
 	}{plan, float64(took.Microseconds()) / 1000}
-	return output.print(s, result{value: value, text: func(w io.Writer) error {
+	return opt.print(s, result{value: value, text: func(w io.Writer) error {
 		if plan.Plan != "" {
 			fmt.Fprintf(w, "read     %s\nscanned  %s\n", plan.Plan, count(plan.Scanned, "row"))
 		}

@@ -175,7 +175,7 @@ func waitForReboot(ctx context.Context, s streams, t target, r *rebooter, o serv
 }
 
 // watchRebootTime polls as the tutorial's service program does, until ctx ends.
-func watchRebootTime(ctx context.Context, s streams, t target, r *rebooter, output outputOptions) error {
+func watchRebootTime(ctx context.Context, s streams, t target, r *rebooter, opt outputOptions) error {
 	s.note("Reading rebootTime every 5 s, press Ctrl-C to exit")
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
@@ -193,7 +193,7 @@ func watchRebootTime(ctx context.Context, s streams, t target, r *rebooter, outp
 			s.note("Waiting for %s to report its last reboot time ...", r.device.DeviceID)
 		default:
 			event := map[string]any{"device": r.device.DeviceID, "rebootTime": json.RawMessage(rebootTime)}
-			if err := output.printEvent(s, result{value: event, text: lastRebootTime(rebootTime)}); err != nil {
+			if err := opt.printEvent(s, result{value: event, text: lastRebootTime(rebootTime)}); err != nil {
 				return err
 			}
 		}

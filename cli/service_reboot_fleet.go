@@ -81,8 +81,8 @@ func (r *fleetReboot) find(ctx context.Context) (devices []string, err error) {
 }
 
 // reported calls fn with what each device that the condition chooses reports.
-func (r *fleetReboot) reported(ctx context.Context, condition string, fn func(device string, now reportedReboots)) error {
-	query := "SELECT deviceId, connectionState, properties.reported.rebootTime AS rebootTime, properties.reported.reboot AS reboot FROM devices" + whereClause(condition)
+func (r *fleetReboot) reported(ctx context.Context, where string, fn func(device string, now reportedReboots)) error {
+	query := "SELECT deviceId, connectionState, properties.reported.rebootTime AS rebootTime, properties.reported.reboot AS reboot FROM devices" + whereClause(where)
 	for row, err := range r.client.Query(ctx, query, 0) {
 		if err != nil {
 			return err
@@ -107,15 +107,15 @@ func (r *fleetReboot) rollOut(ctx context.Context, devices []string) error {
 		if len(batches) > 1 {
 			r.note("Batch %d of %d: %s", n+1, len(batches), count(len(batch), "device"))
 		}
-		condition := r.o.where
+		where := r.o.where
 		if len(batches) > 1 {
-			condition = anyOf(batch)
+			where = anyOf(batch)
 		}
-		if err := r.reboot(ctx, condition); err != nil {
+		if err := r.reboot(ctx, where); err != nil {
 			return err
 		}
 		if !r.o.noWait {
-			if err := r.comeBack(ctx, condition, batch); err != nil {
+			if err := r.comeBack(ctx, where, batch); err != nil {
 				return err
 			}
 		}
@@ -146,8 +146,8 @@ func (r *fleetReboot) batches(devices []string) (batches [][]string) {
 }
 
 // reboot calls the method on the devices that the condition chooses.
-func (r *fleetReboot) reboot(ctx context.Context, condition string) error {
-	job, err := r.client.CreateJob(ctx, hubrest.JobRequest{ID: newJobID("reboot"), Condition: condition, Method: &r.call})
+func (r *fleetReboot) reboot(ctx context.Context, where string) error {
+	job, err := r.client.CreateJob(ctx, hubrest.JobRequest{ID: newJobID("reboot"), Condition: where, Method: &r.call})
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (r *fleetReboot) answers(ctx context.Context, job string) error {
 
 // comeBack polls the twins of the devices that answered until each has said
 // what has come of its reboot, or it has taken too long.
-func (r *fleetReboot) comeBack(ctx context.Context, condition string, batch []string) error {
+func (r *fleetReboot) comeBack(ctx context.Context, where string, batch []string) error {
 	missing := make(map[string]bool)
 	for _, d := range batch {
 		if r.verdicts[d].Verdict == verdictAnswered {
@@ -237,10 +237,10 @@ func (r *fleetReboot) comeBack(ctx context.Context, condition string, batch []st
 	const longest = 5 * time.Second
 	for pause := 200 * time.Millisecond; len(missing) > 0; pause = min(pause*3/2, longest) {
 		if len(missing) <= 100 {
-			condition = anyOf(sortedKeys(missing))
+			where = anyOf(sortedKeys(missing))
 		}
 		before := len(missing)
-		err := r.reported(limited, condition, func(device string, now reportedReboots) {
+		err := r.reported(limited, where, func(device string, now reportedReboots) {
 			if missing[device] && r.heard(r.verdicts[device], now) {
 				delete(missing, device)
 			}

@@ -21,9 +21,6 @@ var (
 	deviceVariables  = []string{"IOTHUB_DEVICE_CONNECTION_STRING"}
 )
 
-// ownerPolicy has every right on a hub.
-const ownerPolicy = "iothubowner"
-
 // hubOptions are the flags that say which hub a command talks to, and as whom:
 // a connection string given as a flag, else one in the environment, else the
 // hub on this machine.
@@ -43,11 +40,6 @@ func (o *hubOptions) flags() []urfave.Flag {
 			Usage: "trust `FILE` (PEM) besides the system's roots"},
 		verboseFlag(&o.log),
 	}
-}
-
-func dataFlag(data *string) urfave.Flag {
-	return &urfave.StringFlag{Name: "data", Category: "Which hub", Destination: data, EnvVars: []string{"IOTDM_DATA"},
-		Usage: "the local hub's data `FOLDER`"}
 }
 
 // A target is a hub that has been found, and as whom to talk to it.

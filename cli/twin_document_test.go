@@ -32,8 +32,8 @@ func TestTwinDocument(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := parseTwinDocument([]byte(tt.text), tt.asJSON)
-			if errorText(err) != tt.err {
-				t.Fatalf("parse %q: error %q, want %q", tt.text, errorText(err), tt.err)
+			if (err != nil) != (tt.err != "") || err != nil && err.Error() != tt.err {
+				t.Fatalf("parse %q: error %v, want %q", tt.text, err, tt.err)
 			}
 			if err != nil {
 				return
