@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
 func TestArrange(t *testing.T) {
@@ -34,7 +37,7 @@ func TestArrange(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			args := append([]string{"iotdm"}, strings.Fields(tt.args)...)
 			want := append([]string{"iotdm"}, strings.Fields(tt.want)...)
-			got := arrange(newApp(streams{}).Commands, args)
+			got := command.Arrange(newApp(output.Streams{}).Commands, args)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("arrange(%q) (-want +got):\n%s", args, diff)
 			}
@@ -46,10 +49,10 @@ func FuzzArrange(f *testing.F) {
 	for _, seed := range []string{"service query Q -o json", "sas inspect - --", "--", "service reboot -l=a --to", "- - -"} {
 		f.Add(seed)
 	}
-	commands := newApp(streams{}).Commands
+	commands := newApp(output.Streams{}).Commands
 	f.Fuzz(func(t *testing.T, line string) {
-		once := arrange(commands, append([]string{"iotdm"}, strings.Fields(line)...))
-		if diff := cmp.Diff(once, arrange(commands, once)); diff != "" {
+		once := command.Arrange(commands, append([]string{"iotdm"}, strings.Fields(line)...))
+		if diff := cmp.Diff(once, command.Arrange(commands, once)); diff != "" {
 			t.Errorf("arranging %q twice differs from arranging it once (-once +twice):\n%s", line, diff)
 		}
 	})

@@ -17,6 +17,15 @@ import (
 	"syscall"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/device"
+	"github.com/iotdm/iotdm/cli/doctor"
+	"github.com/iotdm/iotdm/cli/hub"
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/sas"
+	"github.com/iotdm/iotdm/cli/service"
 )
 
 // Main runs the command line args, of which the first is the program's own
@@ -29,26 +38,26 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	s := streams{in: in, out: out, errOut: errOut}
+	s := output.Streams{In: in, Out: out, ErrOut: errOut}
 	app := newApp(s)
 	if complete(ctx, s, app.Commands, args) {
 		return 0
 	}
-	err := app.RunContext(ctx, arrange(app.Commands, completionArguments(args)))
-	if _, explained := errors.AsType[*failure](err); err != nil && ctx.Err() != nil && !explained {
-		err = failf(statusFailed, "interrupted")
+	err := app.RunContext(ctx, command.Arrange(app.Commands, completionArguments(args)))
+	if _, explained := errors.AsType[*fail.Error](err); err != nil && ctx.Err() != nil && !explained {
+		err = fail.Errorf(fail.Failed, "interrupted")
 	}
 	return report(s, err)
 }
 
-func newApp(s streams) *urfave.App {
+func newApp(s output.Streams) *urfave.App {
 	commands := []*urfave.Command{
 		demoCommand(s),
-		hubCommands(s),
-		deviceCommands(s),
-		serviceCommands(s),
-		sasCommands(s),
-		doctorCommand(s),
+		hub.Commands(s),
+		device.Commands(s),
+		service.Commands(s),
+		sas.Commands(s),
+		doctor.Command(s),
 		completionCommand(s),
 		versionCommand(s),
 		helpCommand(s),
@@ -62,13 +71,13 @@ func newApp(s streams) *urfave.App {
 		HideVersion:          true,
 		HideHelpCommand:      true, // arrange turns it into --help
 		EnableBashCompletion: true,
-		Reader:               s.in,
-		Writer:               s.out,
-		ErrWriter:            s.errOut,
+		Reader:               s.In,
+		Writer:               s.Out,
+		ErrWriter:            s.ErrOut,
 		Commands:             commands,
 		Flags:                []urfave.Flag{urfave.HelpFlag}, // urfave adds it only where there is no command "help"
-		Action:               helpOrUnknown(commands),
-		OnUsageError:         usageError,
+		Action:               command.HelpOrUnknown(commands),
+		OnUsageError:         command.UsageError,
 		ExitErrHandler:       func(*urfave.Context, error) {}, // Main alone decides the exit status
 	}
 }

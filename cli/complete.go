@@ -9,6 +9,10 @@ import (
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/condition"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
 // patience bounds what a person waits for after pressing Tab.
@@ -24,12 +28,12 @@ type candidates func(ctx context.Context, hub []string, typed string) []string
 // complete prints the candidates for the value that is being typed, and reports
 // whether it is one that a hub or this program knows. Everything else, such as
 // the names of commands and flags, is urfave's; see completionArguments.
-func complete(ctx context.Context, s streams, commands []*urfave.Command, args []string) bool {
-	if len(args) < 3 || args[len(args)-1] != completing {
+func complete(ctx context.Context, s output.Streams, commands []*urfave.Command, args []string) bool {
+	if len(args) < 3 || args[len(args)-1] != command.Completing {
 		return false
 	}
 	words, typed := args[:len(args)-2], args[len(args)-2]
-	cmd, rest := findLeaf(commands, words)
+	cmd, rest := command.FindLeaf(commands, words)
 	if cmd == nil {
 		return false
 	}
@@ -41,7 +45,7 @@ func complete(ctx context.Context, s streams, commands []*urfave.Command, args [
 	defer cancel()
 	for _, c := range of(ctx, hubWords(cmd, rest), typed) {
 		if strings.HasPrefix(c, typed) {
-			s.print("%s", c)
+			s.Print("%s", c)
 		}
 	}
 	return true
@@ -50,8 +54,8 @@ func complete(ctx context.Context, s streams, commands []*urfave.Command, args [
 // completionArguments are args as urfave's own completion takes them: without
 // the word being typed if nothing of it has been typed yet.
 func completionArguments(args []string) []string {
-	if n := len(args); n > 2 && args[n-1] == completing && args[n-2] == "" {
-		return append(slices.Clone(args[:n-2]), completing)
+	if n := len(args); n > 2 && args[n-1] == command.Completing && args[n-2] == "" {
+		return append(slices.Clone(args[:n-2]), command.Completing)
 	}
 	return args
 }
@@ -60,7 +64,7 @@ func completionArguments(args []string) []string {
 func valueCandidates(cmd *urfave.Command, rest []string, typed string) candidates {
 	if len(rest) > 0 && strings.HasPrefix(rest[len(rest)-1], "-") {
 		name := strings.TrimLeft(rest[len(rest)-1], "-")
-		if f := ourFlag(cmd, name); f != nil && takesValue(f) {
+		if f := command.OurFlag(cmd, name); f != nil && command.TakesValue(f) {
 			return flagCandidates[f.Names()[0]]
 		}
 	}
@@ -91,7 +95,7 @@ func oneOf(names ...string) candidates {
 }
 
 func deviceIDs(ctx context.Context, hub []string, typed string) []string {
-	return ask(ctx, hub, "service", "query", "SELECT TOP "+most+" deviceId FROM devices WHERE STARTSWITH(deviceId, "+quoted(typed)+")", "--jq", ".[].deviceId")
+	return ask(ctx, hub, "service", "query", "SELECT TOP "+most+" deviceId FROM devices WHERE STARTSWITH(deviceId, "+condition.Quote(typed)+")", "--jq", ".[].deviceId")
 }
 
 func jobIDs(ctx context.Context, hub []string, typed string) []string {
@@ -111,13 +115,13 @@ func methodNames(ctx context.Context, hub []string, typed string) []string {
 // is of no interest to somebody who pressed Tab.
 func ask(ctx context.Context, hub []string, args ...string) []string {
 	var out bytes.Buffer
-	s := streams{in: strings.NewReader(""), out: &out, errOut: io.Discard}
+	s := output.Streams{In: strings.NewReader(""), Out: &out, ErrOut: io.Discard}
 	app := newApp(s)
 	cmd := append(append([]string{"iotdm"}, args...), hub...)
-	if err := app.RunContext(ctx, arrange(app.Commands, cmd)); err != nil {
+	if err := app.RunContext(ctx, command.Arrange(app.Commands, cmd)); err != nil {
 		return nil
 	}
-	return strings.FieldsFunc(out.String(), isLineBreak)
+	return strings.FieldsFunc(out.String(), output.IsLineBreak)
 }
 
 // hubWords are the flags among words that say which hub, with their values.
@@ -127,7 +131,7 @@ func hubWords(cmd *urfave.Command, words []string) (hub []string) {
 		if !strings.HasPrefix(word, "-") {
 			continue
 		}
-		f := ourFlag(cmd, name)
+		f := command.OurFlag(cmd, name)
 		if f == nil || !slices.Contains([]string{"connection-string", "data", "ca-file", "hub-name"}, f.Names()[0]) {
 			continue
 		}

@@ -5,6 +5,10 @@ import (
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
 // Each script asks the program itself what may come next: with the hidden last
@@ -44,8 +48,8 @@ complete -c iotdm -a '(__iotdm_candidates)'
 `,
 }
 
-func completionCommand(s streams) *urfave.Command {
-	return leaf(&urfave.Command{
+func completionCommand(s output.Streams) *urfave.Command {
+	return command.Leaf(&urfave.Command{
 		Name:      "completion",
 		Usage:     "print a script that completes commands, flags, device ids and jobs in a shell",
 		ArgsUsage: "SHELL",
@@ -56,9 +60,9 @@ func completionCommand(s streams) *urfave.Command {
 		Action: func(ctx *urfave.Context) error {
 			script, ok := completionScripts[strings.ToLower(ctx.Args().First())]
 			if !ok {
-				return usagef("no completion for %q; there is one for bash, zsh, fish and powershell", ctx.Args().First())
+				return fail.Usagef("no completion for %q; there is one for bash, zsh, fish and powershell", ctx.Args().First())
 			}
-			_, err := io.WriteString(s.out, script)
+			_, err := io.WriteString(s.Out, script)
 			return err
 		},
 	})

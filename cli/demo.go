@@ -13,18 +13,25 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/agent"
+	clihub "github.com/iotdm/iotdm/cli/hub"
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/cli/service"
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
 
 type demoOptions struct {
-	rebootDuration seconds
+	rebootDuration command.Seconds
 }
 
-func demoCommand(s streams) *urfave.Command {
-	o := demoOptions{rebootDuration: seconds(2 * time.Second)}
-	return leaf(&urfave.Command{
+func demoCommand(s output.Streams) *urfave.Command {
+	o := demoOptions{rebootDuration: command.Seconds(2 * time.Second)}
+	return command.Leaf(&urfave.Command{
 		Name:  "demo",
 		Usage: "see a device, a service and a hub at work",
 		Description: "Runs a throw-away hub on free ports, a device that connects to it over MQTT, and a service that\n" +
@@ -36,7 +43,7 @@ func demoCommand(s streams) *urfave.Command {
 		},
 		Action: func(ctx *urfave.Context) error {
 			if time.Duration(o.rebootDuration) > 4*time.Minute {
-				return usagef("--reboot-duration %v is longer than 4m; a direct method has to answer within 5m", &o.rebootDuration)
+				return fail.Usagef("--reboot-duration %v is longer than 4m; a direct method has to answer within 5m", &o.rebootDuration)
 			}
 			return runDemo(ctx.Context, s, time.Duration(o.rebootDuration))
 		},
@@ -46,7 +53,7 @@ func demoCommand(s streams) *urfave.Command {
 // A stage shows what the roles of the demo say, line by line, each with the
 // time since the start and the name of who says it.
 type stage struct {
-	s      streams
+	s      output.Streams
 	colour bool
 	start  time.Time
 	mu     sync.Mutex // one line at a time
@@ -62,32 +69,32 @@ func (g *stage) say(role, format string, args ...any) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	fmt.Fprintf(g.s.out, "%6.2fs %s %s\n", time.Since(g.start).Seconds(), label, fmt.Sprintf(format, args...))
+	fmt.Fprintf(g.s.Out, "%6.2fs %s %s\n", time.Since(g.start).Seconds(), label, fmt.Sprintf(format, args...))
 }
 
-func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err error) {
-	g := &stage{s: s, colour: colours(s.out), start: time.Now()}
+func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration) (err error) {
+	g := &stage{s: s, colour: output.Colours(s.Out), start: time.Now()}
 	server, local, err := startDemoHub(g)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 
-	operator := local(sas.ConnectionString{SharedAccessKeyName: ownerPolicy, SharedAccessKey: ownerKey(server.Policies())})
-	client, err := operator.client()
+	operator := local(sas.ConnectionString{SharedAccessKeyName: localhub.OwnerPolicy, SharedAccessKey: ownerKey(server.Policies())})
+	client, err := operator.Client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	registered, err := client.CreateDevice(ctx, hubrest.Device{DeviceID: localDevice})
+	registered, err := client.CreateDevice(ctx, hubrest.Device{DeviceID: target.LocalDevice})
 	if err != nil {
-		return operator.explain(ctx, err, hubrest.Target{DeviceID: localDevice})
+		return operator.Explain(ctx, err, hubrest.Target{DeviceID: target.LocalDevice})
 	}
 	g.say("service", "registered the device %s", registered.DeviceID)
 
-	device := local(sas.ConnectionString{DeviceID: localDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
+	device := local(sas.ConnectionString{DeviceID: target.LocalDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
 	a, err := agent.New(agent.Options{
-		Device:         device.deviceOptions(),
+		Device:         device.DeviceOptions(),
 		RebootDuration: rebootDuration,
 		Say:            func(text string) { g.say("device", "%s", text) },
 		Note:           func(text string) { g.say("device", "%s", text) },
@@ -97,33 +104,33 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 	}
 	defer a.Close()
 	if err := a.Connect(ctx); err != nil {
-		return device.explainDevice(ctx, err)
+		return device.ExplainDevice(ctx, err)
 	}
-	g.say("device", "connected as %s, waiting for commands", localDevice)
-	return demoReboot(ctx, g, operator, &rebooter{
-		client: client,
-		device: device.identity(),
-		call:   hubrest.Method{Name: rebootMethod, ResponseTimeout: 30*time.Second + rebootDuration},
+	g.say("device", "connected as %s, waiting for commands", target.LocalDevice)
+	return demoReboot(ctx, g, operator, &service.Rebooter{
+		Client: client,
+		Device: device.Identity(),
+		Call:   hubrest.Method{Name: service.RebootMethod, ResponseTimeout: 30*time.Second + rebootDuration},
 	})
 }
 
 // demoReboot is the part of the tutorial's service program.
-func demoReboot(ctx context.Context, g *stage, operator target, r *rebooter) error {
+func demoReboot(ctx context.Context, g *stage, operator target.Target, r *service.Rebooter) error {
 	g.say("service", "Invoking device to reboot...")
-	answer, err := r.invoke(ctx)
+	answer, err := r.Invoke(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err() // the device, which ends too, may have been fast enough to answer that
 	}
 	if err != nil {
-		return operator.explain(ctx, err, r.device)
+		return operator.Explain(ctx, err, r.Device)
 	}
 	g.say("service", "answer %d %s", answer.Status, answer.Payload)
-	if err := checkAnswer(r.device, r.call.Name, answer); err != nil {
+	if err := target.CheckAnswer(r.Device, r.Call.Name, answer); err != nil {
 		return err
 	}
-	now, _, _, err := r.await(ctx, nil)
+	now, _, _, err := r.Await(ctx, nil)
 	if err != nil {
-		return operator.explain(ctx, err, r.device)
+		return operator.Explain(ctx, err, r.Device)
 	}
 	g.say("service", "Last reboot time: %s", gjson.ParseBytes(now.RebootTime))
 	return nil
@@ -131,31 +138,31 @@ func demoReboot(ctx context.Context, g *stage, operator target, r *rebooter) err
 
 // startDemoHub starts a hub in memory on free ports. What it returns makes
 // targets of connection strings that lack the host.
-func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target, error) {
-	var on hubListeners
+func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target.Target, error) {
+	var on clihub.Listeners
 	var err error
-	for _, l := range []*net.Listener{&on.mqtts, &on.https} {
+	for _, l := range []*net.Listener{&on.MQTTS, &on.HTTPS} {
 		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			on.close()
+			on.Close()
 			return nil, nil, fmt.Errorf("start the hub: %w", err)
 		}
 	}
 	server, err := hub.New(hub.Options{})
 	if err != nil {
-		on.close()
+		on.Close()
 		return nil, nil, fmt.Errorf("start the hub: %w", err)
 	}
-	serveHub(server, on)
-	g.say("hub", "MQTT on %s, REST on %s, both over TLS", on.mqtts.Addr(), on.https.Addr())
-	return server, func(c sas.ConnectionString) target {
+	clihub.Serve(server, on)
+	g.say("hub", "MQTT on %s, REST on %s, both over TLS", on.MQTTS.Addr(), on.HTTPS.Addr())
+	return server, func(c sas.ConnectionString) target.Target {
 		c.HostName = "localhost"
-		return target{connection: c, mqttsAddr: on.mqtts.Addr().String(), httpsAddr: on.https.Addr().String(), tls: &tls.Config{RootCAs: server.RootCAs()}}
+		return target.Target{Connection: c, MQTTSAddr: on.MQTTS.Addr().String(), HTTPSAddr: on.HTTPS.Addr().String(), TLS: &tls.Config{RootCAs: server.RootCAs()}}
 	}, nil
 }
 
 func ownerKey(policies []hub.Policy) sas.Key {
 	for _, p := range policies {
-		if p.Name == ownerPolicy {
+		if p.Name == localhub.OwnerPolicy {
 			return p.PrimaryKey
 		}
 	}

@@ -7,6 +7,10 @@ import (
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
 // topics are what "iotdm help TOPIC" explains: what several commands share.
@@ -104,8 +108,8 @@ func topicNames() []string { return slices.Sorted(maps.Keys(topics)) }
 
 // helpCommand explains topics. Help about a command is that command's --help,
 // which "iotdm help COMMAND" is turned into (see arrange).
-func helpCommand(s streams) *urfave.Command {
-	return leaf(&urfave.Command{
+func helpCommand(s output.Streams) *urfave.Command {
+	return command.Leaf(&urfave.Command{
 		Name:      "help",
 		Usage:     "explain a command or a topic: " + strings.Join(topicNames(), ", "),
 		ArgsUsage: "TOPIC",
@@ -120,9 +124,9 @@ func helpCommand(s streams) *urfave.Command {
 				for _, c := range ctx.App.Commands {
 					known = append(known, c.Names()...)
 				}
-				return usagef("unknown command or topic %q%s; topics are %s", name, didYouMean(name, known), strings.Join(topicNames(), ", "))
+				return fail.Usagef("unknown command or topic %q%s; topics are %s", name, command.DidYouMean(name, known), strings.Join(topicNames(), ", "))
 			}
-			_, err := io.WriteString(s.out, text)
+			_, err := io.WriteString(s.Out, text)
 			return err
 		},
 	})

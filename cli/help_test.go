@@ -10,6 +10,10 @@ import (
 
 	"github.com/mattn/go-shellwords"
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
 )
 
 // leaves calls fn with every command that does something.
@@ -26,7 +30,7 @@ func leaves(commands []*urfave.Command, path string, fn func(path string, c *urf
 }
 
 func TestHelpHasAnExampleOfEveryCommand(t *testing.T) {
-	leaves(newApp(streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+	leaves(newApp(output.Streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
 		if _, examples, ok := strings.Cut(c.Description, "or example"); !ok || !strings.Contains(examples, path) {
 			t.Errorf("the help of %q has no example of it:\n%s", path, c.Description)
 		}
@@ -67,10 +71,10 @@ func examples(t *testing.T, help string) (lines [][]string) {
 func TestExamplesNeedAHub(t *testing.T) {
 	t.Setenv("IOTDM_DATA", t.TempDir())
 	t.Setenv("IOTDM_DEVICE_STATE", t.TempDir())
-	for _, name := range slices.Concat(deviceVariables, serviceVariables, []string{"IOTDM_HUB_NAME"}) {
+	for _, name := range slices.Concat(target.DeviceVariables, target.ServiceVariables, []string{"IOTDM_HUB_NAME"}) {
 		t.Setenv(name, "")
 	}
-	leaves(newApp(streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+	leaves(newApp(output.Streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
 		if !strings.HasPrefix(path, "iotdm service ") && !strings.HasPrefix(path, "iotdm device ") {
 			return // needs none
 		}
@@ -96,8 +100,8 @@ func needsAHub(t *testing.T, args []string) {
 	t.Run(strings.Join(args, " "), func(t *testing.T) {
 		var out, errOut bytes.Buffer
 		status := Main(args, strings.NewReader("{}"), &out, &errOut)
-		if status != statusNotFound || !strings.Contains(errOut.String(), `start it with "iotdm hub run"`) || out.Len() > 0 {
-			t.Errorf("status %d, want %d; it prints:\n%s%s", status, statusNotFound, out.String(), errOut.String())
+		if status != fail.NotFound || !strings.Contains(errOut.String(), `start it with "iotdm hub run"`) || out.Len() > 0 {
+			t.Errorf("status %d, want %d; it prints:\n%s%s", status, fail.NotFound, out.String(), errOut.String())
 		}
 	})
 }
@@ -109,12 +113,12 @@ func namesFile(word string) bool {
 }
 
 func TestEveryCommandRefusesAWrongFlag(t *testing.T) {
-	leaves(newApp(streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+	leaves(newApp(output.Streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
 		t.Run(path, func(t *testing.T) {
 			var out, errOut bytes.Buffer
 			status := Main(append(strings.Fields(path), "--frobnicate"), strings.NewReader(""), &out, &errOut)
 			want := fmt.Sprintf("iotdm: unknown flag --frobnicate; see \"%s --help\"\n", path)
-			if status != statusUsage || errOut.String() != want || out.Len() > 0 {
+			if status != fail.Usage || errOut.String() != want || out.Len() > 0 {
 				t.Errorf("status %d, standard output %q, standard error:\n%swant\n%s", status, out.String(), errOut.String(), want)
 			}
 		})

@@ -5,18 +5,21 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
 // report prints err on one line and returns the exit status.
-func report(s streams, err error) int {
+func report(s output.Streams, err error) int {
 	if err == nil {
 		return 0
 	}
 	if readerGone(err) {
-		return statusFailed // it has what it wants
+		return fail.Failed // it has what it wants
 	}
-	s.note("iotdm: %s", strings.Join(strings.FieldsFunc(err.Error(), isLineBreak), "; "))
-	return exitStatus(err)
+	s.Note("iotdm: %s", strings.Join(strings.FieldsFunc(err.Error(), output.IsLineBreak), "; "))
+	return fail.ExitStatus(err)
 }
 
 // readerGone reports whether err is that nobody reads standard output any more,

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
 // printsMuch are the commands that people pipe.
@@ -39,12 +42,12 @@ func TestEveryCommandHasAScript(t *testing.T) {
 		script, _, _ := strings.Cut(string(text), "\n-- ")
 		scripts = append(scripts, script)
 	}
-	leaves(newApp(streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+	leaves(newApp(output.Streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
 		want := []string{tried, failed}
 		if strings.HasPrefix(path, "iotdm hub trust ") {
 			want = []string{failed} // a success would change the machine
 		}
-		if flagNamed(c, "output") != nil && !slices.Contains(printsNothing, c.Name) {
+		if command.FlagNamed(c, "output") != nil && !slices.Contains(printsNothing, c.Name) {
 			want = append(want, golden)
 		}
 		if slices.Contains(printsMuch, c.Name) {

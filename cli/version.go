@@ -7,26 +7,29 @@ import (
 	"runtime/debug"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
-func versionCommand(s streams) *urfave.Command {
-	var o outputOptions
-	return leaf(&urfave.Command{
+func versionCommand(s output.Streams) *urfave.Command {
+	var o output.Options
+	return command.Leaf(&urfave.Command{
 		Name:  "version",
 		Usage: "print the version",
 		Description: "For example:\n" +
 			"   iotdm version --jq .version",
-		Flags: o.flags(),
+		Flags: o.Flags(),
 		Action: func(*urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
-			return o.print(s, versionResult())
+			return o.Print(s, versionResult())
 		},
 	})
 }
 
-func versionResult() result {
+func versionResult() output.Result {
 	v := struct {
 		Version  string `json:"version"`
 		Revision string `json:"revision,omitempty"`
@@ -43,7 +46,7 @@ func versionResult() result {
 			}
 		}
 	}
-	return result{value: v, text: func(w io.Writer) error {
+	return output.Result{Value: v, Text: func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "iotdm %s %s %s\n", v.Version, v.Platform, v.Go)
 		return err
 	}}

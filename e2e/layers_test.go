@@ -11,6 +11,17 @@ import (
 	"testing"
 )
 
+// hubAndBelow is what a hub consists of.
+var hubAndBelow = []string{"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"}
+
+// frame is what every command of package cli stands on: how a command line is
+// read, which hub it means, and how it prints and fails.
+var frame = slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "cli/internal/fail", "cli/internal/condition",
+	"cli/internal/output", "cli/internal/command", "cli/internal/localhub", "cli/internal/target"})
+
+// commands are the commands and what only they use. They don't see each other.
+var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/service", "cli/device", "agent", "agent/outbox", "fleet"}
+
 // allowed says which packages of this module a package may import, directly or
 // not, apart from tests: arrows point down only, and the device, the service
 // client and the hub never borrow each other's code.
@@ -27,9 +38,21 @@ var allowed = map[string][]string{
 	"agent":        {"sas", "twin", "mqttdevice", "agent/outbox"},
 	"fleet":        {"agent", "agent/outbox", "sas", "twin", "mqttdevice"},
 	"agent/outbox": {"sas", "twin", "mqttdevice"},
-	"cli/doctor":   {"sas", "twin", "mqttdevice", "hubrest"},
-	"cli":          {"agent", "agent/outbox", "fleet", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor"},
-	"":             {"agent", "agent/outbox", "fleet", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub", "mqttdevice", "hubrest", "cli/doctor", "cli"},
+	"cli/internal/fail":      {},
+	"cli/internal/condition": {},
+	"cli/internal/output":    {"cli/internal/fail"},
+	"cli/internal/command":   {"cli/internal/fail", "cli/internal/output"},
+	"cli/internal/localhub":  slices.Concat(hubAndBelow, []string{"cli/internal/fail"}),
+	"cli/internal/target": slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest",
+		"cli/internal/fail", "cli/internal/output", "cli/internal/command", "cli/internal/localhub"}),
+	"cli/bulk":    {"sas", "twin", "hubrest", "cli/internal/fail", "cli/internal/condition", "cli/internal/output", "cli/internal/command"},
+	"cli/doctor":  frame,
+	"cli/sas":     slices.Concat(frame, []string{"cli/doctor"}),
+	"cli/hub":     frame,
+	"cli/service": slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox"}),
+	"cli/device":  slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox", "fleet"}),
+	"cli":         slices.Concat(frame, commands),
+	"":            slices.Concat(frame, commands, []string{"cli"}),
 	"e2e":          {},
 }
 

@@ -1,0 +1,213 @@
+package bulk
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/iotdm/iotdm/cli/internal/condition"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// A Writer writes the entries of an export.
+type Writer interface {
+	write(*hubrest.BulkEntry) error
+	Flush() error
+}
+
+func NewWriter(w io.Writer, format string, keys bool) (Writer, error) {
+	if format == "csv" {
+		return newCSVWriter(w, keys)
+	}
+	return &ndjsonWriter{bufio.NewWriterSize(w, 64<<10)}, nil
+}
+
+type ndjsonWriter struct{ w *bufio.Writer }
+
+func (n *ndjsonWriter) write(e *hubrest.BulkEntry) error {
+	line, err := output.Marshal(e)
+	if err != nil {
+		return err
+	}
+	n.w.Write(line)
+	return n.w.WriteByte('\n')
+}
+
+func (n *ndjsonWriter) Flush() error { return n.w.Flush() }
+
+// An Export reads the devices and modules of a hub as bulk entries.
+type Export struct {
+	Client   *hubrest.Client
+	Keys     bool
+	Writer   Writer
+	Throttle *throttle
+	Wrote    func()
+	Count    int
+}
+
+// Run writes the IoT Edge devices first, as parents have to be there before
+// their children, then the other devices, then the modules.
+func (ex *Export) Run(ctx context.Context, where string) error {
+	edges, err := ex.edges(ctx, where)
+	if err != nil {
+		return err
+	}
+	if err := ex.write(ctx, edges); err != nil {
+		return err
+	}
+	for _, query := range []string{
+		"SELECT * FROM devices WHERE capabilities.iotEdge = false" + condition.And(where),
+		"SELECT * FROM devices.modules" + strings.Replace(condition.And(where), " AND", " WHERE", 1),
+	} {
+		var window []hubrest.BulkEntry
+		err := ex.query(ctx, query, func(e hubrest.BulkEntry) error {
+			if window = append(window, e); len(window) < exportWindow {
+				return nil
+			}
+			err := ex.write(ctx, window)
+			window = window[:0]
+			return err
+		})
+		if err == nil {
+			err = ex.write(ctx, window)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// edges returns the IoT Edge devices, parents before their children.
+func (ex *Export) edges(ctx context.Context, where string) ([]hubrest.BulkEntry, error) {
+	var all []hubrest.BulkEntry
+	at := make(map[string]int)
+	err := ex.query(ctx, "SELECT * FROM devices WHERE capabilities.iotEdge = true"+condition.And(where), func(e hubrest.BulkEntry) error {
+		at[e.ID] = len(all)
+		all = append(all, e)
+		return nil
+	})
+	sorted := make([]hubrest.BulkEntry, 0, len(all))
+	taken := make([]bool, len(all))
+	for i := range all {
+		// From the device up to an ancestor that is written already.
+		var line []int
+		for more := true; more && !taken[i]; {
+			line, taken[i] = append(line, i), true
+			i, more = at[parentOf(all[i])]
+		}
+		for _, i := range slices.Backward(line) {
+			sorted = append(sorted, all[i])
+		}
+	}
+	return sorted, err
+}
+
+// query calls fn with an entry for each row.
+func (ex *Export) query(ctx context.Context, query string, fn func(hubrest.BulkEntry) error) error {
+	for row, err := range ex.Client.Query(ctx, query, 0) {
+		if err != nil {
+			return err
+		}
+		e, err := twinEntry(row)
+		if err != nil {
+			return fmt.Errorf("read the devices: the hub's answer is not as documented: %w", err)
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes entries in their order, with their keys if these are wanted.
+func (ex *Export) write(ctx context.Context, entries []hubrest.BulkEntry) error {
+	for len(entries) > 0 {
+		window := entries[:min(len(entries), exportWindow)]
+		entries = entries[len(window):]
+		if err := ex.readKeys(ctx, window); err != nil {
+			return err
+		}
+		for i := range window {
+			if window[i].ID == "" {
+				continue // gone since the query
+			}
+			if err := ex.Writer.write(&window[i]); err != nil {
+				return err
+			}
+			ex.Count++
+			ex.Wrote()
+		}
+	}
+	return ctx.Err()
+}
+
+// readKeys reads the identities of entries side by side.
+func (ex *Export) readKeys(ctx context.Context, entries []hubrest.BulkEntry) error {
+	if !ex.Keys {
+		return nil
+	}
+	errs := make([]error, len(entries))
+	var wg sync.WaitGroup
+	for i := range entries {
+		e := &entries[i]
+		if e.ModuleID == "" && e.Authentication.Type != hubrest.AuthSAS {
+			continue
+		}
+		wg.Go(func() {
+			errs[i] = ex.Throttle.do(ctx, func() error { return ex.readIdentity(ctx, e) })
+		})
+	}
+	wg.Wait()
+	return fail.First(errs...)
+}
+
+func (ex *Export) readIdentity(ctx context.Context, e *hubrest.BulkEntry) error {
+	var err error
+	if e.ModuleID == "" {
+		var d hubrest.Device
+		d, err = ex.Client.Device(ctx, e.ID)
+		e.Authentication = d.Authentication
+	} else {
+		var m hubrest.Module
+		m, err = ex.Client.Module(ctx, hubrest.Target{DeviceID: e.ID, ModuleID: e.ModuleID})
+		e.Authentication, e.ManagedBy = m.Authentication, m.ManagedBy
+	}
+	if errors.Is(err, hubrest.ErrNotFound) {
+		*e, err = hubrest.BulkEntry{}, nil
+	}
+	return err
+}
+
+// exportWindow is how many identities are read at a time for their keys.
+const exportWindow = 16
+
+// twinEntry is the entry of a twin, which shows all of its identity but keys.
+func twinEntry(row json.RawMessage) (hubrest.BulkEntry, error) {
+	var t struct {
+		hubrest.BulkEntry
+		DeviceID           string                     `json:"deviceId"`
+		TwinETag           string                     `json:"etag"`
+		DeviceETag         string                     `json:"deviceEtag"`
+		AuthenticationType hubrest.AuthenticationType `json:"authenticationType"`
+		X509Thumbprint     hubrest.X509Thumbprint     `json:"x509Thumbprint"`
+	}
+	if err := json.Unmarshal(row, &t); err != nil {
+		return hubrest.BulkEntry{}, err
+	}
+	e := t.BulkEntry
+	e.ID, e.ETag, e.TwinETag = t.DeviceID, t.DeviceETag, t.TwinETag
+	e.Authentication = hubrest.Authentication{Type: t.AuthenticationType, X509Thumbprint: t.X509Thumbprint}
+	if e.ModuleID != "" {
+		e.Status = "" // that of its device
+	}
+	return e, nil
+}

@@ -1,0 +1,174 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/agent/outbox"
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/mqttdevice"
+)
+
+type deviceRunOptions struct {
+	as             actAsOptions
+	rebootDuration command.Seconds
+	rebootCommand  string
+	rebootGrace    command.Seconds
+	state          string
+	config         string
+	statusFile     string
+	commands       commandOptions
+	fleet          fleetOptions
+	telemetry      telemetryOptions
+}
+
+func deviceRunCommand(s output.Streams) *urfave.Command {
+	o := deviceRunOptions{rebootDuration: command.Seconds(20 * time.Second), rebootGrace: command.Seconds(3 * time.Minute)}
+	o.fleet = newFleetOptions()
+	return command.Leaf(&urfave.Command{
+		Name:  "run",
+		Usage: "stay connected, answer rebootDevice and reboot, and print messages, until Ctrl-C",
+		Description: "Simulates a reboot, or with --reboot-command really reboots the machine, and reports the time\n" +
+			"of it as rebootTime. On a local hub the device is created if it is missing. For example:\n" +
+			"   iotdm device run\n" +
+			"   iotdm device run --device pump-7 --reboot-duration 5s\n" +
+			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
+			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"\n" +
+			"   iotdm device run --count 1000 --id-prefix pump- --fail-rate 1%\n\n" +
+			commandHelp + "\n\n" + telemetryHelp,
+		Flags: command.Concat(o.as.flags(), []urfave.Flag{
+			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
+			&urfave.StringFlag{Name: "reboot-command", Destination: &o.rebootCommand,
+				Usage: "reboot for real with `COMMAND`, run by the shell"},
+			&urfave.GenericFlag{Name: "reboot-grace", Value: &o.rebootGrace, Usage: "how `LONG` the machine may stay up after that; then it has not rebooted"},
+			stateFlag(&o.state, "remember in `FOLDER` what a restart must not forget"),
+			&urfave.StringFlag{Name: "status-file", Destination: &o.statusFile,
+				Usage: "keep a `FILE` (JSON) that tells other programs how the device is"},
+			command.ConfigFlag(&o.config),
+		}, o.commands.flags(), o.telemetry.flags(), o.fleet.flags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := command.ReadConfig(ctx, s, o.config); err != nil {
+				return err
+			}
+			switch many, err := o.fleet.wanted(ctx); {
+			case err != nil:
+				return err
+			case many:
+				return runFleet(ctx.Context, s, o)
+			}
+			return runDevice(ctx.Context, s, o)
+		},
+	})
+}
+
+func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error {
+	super, err := findSupervisor()
+	if err != nil {
+		return err
+	}
+	defer super.close()
+	t, err := o.as.find(ctx, s, target.Choice{Create: true, Usual: target.LocalDevice})
+	if err != nil {
+		return err
+	}
+	folder, err := stateFolder(o.state, t)
+	if err != nil && (o.rebootCommand != "" || o.commands.needFolder()) {
+		return err
+	}
+	opt := agent.Options{
+		Device:         t.DeviceOptions(),
+		RebootDuration: time.Duration(o.rebootDuration),
+		RebootCommand:  o.rebootCommand,
+		RebootGrace:    time.Duration(o.rebootGrace),
+		Folder:         folder,
+		StatusFile:     o.statusFile,
+		Say:            func(text string) { s.Print("%s", text) },
+		Note:           func(text string) { s.Note("%s", text) },
+	}
+	opt.Device.OnState = func(state mqttdevice.State) {
+		if text := connectionText(t, state); text != "" {
+			super.status(text)
+		}
+	}
+	if err := fail.First(o.commands.options(&opt, t), o.telemetry.options(s, &opt)); err != nil {
+		return err
+	}
+	a, err := agent.New(opt)
+	if errors.Is(err, outbox.ErrInUse) {
+		return fail.Errorf(fail.Failed, "%v; is another \"iotdm device run\" running as %s?", err, t.Identity())
+	} else if err != nil {
+		return fail.Usagef("%v", err)
+	}
+	defer a.Close()
+	a.HandleMessages(func(_ context.Context, m mqttdevice.CloudToDeviceMessage) error {
+		s.Print("%s", messageText(m))
+		return nil
+	})
+	return serveDevice(ctx, s, t, a, super)
+}
+
+// serveDevice is the device's life, from connecting until ctx ends.
+func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agent.Agent, super supervisor) error {
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		super.watch(ctx, a.Alive, s.Note)
+	}()
+	defer func() { cancel(); <-watched }()
+	// It is ready although it may have to wait for the network: that is no reason to start it again.
+	super.tell("READY=1")
+	if err := a.Connect(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return t.ExplainDevice(ctx, err)
+	}
+	s.Note("%s is connected to %s; waiting for direct methods, press Ctrl-C to exit", t.Identity(), t.Host())
+	<-ctx.Done()
+	s.Note("Disconnecting")
+	super.tell("STOPPING=1")
+	return nil
+}
+
+// connectionText is the state of the connection in a few words; empty for what does not matter.
+func connectionText(t target.Target, state mqttdevice.State) string {
+	switch {
+	case state.Status == mqttdevice.Connected:
+		return fmt.Sprintf("connected to %s as %s", t.Host(), t.Identity())
+	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
+		return fmt.Sprintf("not connected to %s: %v; trying again in %v", t.Host(), state.Reason, state.Retry.Round(time.Second))
+	}
+	return ""
+}
+
+func stateFlag(state *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "state", Destination: state, EnvVars: []string{"IOTDM_DEVICE_STATE"}, Usage: usage}
+}
+
+// stateFolder is where the files of the device that t acts as lie: in the given folder, or in one
+// beside the local hub's.
+func stateFolder(given string, t target.Target) (string, error) {
+	if given == "" {
+		dir, err := hub.DefaultFolder()
+		if err != nil {
+			return "", fail.Errorf(fail.Failed, "%v; name a folder with --state", err)
+		}
+		given = filepath.Join(filepath.Dir(dir), "device")
+	}
+	host, _ := localhub.SplitPort(t.Connection.HostName)
+	// Ids may hold what paths may not.
+	return filepath.Join(given, url.PathEscape(host), url.PathEscape(t.Identity().String())), nil
+}

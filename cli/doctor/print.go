@@ -1,0 +1,86 @@
+package doctor
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/iotdm/iotdm/cli/internal/output"
+)
+
+// verdictColours are terminal colours that are legible on light and dark.
+var verdictColours = map[Verdict]string{OK: "\x1b[32m", Warning: "\x1b[33m", Failed: "\x1b[31m", Skipped: "\x1b[2m"}
+
+// A Printer prints checks for people as they are made, and on a terminal
+// what is waited for.
+type Printer struct {
+	output.Streams
+	people bool // false: results are printed elsewhere, in a machine's form
+	colour bool
+	width  int // of the terminal; 0: lines are not broken
+	wait   bool
+	err    error // why a check could not be printed
+}
+
+func NewPrinter(s output.Streams, people bool) *Printer {
+	return &Printer{Streams: s, people: people, colour: output.Colours(s.Out), width: output.TerminalWidth(s.Out), wait: output.CanRedraw(s.ErrOut)}
+}
+
+func (p *Printer) begin(what string) {
+	if p.wait {
+		output.Redraw(p.ErrOut, "looking at "+what+" ...")
+	}
+}
+
+func (p *Printer) done(c Check) {
+	p.end()
+	if p.people && p.err == nil {
+		_, p.err = io.WriteString(p.Out, p.Format(c))
+	}
+}
+
+// end takes away what begin wrote.
+func (p *Printer) end() {
+	if p.wait {
+		io.WriteString(p.ErrOut, output.EraseLine)
+	}
+}
+
+// Format is one line, and a second one for the remedy.
+func (p *Printer) Format(c Check) string {
+	const verdict, name = 8, 11
+	label := fmt.Sprintf("%-*s", verdict, c.Verdict)
+	if p.colour {
+		label = verdictColours[c.Verdict] + label + "\x1b[0m"
+	}
+	indent := verdict + name + 1
+	text := label + fmt.Sprintf("%-*s ", name, c.Name) + wrap(c.Detail, indent, p.width) + "\n"
+	if c.Remedy != "" {
+		text += strings.Repeat(" ", indent) + "-> " + wrap(c.Remedy, indent+3, p.width) + "\n"
+	}
+	return text
+}
+
+// wrap breaks text between words so that it fits beside an indent. A width that
+// leaves no room, or is 0, breaks nothing.
+func wrap(text string, indent, width int) string {
+	if width-indent < 20 {
+		return text
+	}
+	var b strings.Builder
+	column := indent
+	for i, word := range strings.Split(text, " ") {
+		switch {
+		case i == 0:
+		case column+1+len(word) > width:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return b.String()
+}

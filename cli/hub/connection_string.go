@@ -1,0 +1,92 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
+)
+
+type hubConnectionStringOptions struct {
+	hub            target.Options
+	output         output.Options
+	policy         string
+	device, module string
+	host           string
+}
+
+func hubConnectionStringCommand(s output.Streams) *urfave.Command {
+	var o hubConnectionStringOptions
+	return command.Leaf(&urfave.Command{
+		Name:  "connection-string",
+		Usage: "print a connection string of the local hub, with its key",
+		Description: "For example:\n" +
+			"   iotdm hub connection-string --policy service\n" +
+			"   iotdm hub connection-string --device device-1 --host iotdm.localhost",
+		Flags: command.Concat([]urfave.Flag{
+			command.PolicyFlag(&o.policy, "for the shared access policy `NAME` (default: iothubowner)"),
+			command.DeviceFlag(&o.device, "for the device `ID`"),
+			command.ModuleFlag(&o.module, "for the module `ID` of the device"),
+			&urfave.StringFlag{Name: "host", Destination: &o.host, Usage: "with the host name `NAME`"},
+			localhub.Flag(&o.hub.Data),
+		}, o.output.Flags()),
+		Action: func(ctx *urfave.Context) error {
+			switch {
+			case o.module != "" && o.device == "":
+				return command.MissingDevice
+			case o.device != "" && o.policy != "":
+				return fail.Usagef("--policy and --device ask for two different connection strings; give one")
+			}
+			if err := o.output.Check(); err != nil {
+				return err
+			}
+			return printConnectionString(ctx.Context, s, o)
+		},
+	})
+}
+
+func printConnectionString(ctx context.Context, s output.Streams, o hubConnectionStringOptions) error {
+	info, err := localhub.Read(o.hub.Data)
+	if err != nil {
+		return err
+	}
+	var c sas.ConnectionString
+	if o.device != "" {
+		c, err = o.identityConnection(ctx, s, info)
+	} else {
+		c, err = localhub.PolicyConnection(info, o.policy, o.host)
+	}
+	if err != nil {
+		return err
+	}
+	v := struct {
+		ConnectionString string `json:"connectionString"`
+	}{c.Format()}
+	return o.output.Print(s, output.Result{Value: v, Text: func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, v.ConnectionString)
+		return err
+	}})
+}
+
+// identityConnection asks the hub, which has to be running, for the key.
+func (o *hubConnectionStringOptions) identityConnection(ctx context.Context, s output.Streams, info hub.Info) (sas.ConnectionString, error) {
+	t, err := o.hub.LocalHub("")
+	if err != nil {
+		return sas.ConnectionString{}, err
+	}
+	if err := t.Become(ctx, s, target.Choice{Device: o.device, Module: o.module}); err != nil {
+		return sas.ConnectionString{}, err
+	}
+	t.Connection.HostName = localhub.HostWithPort(cmp.Or(o.host, info.HostName), info.MQTTSAddr, localhub.MQTTSPort)
+	return t.Connection, nil
+}

@@ -1,0 +1,148 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/tidwall/gjson"
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+type eventsOptions struct {
+	target.Service
+	device  string
+	sources urfave.StringSlice
+	since   string
+	follow  bool
+}
+
+// eventSources are the short names beside those of IoT Hub.
+var eventSources = map[string]hubrest.EventSource{
+	"telemetry":  hubrest.SourceTelemetry,
+	"twin":       hubrest.SourceTwinChange,
+	"lifecycle":  hubrest.SourceDeviceLifecycle,
+	"connection": hubrest.SourceConnectionState,
+}
+
+func hubEventsCommand(s output.Streams) *urfave.Command {
+	var o eventsOptions
+	return command.Leaf(&urfave.Command{
+		Name:  "events",
+		Usage: "print what devices sent and what happened to them",
+		Description: "Prints the events that the hub keeps, or with --follow those that come, until Ctrl-C. Give --since too\n" +
+			"for both. With --output json each event is a line in the shape of \"az iot hub monitor-events\". For example:\n" +
+			"   iotdm hub events --since 10m --device device-1\n" +
+			"   iotdm hub events --follow --source telemetry --jq .event.payload",
+		Flags: command.Concat([]urfave.Flag{
+			command.DeviceFlag(&o.device, "only of the device `ID` and its modules"),
+			&urfave.StringSliceFlag{Name: "source", Destination: &o.sources, Usage: "only telemetry, twin, lifecycle or connection, repeatable"},
+			&urfave.StringFlag{Name: "since", Destination: &o.since, Usage: "begin at a `TIME` (RFC 3339), or so long ago (10m)"},
+			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the events that come, until Ctrl-C"},
+		}, o.ServiceFlags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.Output.Check(); err != nil {
+				return err
+			}
+			q, err := o.query(time.Now())
+			if err != nil {
+				return err
+			}
+			return printEvents(ctx.Context, s, o, q)
+		},
+	})
+}
+
+func (o *eventsOptions) query(now time.Time) (hubrest.EventQuery, error) {
+	q := hubrest.EventQuery{Device: o.device, Follow: o.follow, Latest: o.follow && o.since == ""}
+	for _, name := range o.sources.Value() {
+		source, known := eventSources[strings.ToLower(name)]
+		for _, full := range eventSources {
+			if strings.EqualFold(name, string(full)) {
+				source, known = full, true
+			}
+		}
+		if !known {
+			return q, fail.Usagef("--source %q is none of telemetry, twin, lifecycle, connection", name)
+		}
+		q.Sources = append(q.Sources, source)
+	}
+	var ago command.Seconds
+	if o.since == "" {
+		return q, nil
+	}
+	if ago.Set(o.since) == nil {
+		q.Since = now.Add(-time.Duration(ago))
+		return q, nil
+	}
+	var err error
+	if q.Since, err = time.Parse(time.RFC3339, o.since); err != nil {
+		return q, fail.Usagef("--since %q is neither a time such as 2026-01-31T08:00:00Z nor a duration such as 10m", o.since)
+	}
+	return q, nil
+}
+
+func printEvents(ctx context.Context, s output.Streams, o eventsOptions, q hubrest.EventQuery) error {
+	t, client, err := o.Open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	begun := func() {
+		if q.Follow {
+			s.Note("Following the events of %s, press Ctrl-C to exit", t.Host())
+		}
+	}
+	var broken error
+	err = client.Events(ctx, q, begun, func(event json.RawMessage) error {
+		broken = o.Output.PrintEvent(s, output.Result{Value: event, Text: func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, eventText(event))
+			return err
+		}})
+		return broken
+	})
+	switch {
+	case broken != nil:
+		return broken
+	case ctx.Err() != nil && q.Follow:
+		return command.WhyEnded(ctx)
+	case err == nil && q.Follow:
+		return fail.Errorf(fail.Failed, "%s has ended the stream of events; is it shutting down?", t.Host())
+	}
+	return t.Explain(ctx, err, target.NoIdentity)
+}
+
+// eventText is an event for people, on one line: when, who, what about, and
+// what was sent.
+func eventText(event []byte) string {
+	e := gjson.GetBytes(event, "event")
+	annotation := func(name string) gjson.Result { return e.Get("annotations." + name) }
+	who := e.Get("origin").String()
+	if module := e.Get("module").String(); module != "" {
+		who += "/" + module
+	}
+	line := fmt.Sprintf("%s  %s  %s  %s", time.UnixMilli(annotation("iothub-enqueuedtime").Int()).Format(time.DateTime),
+		output.OneLine(who), output.OneLine(annotation("iothub-message-source").String()), output.OneLine(payloadText(e)))
+	e.Get("properties.application").ForEach(func(name, value gjson.Result) bool {
+		line += "  " + output.OneLine(name.String()) + "=" + output.OneLine(value.String())
+		return true
+	})
+	return line
+}
+
+func payloadText(e gjson.Result) string {
+	payload := e.Get("payload")
+	if e.Get("payloadEncoding").String() != "" {
+		return "(base64) " + payload.String()
+	}
+	return payload.String() // JSON as it is
+}

@@ -1,0 +1,16 @@
+package hub
+
+import (
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/output"
+)
+
+func Commands(s output.Streams) *urfave.Command {
+	return command.Group("hub", "run and use a hub of your own",
+		hubRunCommand(s), hubStatusCommand(s), hubEnvCommand(s), hubConnectionStringCommand(s), hubResetCommand(s), hubEventsCommand(s),
+		caCertCommands(s),
+		command.Group("trust", "make this machine trust the local hub's certificates", hubTrustInstallCommand(s), hubTrustUninstallCommand(s)),
+	)
+}

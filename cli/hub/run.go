@@ -1,0 +1,194 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hub"
+)
+
+const (
+	defaultMQTTSAddr = "127.0.0.1:" + localhub.MQTTSPort
+	defaultHTTPSAddr = "127.0.0.1:" + localhub.HTTPSPort
+)
+
+type hubRunOptions struct {
+	mqttsAddr, httpsAddr, mqttAddr string
+	httpsExplicit                  bool
+	hosts                          urfave.StringSlice
+	data                           string
+	ephemeral                      bool
+	seed, entra                    string
+	maxJobs                        int
+	verbose                        bool
+}
+
+func hubRunCommand(s output.Streams) *urfave.Command {
+	var o hubRunOptions
+	return command.Leaf(&urfave.Command{
+		Name:  "run",
+		Usage: "run a hub until Ctrl-C",
+		Description: "Listens for MQTT over TLS, and for REST and MQTT over WebSocket. Who may not listen on port 443\n" +
+			"gets 8443; on Linux this allows 443, which SDKs have built in:\n" +
+			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n\n" +
+			"A seed lists policies (name, rights, keys) and devices (deviceId, status, keys or thumbprints, tags,\n" +
+			"desired, modules); what the hub has already stays as it is.\n\n" +
+			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
+			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\". For example:\n" +
+			"   iotdm hub run\n" +
+			"   iotdm hub run --ephemeral --seed devices.yaml --mqtts-addr 127.0.0.1:0 --https-addr 127.0.0.1:0",
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
+				Usage: "MQTT over TLS; port 0 of `HOST:PORT` is any"},
+			&urfave.StringFlag{Name: "https-addr", Destination: &o.httpsAddr, Value: defaultHTTPSAddr, EnvVars: []string{"IOTDM_HUB_HTTPS_ADDR"},
+				Usage: "REST and MQTT over WebSocket, on `HOST:PORT`"},
+			&urfave.StringFlag{Name: "mqtt-addr", Destination: &o.mqttAddr, EnvVars: []string{"IOTDM_HUB_MQTT_ADDR"},
+				Usage: "also MQTT without TLS, on `HOST:PORT`"},
+			&urfave.StringSliceFlag{Name: "host", Destination: &o.hosts, EnvVars: []string{"IOTDM_HUB_HOST"},
+				Usage: "a further `NAME` or address, for the certificate"},
+			&urfave.StringFlag{Name: "data", Destination: &o.data, EnvVars: []string{"IOTDM_HUB_DATA", "IOTDM_DATA"},
+				Usage: "keep everything in `FOLDER`"},
+			&urfave.BoolFlag{Name: "ephemeral", Destination: &o.ephemeral, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_EPHEMERAL"},
+				Usage: "keep devices and twins in memory only"},
+			&urfave.StringFlag{Name: "seed", Destination: &o.seed, EnvVars: []string{"IOTDM_HUB_SEED"},
+				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks"},
+			&urfave.StringFlag{Name: "entra", Destination: &o.entra, EnvVars: []string{"IOTDM_HUB_ENTRA"},
+				Usage: "accept the Entra ID tokens that `FILE` (YAML or JSON) describes"},
+			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
+				Usage: "run up to `N` jobs at a time"},
+			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
+				Usage: "log every packet and request"},
+		},
+		Action: func(ctx *urfave.Context) error {
+			if o.maxJobs < 1 {
+				return fail.Usagef("--max-jobs %d: a hub runs at least one job at a time", o.maxJobs)
+			}
+			o.httpsExplicit = ctx.IsSet("https-addr")
+			return runHub(ctx.Context, s, o)
+		},
+	})
+}
+
+func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
+	dir, err := localhub.Folder(o.data)
+	if err != nil {
+		return err
+	}
+	seed, err := readSeed(o.seed)
+	if err != nil {
+		return err
+	}
+	entra, err := readEntra(o.entra)
+	if err != nil {
+		return err
+	}
+	// Listening comes first: a port that is taken must leave no trace on disk.
+	var on Listeners
+	if err := o.listen(&on); err != nil {
+		on.Close()
+		return err
+	}
+	server, err := hub.New(hub.Options{
+		Data:      dir,
+		Ephemeral: o.ephemeral,
+		HostNames: o.hosts.Value(),
+		Policies:  seed.policies(),
+		Entra:     entra,
+		MaxJobs:   o.maxJobs,
+		Logger:    hubLogger(s, o.verbose),
+	})
+	if err != nil {
+		on.Close()
+		return fail.Errorf(fail.Failed, "%v", err)
+	}
+	if err := seed.apply(server); err != nil {
+		on.Close()
+		return errors.Join(fail.Errorf(fail.Failed, "--seed %s: %v", o.seed, err), server.Close())
+	}
+	info := hub.Info{HostName: "localhost", MQTTSAddr: on.MQTTS.Addr().String(), HTTPSAddr: on.HTTPS.Addr().String()}
+	if on.plain != nil {
+		info.MQTTAddr = on.plain.Addr().String()
+	}
+	if err := server.Publish(info); err != nil {
+		on.Close()
+		return errors.Join(fail.Errorf(fail.Failed, "%v", err), server.Close())
+	}
+	o.greet(s, info, dir, on.fellBack)
+	// Whoever connects since the ports are open waits until here. What is
+	// printed from now on is the log.
+	stopped := Serve(server, on)
+	select {
+	case <-ctx.Done():
+		s.Note("Stopping ...")
+	case err = <-stopped:
+	}
+	return errors.Join(err, stopHub(s, server))
+}
+
+// stopHub gives what is in flight some time to finish. A direct method may
+// take five minutes, which is more than who stops a hub wants to wait.
+func stopHub(s output.Streams, server *hub.Server) error {
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.Note("Stopped after %v, with requests in flight", patience)
+		return nil
+	}
+	if err != nil {
+		return fail.Errorf(fail.Failed, "stop the hub: %v", err)
+	}
+	return nil
+}
+
+// greet says where the hub listens and what to do next, and then that it is ready.
+func (o *hubRunOptions) greet(s output.Streams, info hub.Info, dir string, fellBack bool) {
+	s.Print("The hub listens for")
+	s.Print("  MQTT over TLS                     %s", info.MQTTSAddr)
+	s.Print("  REST and MQTT over WebSocket      %s", info.HTTPSAddr)
+	if info.MQTTAddr != "" {
+		s.Print("  MQTT without TLS                  %s", info.MQTTAddr)
+	}
+	s.Print("and keeps its keys%s in %s", output.Choose(o.ephemeral, "", " and state"), dir)
+	if fellBack {
+		s.Print("This user may not listen on port 443, which SDKs have built in. To allow it,")
+		s.Print("see \"iotdm hub run --help\".")
+	}
+	s.Print("")
+	s.Print("Next, in another terminal:")
+	if usual, err := hub.DefaultFolder(); err != nil || dir != usual {
+		s.Print("  export IOTDM_DATA=%s", shellQuote(dir))
+	}
+	s.Print("  iotdm device run                          be the device device-1")
+	s.Print("  iotdm service reboot --device device-1    reboot it")
+	s.Print("  eval \"$(iotdm hub env)\"                   for programs with an official SDK")
+	s.Print("C, Java and .NET SDKs want a host name with a dot; see \"iotdm hub run --help\".")
+	fmt.Fprintln(s.Out, "ready")
+}
+
+// hubLogger logs to standard error. People who watch know what day it is.
+func hubLogger(s output.Streams, verbose bool) *slog.Logger {
+	var opt slog.HandlerOptions
+	if verbose {
+		opt.Level = slog.LevelDebug
+	}
+	if output.IsTerminal(s.ErrOut) {
+		opt.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				a.Value = slog.StringValue(a.Value.Time().Format(time.TimeOnly))
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(s.ErrOut, &opt))
+}

@@ -1,0 +1,97 @@
+package command
+
+import (
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/fail"
+)
+
+// Group makes a command that only has subcommands.
+func Group(name, usage string, subs ...*urfave.Command) *urfave.Command {
+	return &urfave.Command{
+		Name:            name,
+		Usage:           usage,
+		HideHelpCommand: true,
+		Subcommands:     subs,
+		Action:          HelpOrUnknown(subs),
+		OnUsageError:    UsageError,
+	}
+}
+
+// Leaf finishes a command that does something. Its ArgsUsage says whether it
+// takes an argument: "" none, "NAME" one, "[NAME]" one or none.
+func Leaf(c *urfave.Command) *urfave.Command {
+	c.HideHelpCommand = true
+	c.OnUsageError = UsageError
+	if c.Name == "get" {
+		c.Aliases = append(c.Aliases, "show") // as az says
+	}
+	run := c.Action
+	var most *limit
+	c.Flags, most = limitOf(c.Flags)
+	c.Action = func(ctx *urfave.Context) error {
+		if err := checkArguments(ctx); err != nil {
+			return err
+		}
+		if most != nil {
+			return most.run(ctx, run)
+		}
+		return run(ctx)
+	}
+	return c
+}
+
+// checkArguments refuses arguments a command has no use for, which urfave/cli
+// would drop in silence.
+func checkArguments(ctx *urfave.Context) error {
+	c, n := ctx.Command, ctx.NArg()
+	most := 1
+	if c.ArgsUsage == "" {
+		most = 0
+	}
+	switch {
+	case n > most:
+		extra := ctx.Args().Get(most)
+		if hasFlag(c, "device") && !ctx.IsSet("device") {
+			return fail.Usagef("unexpected argument %q; name a device with --device %s", extra, extra)
+		}
+		return fail.Usagef("unexpected argument %q; see \"%s --help\"", extra, c.HelpName)
+	case n == 0 && most == 1 && !strings.HasPrefix(c.ArgsUsage, "["):
+		return fail.Usagef("%s is missing; see \"%s --help\"", c.ArgsUsage, c.HelpName)
+	}
+	return nil
+}
+
+// HelpOrUnknown is the action of a command that only has subcommands: without
+// arguments it shows its help, and anything else is a name it doesn't know.
+func HelpOrUnknown(subs []*urfave.Command) urfave.ActionFunc {
+	return func(ctx *urfave.Context) error {
+		if !ctx.Args().Present() {
+			if ctx.Command.HelpName == "iotdm" {
+				return urfave.ShowAppHelp(ctx)
+			}
+			return urfave.ShowSubcommandHelp(ctx)
+		}
+		var names []string
+		for _, c := range subs {
+			names = append(names, c.Names()...)
+		}
+		name := ctx.Args().First()
+		return fail.Usagef("unknown command %q%s; see \"%s --help\"", name, DidYouMean(name, names), ctx.Command.HelpName)
+	}
+}
+
+func hasFlag(c *urfave.Command, name string) bool { return FlagNamed(c, name) != nil }
+
+func FlagNamed(c *urfave.Command, name string) urfave.Flag {
+	for _, f := range c.Flags {
+		for _, n := range f.Names() {
+			if n == name {
+				return f
+			}
+		}
+	}
+	return nil
+}

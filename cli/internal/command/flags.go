@@ -1,0 +1,45 @@
+package command
+
+import (
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/fail"
+)
+
+// Flags that several commands have.
+
+func DeviceFlag(device *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "device", Aliases: []string{"d"}, Destination: device, Usage: usage}
+}
+
+func ModuleFlag(module *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "module", Aliases: []string{"m"}, Destination: module, Usage: usage}
+}
+
+func PolicyFlag(policy *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "policy", Destination: policy, Usage: usage}
+}
+
+var MissingDevice = fail.Usagef("--device is missing; name the device, for example --device device-1")
+
+// RequireDevice refuses a command without a device. urfave/cli's own check
+// would accept "--device=" and print the help.
+func RequireDevice(device string) error {
+	if device == "" {
+		return MissingDevice
+	}
+	return nil
+}
+
+// Concat joins the flags a command shares with others to its own.
+func Concat(flags ...[]urfave.Flag) []urfave.Flag {
+	var all []urfave.Flag
+	for _, f := range flags {
+		all = append(all, f...)
+	}
+	return all
+}
+
+func ETagFlag(etag *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "etag", Destination: etag, Usage: "only if this is still the `ETAG` of what is there"}
+}

@@ -1,0 +1,55 @@
+package localhub
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/iotdm/iotdm/hub"
+)
+
+// The ports that the official SDKs have built in.
+const (
+	MQTTSPort = "8883"
+	HTTPSPort = "443"
+)
+
+// HostWithPort is a HostName for a hub that listens on addr: the port is left
+// out where the SDKs know it.
+func HostWithPort(host, addr, known string) string {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil || port == known {
+		return host
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// NamesThisMachine reports whether host is a name under which the local hub
+// can only be meant: its own, or one that every machine uses for itself.
+func NamesThisMachine(host string, info hub.Info) bool {
+	own, _ := SplitPort(info.HostName)
+	if strings.EqualFold(host, own) || strings.EqualFold(host, "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && addr.IsLoopback()
+}
+
+func SplitPort(host string) (name, port string) {
+	if name, port, err := net.SplitHostPort(host); err == nil {
+		return name, port
+	}
+	return host, ""
+}
+
+// DialAddr turns an address that is listened on into one to dial.
+func DialAddr(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return ""
+	}
+	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}

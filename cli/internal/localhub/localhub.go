@@ -1,0 +1,110 @@
+package localhub
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// Folder is the folder of the local hub: the one that is given, or the
+// user's own.
+func Folder(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	dir, err := hub.DefaultFolder()
+	if err != nil {
+		return "", fail.Usagef("%v; name one with --data", err)
+	}
+	return dir, nil
+}
+
+// ReadRunning reads where the local hub listens, and its keys.
+func ReadRunning(data string) (hub.Info, error) {
+	dir, err := Folder(data)
+	if err != nil {
+		return hub.Info{}, err
+	}
+	info, err := hub.ReadInfo(dir)
+	return info, explainLocalHub(err)
+}
+
+// Read does the same for a hub that may have stopped.
+func Read(data string) (hub.Info, error) {
+	info, err := ReadRunning(data)
+	if errors.Is(err, hub.ErrNotRunning) {
+		err = nil
+	}
+	return info, err
+}
+
+// explainLocalHub says how to come by a hub.
+func explainLocalHub(err error) error {
+	if errors.Is(err, hub.ErrNeverRun) || errors.Is(err, hub.ErrNotRunning) {
+		return fail.Wrapf(err, fail.NotFound, "%v; start it with \"iotdm hub run\", or name another hub with --connection-string", err)
+	}
+	if err != nil {
+		return fail.Errorf(fail.Failed, "%v", err)
+	}
+	return nil
+}
+
+// PolicyConnection is the connection string of a policy of the local hub. An
+// empty policy is iothubowner, an empty host the hub's usual name.
+func PolicyConnection(info hub.Info, policy, host string) (sas.ConnectionString, error) {
+	policy = cmp.Or(policy, OwnerPolicy)
+	var names []string
+	for _, p := range info.Policies {
+		if strings.EqualFold(p.Name, policy) {
+			return sas.ConnectionString{
+				HostName:            HostWithPort(cmp.Or(host, info.HostName), info.HTTPSAddr, HTTPSPort),
+				SharedAccessKeyName: p.Name,
+				SharedAccessKey:     p.PrimaryKey,
+			}, nil
+		}
+		names = append(names, p.Name)
+	}
+	return sas.ConnectionString{}, fail.Errorf(fail.NotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
+}
+
+func PolicyKeys(info hub.Info) map[string][]sas.Key {
+	keys := map[string][]sas.Key{}
+	for _, p := range info.Policies {
+		keys[strings.ToLower(p.Name)] = []sas.Key{p.PrimaryKey, p.SecondaryKey}
+	}
+	return keys
+}
+
+// ReadCA reads the certificate of the local hub's CA.
+func ReadCA(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fail.Errorf(fail.Failed, "the local hub's CA: %v", fail.PlainPathError(err))
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fail.Errorf(fail.Failed, "the local hub's CA: %s holds no certificate in PEM form", file)
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fail.Errorf(fail.Failed, "the local hub's CA: %s: %v", file, errors.Unwrap(err))
+	}
+	return ca, nil
+}
+
+// OwnerPolicy has every right on a hub.
+const OwnerPolicy = "iothubowner"
+
+func Flag(data *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "data", Category: "Which hub", Destination: data, EnvVars: []string{"IOTDM_DATA"},
+		Usage: "the local hub's data `FOLDER`"}
+}

@@ -1,0 +1,62 @@
+package output
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+func IsLineBreak(r rune) bool { return r == '\n' || r == '\r' }
+
+// Count is a number of things for people.
+func Count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprint(n, " ", what, "s")
+}
+
+// Rate says how fast n things were done, if there is anything to say.
+func Rate(n int, took time.Duration) string {
+	if n < 2 || took <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" in %v, %.0f/s", took.Round(10*time.Millisecond), float64(n)/took.Seconds())
+}
+
+func Choose(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
+
+// Clip keeps what a file holds from filling a message.
+func Clip(text string) string {
+	const most = 140
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}
+
+// Printable is text as it is, or quoted if it is no text or has control
+// characters other than line breaks and tabs.
+func Printable(text string) string {
+	odd := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+// OneLine is printable for text that is to stay on its line.
+func OneLine(text string) string {
+	if strings.ContainsAny(text, "\n\t") {
+		return fmt.Sprintf("%q", text)
+	}
+	return Printable(text)
+}

@@ -1,0 +1,77 @@
+package target
+
+import (
+	"log/slog"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// Service are what every service command has.
+type Service struct {
+	Hub     Options
+	HubName string
+	Output  output.Options
+}
+
+func (o *Service) ServiceFlags() []urfave.Flag {
+	return command.Concat(o.HubFlags(), o.Output.Flags())
+}
+
+// HubFlags are for a command whose result has a format of its own.
+func (o *Service) HubFlags() []urfave.Flag {
+	return command.Concat(o.Hub.Flags(), []urfave.Flag{
+		&urfave.StringFlag{Name: "hub-name", Category: "Which hub", Destination: &o.HubName, EnvVars: []string{"IOTDM_HUB_NAME"},
+			Usage: "the hub `HOST`, with Entra ID instead of a key"},
+		command.LimitFlag(),
+	})
+}
+
+// Open finds the hub. The caller closes the client.
+func (o *Service) Open(s output.Streams) (Target, *hubrest.Client, error) {
+	if o.Hub.Log == nil {
+		o.Hub.Log = slog.New(retryLog{s})
+	}
+	if o.HubName != "" {
+		return o.openWithEntra()
+	}
+	t, err := o.Hub.service(s)
+	if err != nil {
+		return t, nil, err
+	}
+	client, err := t.Client()
+	return t, client, err
+}
+
+func (o *Service) openWithEntra() (Target, *hubrest.Client, error) {
+	t, credential, err := o.EntraTarget()
+	if err != nil {
+		return t, nil, err
+	}
+	client, err := hubrest.New(hubrest.Options{ConnectionString: t.Connection, Credential: credential, Addr: t.HTTPSAddr, TLS: t.TLS, Logger: t.log})
+	return t, client, err
+}
+
+// EntraTarget finds the hub by its name. Who calls is in the environment, in
+// the variables of Azure's tools, or is the managed identity of the machine.
+func (o *Service) EntraTarget() (Target, hubrest.Credential, error) {
+	if o.Hub.connectionString != "" {
+		return Target{}, nil, fail.Usagef("--hub-name goes without --connection-string: one is for Entra ID, the other for keys")
+	}
+	if !strings.Contains(o.HubName, ".") && !strings.HasPrefix(o.HubName, "localhost") {
+		return Target{}, nil, fail.Usagef("--hub-name %q is not a host name; a hub in Azure has one such as %s.azure-devices.net", o.HubName, o.HubName)
+	}
+	credential, err := hubrest.CredentialFromEnvironment(nil)
+	if err != nil {
+		return Target{}, nil, fail.Errorf(fail.Unauthorized, "Entra ID: %v", err)
+	}
+	t, err := o.Hub.Target(sas.ConnectionString{HostName: o.HubName})
+	t.entra = true
+	return t, credential, err
+}

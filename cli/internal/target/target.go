@@ -1,0 +1,166 @@
+package target
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/sas"
+)
+
+// Environment variables that the samples of the official SDKs read.
+var (
+	ServiceVariables = []string{"IOTHUB_CONNECTION_STRING", "IOTHUB_SERVICE_CONNECTION_STRING"}
+	DeviceVariables  = []string{"IOTHUB_DEVICE_CONNECTION_STRING"}
+)
+
+// Options are the flags that say which hub a command talks to, and as whom:
+// a connection string given as a flag, else one in the environment, else the
+// hub on this machine.
+type Options struct {
+	connectionString string
+	Data             string
+	CAFile           string
+	Log              *slog.Logger // nil: none
+}
+
+func (o *Options) Flags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "connection-string", Category: "Which hub", Destination: &o.connectionString,
+			Usage: "`TEXT`, @FILE or -; default: environment, local hub"},
+		localhub.Flag(&o.Data),
+		&urfave.StringFlag{Name: "ca-file", Category: "Which hub", Destination: &o.CAFile, EnvVars: []string{"IOTDM_CA_FILE"},
+			Usage: "trust `FILE` (PEM) besides the system's roots"},
+		verboseFlag(&o.Log),
+	}
+}
+
+// A Target is a hub that has been found, and as whom to talk to it.
+type Target struct {
+	Connection sas.ConnectionString
+	HTTPSAddr  string // what to dial; empty: what connection says
+	MQTTSAddr  string
+	TLS        *tls.Config // nil: the system's roots
+	Local      bool        // found through the data folder
+	entra      bool        // as a principal of Entra ID, not with a key
+	Link       Link        // how a device connects
+	Disabled   bool        // the registry says that the device may not connect
+	SecondKey  sas.Key     // of the device or policy, where the hub told it
+	log        *slog.Logger
+}
+
+// Host is the hub's name as the user knows it.
+func (t Target) Host() string {
+	if t.Connection.GatewayHostName != "" {
+		return t.Connection.GatewayHostName
+	}
+	return t.Connection.HostName
+}
+
+// Client returns a service client of the hub.
+func (t Target) Client() (*hubrest.Client, error) {
+	return hubrest.New(hubrest.Options{ConnectionString: t.Connection, Addr: t.HTTPSAddr, TLS: t.TLS, Logger: t.log})
+}
+
+// Transport is for a plain request to the hub, outside of its API.
+func (t Target) Transport() *http.Transport {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: t.TLS.Clone(), DisableKeepAlives: true}
+	if t.HTTPSAddr != "" {
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, t.HTTPSAddr)
+		}
+	}
+	return transport
+}
+
+// Given returns the connection string that the flag or one of the environment
+// variables holds; found is false if none does.
+func (o *Options) Given(s output.Streams, variables []string) (c sas.ConnectionString, found bool, err error) {
+	c, source, err := o.GivenBy(s, variables)
+	return c, source != "", err
+}
+
+// GivenBy is given that tells which flag or variable it was; none is "".
+func (o *Options) GivenBy(s output.Streams, variables []string) (c sas.ConnectionString, source string, err error) {
+	source, text := "--connection-string", o.connectionString
+	for _, name := range variables {
+		if text == "" {
+			source, text = name, os.Getenv(name)
+		}
+	}
+	if text == "" {
+		return c, "", nil
+	}
+	if text, err = command.ReadValue(s, source, text); err != nil {
+		return c, "", err
+	}
+	if c, err = sas.ParseConnectionString(text); err != nil {
+		return c, "", fail.Usagef("%s: %s", source, strings.TrimPrefix(err.Error(), "connection string: "))
+	}
+	return c, source, nil
+}
+
+// service finds the hub for a service command.
+func (o *Options) service(s output.Streams) (Target, error) {
+	c, found, err := o.Given(s, ServiceVariables)
+	switch {
+	case err != nil:
+		return Target{}, err
+	case !found:
+		return o.LocalHub("")
+	case c.DeviceID != "":
+		return Target{}, fail.Usagef("this is the connection string of device %q; a service needs that of a shared access policy such as service or %s", c.DeviceID, localhub.OwnerPolicy)
+	}
+	return o.Target(c)
+}
+
+// Target completes a connection string that was given. When it names the hub
+// on this machine, that hub's CA is trusted and its ports are found, as if it
+// had not been given.
+func (o *Options) Target(c sas.ConnectionString) (Target, error) {
+	t := Target{Connection: c, log: o.Log}
+	host, port := localhub.SplitPort(t.Host())
+	info, err := localhub.ReadRunning(o.Data)
+	if err != nil || !localhub.NamesThisMachine(host, info) {
+		t.TLS, err = trust(o.CAFile, "")
+		return t, err
+	}
+	// A port is that of the door for which the connection string is made.
+	if port == "" || c.DeviceID != "" {
+		t.HTTPSAddr = localhub.DialAddr(info.HTTPSAddr)
+	}
+	if port == "" || c.DeviceID == "" {
+		t.MQTTSAddr = localhub.DialAddr(info.MQTTSAddr)
+	}
+	t.TLS, err = trust(o.CAFile, info.CAFile)
+	return t, err
+}
+
+// LocalHub finds the hub on this machine through its data folder, to act with
+// the key of the policy, or of iothubowner if that is empty.
+func (o *Options) LocalHub(policy string) (Target, error) {
+	info, err := localhub.ReadRunning(o.Data)
+	if err != nil {
+		return Target{}, err
+	}
+	t := Target{Local: true, log: o.Log, HTTPSAddr: localhub.DialAddr(info.HTTPSAddr), MQTTSAddr: localhub.DialAddr(info.MQTTSAddr)}
+	if t.Connection, err = localhub.PolicyConnection(info, policy, ""); err != nil {
+		return Target{}, err
+	}
+	t.Connection.HostName = info.HostName // the ports are in the addresses
+	t.SecondKey = localhub.PolicyKeys(info)[strings.ToLower(t.Connection.SharedAccessKeyName)][1]
+	t.TLS, err = trust(o.CAFile, info.CAFile)
+	return t, err
+}

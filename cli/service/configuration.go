@@ -1,0 +1,351 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+func configurationCommands(s output.Streams) *urfave.Command {
+	return command.Group("configuration", "set desired properties of all twins that a condition chooses",
+		configurationCreateCommand(s), configurationGetCommand(s), configurationListCommand(s),
+		configurationUpdateCommand(s), configurationDeleteCommand(s), configurationTestCommand(s),
+		configurationApplyCommand(s))
+}
+
+// configurationColumns are what the table of configurations shows.
+var configurationColumns = []output.Column{
+	{"CONFIGURATION", "id"}, {"PRIORITY", "priority"}, {"TARGET", "targetCondition"},
+	{"TARGETED", "systemMetrics.results.targetedCount"}, {"APPLIED", "systemMetrics.results.appliedCount"}, {"CREATED", "createdTimeUtc"},
+}
+
+// configurationOptions are those of all commands about one configuration.
+type configurationOptions struct {
+	target.Service
+	id          string
+	content     string
+	target      string
+	priority    int
+	labels      string
+	metrics     string
+	etag        string
+	targetSet   bool
+	prioritySet bool
+}
+
+// configurationCommand makes a command about one configuration, which is its
+// argument or --config-id.
+func configurationCommand(s output.Streams, c *urfave.Command, flags func(*configurationOptions) []urfave.Flag, run func(context.Context, target.Target, *hubrest.Client, configurationOptions) (output.Result, error)) *urfave.Command {
+	var o configurationOptions
+	c.ArgsUsage = "[CONFIGURATION]"
+	c.Flags = command.Concat([]urfave.Flag{
+		&urfave.StringFlag{Name: "config-id", Aliases: []string{"c"}, Destination: &o.id, Usage: "the configuration's `ID`, instead of the argument"},
+	}, flags(&o), o.ServiceFlags())
+	c.Action = func(ctx *urfave.Context) error {
+		if arg := ctx.Args().First(); arg != "" {
+			if o.id != "" {
+				return fail.Usagef("give the configuration as argument or with --config-id, not both")
+			}
+			o.id = arg
+		}
+		if o.id == "" {
+			return fail.Usagef("CONFIGURATION is missing; see \"iotdm service configuration list\"")
+		}
+		o.targetSet, o.prioritySet = ctx.IsSet("target-condition"), ctx.IsSet("priority")
+		for flag, value := range map[string]*string{"--content": &o.content, "--labels": &o.labels, "--metrics": &o.metrics} {
+			if *value == "" {
+				continue
+			}
+			object, err := command.ReadObject(s, flag, *value)
+			if err != nil {
+				return err
+			}
+			*value = string(object)
+		}
+		if err := o.Output.Check(); err != nil {
+			return err
+		}
+		t, client, err := o.Open(s)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		r, err := run(ctx.Context, t, client, o)
+		if err != nil {
+			return explainConfiguration(ctx.Context, t, err, o.id)
+		}
+		if r.Value == nil {
+			return nil
+		}
+		return o.Output.Print(s, r)
+	}
+	return command.Leaf(c)
+}
+
+// explainConfiguration is explain for a request about a configuration.
+func explainConfiguration(ctx context.Context, t target.Target, err error, id string) error {
+	answer, ok := asAnswer(err)
+	switch {
+	case !ok:
+	case answer.Status == 404:
+		return fail.Errorf(fail.NotFound, "configuration %s does not exist on %s; see \"iotdm service configuration list\"", id, t.Host())
+	case answer.Status == 409:
+		return fail.Errorf(fail.Failed, "configuration %s exists already on %s; change it with \"iotdm service configuration update\"", id, t.Host())
+	case answer.Status == 412:
+		return fail.Errorf(fail.Failed, "configuration %s was changed by somebody else in the meantime; look at it and try again", id)
+	}
+	return t.Explain(ctx, err, target.NoIdentity)
+}
+
+// changeFlags are the flags for what can be changed of a configuration.
+func (o *configurationOptions) changeFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "which twins: a `CONDITION` or '*'; for modules FROM devices.modules WHERE and a condition"},
+		&urfave.IntFlag{Name: "priority", Destination: &o.priority, Usage: "of two configurations that set the same, the one with the bigger `N` counts", DefaultText: "0"},
+		&urfave.StringFlag{Name: "labels", Destination: &o.labels, Usage: "a `JSON` object of texts, @FILE or -"},
+		&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
+	}
+}
+
+// contentFlag is the flag for what a configuration sets. A deployment manifest
+// of IoT Edge is one as well.
+func contentFlag(content *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "content", Destination: content, Usage: "a `JSON` object with deviceContent or moduleContent, which go from paths to values, or with the modulesContent of IoT Edge; @FILE or -"}
+}
+
+// parseContent reads the content with and without its name, as the Azure CLI
+// does.
+func parseContent(text string) (content hubrest.ConfigurationContent, err error) {
+	if text == "" {
+		return content, fail.Usagef("--content is missing, for example --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'")
+	}
+	var named struct{ Content *hubrest.ConfigurationContent }
+	if err := json.Unmarshal([]byte(text), &named); err != nil {
+		return content, fail.Usagef("--content: %v", plainJSONError(err))
+	}
+	if named.Content != nil {
+		content = *named.Content
+	} else if err := json.Unmarshal([]byte(text), &content); err != nil {
+		return content, fail.Usagef("--content: %v", plainJSONError(err))
+	}
+	if len(content.Device)+len(content.Module)+len(content.Modules) == 0 {
+		return content, fail.Usagef("--content has none of deviceContent, moduleContent and modulesContent; for example {\"deviceContent\": {\"properties.desired.interval\": 60}}")
+	}
+	return content, nil
+}
+
+// plainJSONError words an error of package json without Go's types.
+func plainJSONError(err error) error {
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		return fmt.Errorf("%s must not be of type %s", wrong.Field, wrong.Value)
+	}
+	return err
+}
+
+// apply puts what the flags say into c.
+func (o *configurationOptions) apply(c *hubrest.Configuration) error {
+	if o.targetSet {
+		c.TargetCondition = o.target
+	}
+	if o.prioritySet {
+		c.Priority = o.priority
+	}
+	if o.labels != "" {
+		c.Labels = nil
+		if err := json.Unmarshal([]byte(o.labels), &c.Labels); err != nil {
+			return fail.Usagef("--labels must go from names to texts")
+		}
+	}
+	if o.metrics != "" {
+		// Also in the form of a configuration: {"queries": {...}}.
+		var whole struct{ Queries map[string]string }
+		if json.Unmarshal([]byte(o.metrics), &whole) == nil && whole.Queries != nil {
+			c.Metrics.Queries = whole.Queries
+			return nil
+		}
+		c.Metrics.Queries = nil
+		if err := json.Unmarshal([]byte(o.metrics), &c.Metrics.Queries); err != nil {
+			return fail.Usagef("--metrics must go from names to queries")
+		}
+	}
+	return nil
+}
+
+func configurationCreateCommand(s output.Streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{
+		Name:  "create",
+		Usage: "create a configuration, which the hub applies to all twins that match",
+		Description: "For example:\n" +
+			"   iotdm service configuration create eco --where \"tags.site = 'north'\" --content '{\"deviceContent\": {\"properties.desired.interval\": 60}}'",
+	}, func(o *configurationOptions) []urfave.Flag {
+		return command.Concat([]urfave.Flag{
+			contentFlag(&o.content),
+		}, o.changeFlags())
+	}, func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+		c := hubrest.Configuration{ID: o.id, SchemaVersion: "2.0"}
+		var err error
+		if c.Content, err = parseContent(o.content); err != nil {
+			return output.Result{}, err
+		}
+		if err := o.apply(&c); err != nil {
+			return output.Result{}, err
+		}
+		created, err := client.CreateConfiguration(ctx, c)
+		return output.Result{Value: created}, err
+	})
+}
+
+func configurationUpdateCommand(s output.Streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{
+		Name:  "update",
+		Usage: "change the condition, priority, labels or metrics of a configuration",
+		Description: "For example:\n" +
+			"   iotdm service configuration update eco --where \"tags.site = 'south'\" --priority 5",
+	}, func(o *configurationOptions) []urfave.Flag {
+		return command.Concat(o.changeFlags(), []urfave.Flag{command.ETagFlag(&o.etag)})
+	}, func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+		c, err := client.Configuration(ctx, o.id)
+		if err != nil {
+			return output.Result{}, err
+		}
+		if err := o.apply(&c); err != nil {
+			return output.Result{}, err
+		}
+		if o.etag != "" {
+			c.ETag = strings.Trim(o.etag, `"`)
+		}
+		updated, err := client.UpdateConfiguration(ctx, c)
+		return output.Result{Value: updated}, err
+	})
+}
+
+func configurationGetCommand(s output.Streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{Name: "get", Usage: "print a configuration with its metrics",
+		Description: "For example:\n   iotdm service configuration get eco"}, noFlags,
+		func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+			c, err := client.Configuration(ctx, o.id)
+			return output.Result{Value: c}, err
+		})
+}
+
+func configurationDeleteCommand(s output.Streams) *urfave.Command {
+	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete a configuration, and what it has set",
+		Description: "For example:\n   iotdm service configuration delete eco"},
+		func(o *configurationOptions) []urfave.Flag { return []urfave.Flag{command.ETagFlag(&o.etag)} },
+		func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+			err := client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`))
+			if err == nil {
+				s.Note("Deleted configuration %s", o.id)
+			}
+			return output.Result{}, err
+		})
+}
+
+func noFlags(*configurationOptions) []urfave.Flag { return nil }
+
+type configurationListOptions struct {
+	target.Service
+	top int
+}
+
+func configurationListCommand(s output.Streams) *urfave.Command {
+	var o configurationListOptions
+	return command.Leaf(&urfave.Command{
+		Name:  "list",
+		Usage: "list the configurations",
+		Description: "For example:\n" +
+			"   iotdm service configuration list",
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "list at most `N` configurations", DefaultText: "all"},
+		}, o.ServiceFlags()),
+		Action: func(ctx *urfave.Context) error {
+			if ctx.IsSet("top") && o.top < 1 {
+				return fail.Usagef("--top %d is less than 1", o.top)
+			}
+			if err := o.Output.Check(); err != nil {
+				return err
+			}
+			t, client, err := o.Open(s)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			list, err := client.Configurations(ctx.Context, o.top)
+			if err != nil {
+				return t.Explain(ctx.Context, err, target.NoIdentity)
+			}
+			if list == nil {
+				list = []hubrest.Configuration{}
+			}
+			return o.Output.Print(s, output.Result{Value: list, Columns: configurationColumns})
+		},
+	})
+}
+
+type configurationTestOptions struct {
+	target.Service
+	target  string
+	metrics string
+}
+
+func configurationTestCommand(s output.Streams) *urfave.Command {
+	var o configurationTestOptions
+	return command.Leaf(&urfave.Command{
+		Name:  "test",
+		Usage: "say what is wrong with a condition, or with queries of metrics",
+		Description: "For example:\n" +
+			"   iotdm service configuration test --where \"tags.site = 'south'\"",
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "the `CONDITION`"},
+			&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
+		}, o.ServiceFlags()),
+		Action: func(ctx *urfave.Context) error {
+			if o.target == "" && o.metrics == "" {
+				return fail.Usagef("what is to be tested? give --target-condition or --metrics")
+			}
+			if err := o.Output.Check(); err != nil {
+				return err
+			}
+			return testConfiguration(ctx.Context, s, o)
+		},
+	})
+}
+
+func testConfiguration(ctx context.Context, s output.Streams, o configurationTestOptions) error {
+	var metrics map[string]string
+	if o.metrics != "" {
+		object, err := command.ReadObject(s, "--metrics", o.metrics)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(object, &metrics); err != nil {
+			return fail.Usagef("--metrics must go from names to queries")
+		}
+	}
+	t, client, err := o.Open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	found, err := client.TestConfigurationQueries(ctx, o.target, metrics)
+	if err != nil {
+		return t.Explain(ctx, err, target.NoIdentity)
+	}
+	if err := o.Output.Print(s, output.Result{Value: found}); err != nil {
+		return err
+	}
+	if found.TargetCondition != "" || len(found.Metrics) > 0 {
+		return fail.Errorf(fail.Failed, "the hub would refuse this")
+	}
+	return nil
+}

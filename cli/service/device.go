@@ -1,0 +1,114 @@
+package service
+
+import (
+	"context"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// deviceOptions are those of a command about one device identity.
+type deviceOptions struct {
+	target.Service
+	device string
+}
+
+func (o *deviceOptions) flags() []urfave.Flag {
+	return command.Concat([]urfave.Flag{command.DeviceFlag(&o.device, "the device `ID`")}, o.Service.ServiceFlags())
+}
+
+func (o *deviceOptions) check() error {
+	return fail.First(command.RequireDevice(o.device), o.Output.Check())
+}
+
+func (o *deviceOptions) target() hubrest.Target { return hubrest.Target{DeviceID: o.device} }
+
+func (o *deviceOptions) do(ctx context.Context, s output.Streams, call target.RegistryCall) error {
+	return o.Call(ctx, s, o.target(), call)
+}
+
+func deviceGetCommand(s output.Streams) *urfave.Command {
+	var o deviceOptions
+	return command.Leaf(&urfave.Command{
+		Name:        "get",
+		Usage:       "print a device identity, with its keys",
+		Description: "For example:\n   iotdm service device get --device device-1 --jq .connectionState",
+		Flags:       o.flags(),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
+				return client.Device(ctx, o.device)
+			})
+		},
+	})
+}
+
+func deviceDeleteCommand(s output.Streams) *urfave.Command {
+	var o deviceOptions
+	var etag string
+	return command.Leaf(&urfave.Command{
+		Name:        "delete",
+		Usage:       "remove a device identity with its twin and modules",
+		Description: "For example:\n   iotdm service device delete --device device-1",
+		Flags:       command.Concat(o.flags(), []urfave.Flag{command.ETagFlag(&etag)}),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
+				err := client.DeleteDevice(ctx, o.device, etag)
+				if err == nil {
+					s.Note("Deleted device %s", o.device)
+				}
+				return nil, err
+			})
+		},
+	})
+}
+
+func deviceEnableCommand(s output.Streams) *urfave.Command {
+	return deviceStatusCommand(s, hubrest.Enabled, &urfave.Command{
+		Name:        "enable",
+		Usage:       "let a device connect again",
+		Description: "For example:\n   iotdm service device enable --device device-1",
+	})
+}
+
+func deviceDisableCommand(s output.Streams) *urfave.Command {
+	return deviceStatusCommand(s, hubrest.Disabled, &urfave.Command{
+		Name:        "disable",
+		Usage:       "refuse a device, and end its connection",
+		Description: "For example:\n   iotdm service device disable --device device-1 --status-reason stolen",
+	})
+}
+
+func deviceStatusCommand(s output.Streams, status hubrest.Status, c *urfave.Command) *urfave.Command {
+	var o deviceOptions
+	var reason string
+	c.Flags = command.Concat(o.flags(), []urfave.Flag{statusReasonFlag(&reason)})
+	c.Action = func(ctx *urfave.Context) error {
+		if err := o.check(); err != nil {
+			return err
+		}
+		return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
+			d, err := client.Device(ctx, o.device)
+			if err != nil {
+				return nil, err
+			}
+			d.Status, d.StatusReason = status, reason
+			return client.UpdateDevice(ctx, d)
+		})
+	}
+	return command.Leaf(c)
+}
+
+func statusReasonFlag(reason *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "status-reason", Destination: reason, Usage: "`WHY`, in up to 128 characters"}
+}

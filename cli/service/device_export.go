@@ -1,0 +1,134 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/bulk"
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+)
+
+type deviceExportOptions struct {
+	target.Service
+	file   string // "" and "-" are standard output
+	format string
+	where  string
+	keys   bool
+}
+
+func deviceExportCommand(s output.Streams) *urfave.Command {
+	var o deviceExportOptions
+	return command.Leaf(&urfave.Command{
+		Name:      "export",
+		Usage:     "write all devices and modules, with their twins, to a file",
+		ArgsUsage: "[FILE]",
+		Description: "Writes a line of JSON for each, in the format of the export jobs of IoT Hub,\n" +
+			"or CSV. FILE is replaced when all is written; without it the lines go to\n" +
+			"standard output. Devices come before their modules and parents before their\n" +
+			"children, as \"iotdm service device import\" wants them. For example:\n" +
+			"   iotdm service device export devices.ndjson --keys\n" +
+			"   iotdm service device export north.csv --where \"tags.site = 'north'\"\n\n" +
+			"Only with --keys the file has the keys, and who manages a module: that takes\n" +
+			"one more request for each of them.",
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.BoolFlag{Name: "keys", Destination: &o.keys, DisableDefaultText: true, Usage: "with the keys of the devices; only you may read FILE then"},
+			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "only the devices and modules that meet the query `CONDITION`"},
+			bulkFormatFlag(&o.format),
+		}, o.HubFlags()),
+		Action: func(ctx *urfave.Context) error {
+			o.file = ctx.Args().First()
+			if err := checkBulkFormat(o.format); err != nil {
+				return err
+			}
+			if o.format == "" && strings.EqualFold(filepath.Ext(o.file), ".csv") {
+				o.format = "csv"
+			}
+			return exportDevices(ctx.Context, s, o)
+		},
+	})
+}
+
+func exportDevices(ctx context.Context, s output.Streams, o deviceExportOptions) (err error) {
+	t, client, err := o.Open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	out, toFile := s.Out, o.file != "" && o.file != "-"
+	var file *os.File
+	if toFile {
+		if file, err = createBeside(o.file, o.keys); err != nil {
+			return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
+		}
+		defer func() {
+			file.Close()
+			os.Remove(file.Name()) // when it is renamed it is gone
+		}()
+		out = file
+	}
+	w, err := bulk.NewWriter(out, o.format, o.keys)
+	if err != nil {
+		return err
+	}
+	progress := output.NewTally(s)
+	ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Throttle: bulk.NewThrottle(progress)}
+	ex.Wrote = func() { progress.Show(ex.Count, identities(ex.Count)) }
+	err = ex.Run(ctx, o.where)
+	progress.Clear()
+	written := identities(ex.Count)
+	switch {
+	case ctx.Err() != nil && toFile:
+		return fail.Errorf(fail.Failed, "interrupted after %s; %s is as it was", written, o.file)
+	case ctx.Err() != nil:
+		return fail.Errorf(fail.Failed, "interrupted after %s", written)
+	case err != nil:
+		return t.Explain(ctx, err, target.NoIdentity)
+	}
+	if err := w.Flush(); err != nil {
+		return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
+	}
+	if !toFile {
+		s.Note("Exported %s", written)
+		return nil
+	}
+	if err := fail.First(file.Sync(), file.Close()); err != nil { // not all of it is on disk
+		return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
+	}
+	if err := os.Rename(file.Name(), o.file); err != nil {
+		return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
+	}
+	s.Note("Exported %s to %s", written, o.file)
+	return nil
+}
+
+// identities is a number of devices and modules for people.
+func identities(n int) string {
+	if n == 1 {
+		return "1 identity"
+	}
+	return fmt.Sprint(n, " identities")
+}
+
+// createBeside creates a file with a name of its own in the folder of name, to
+// be renamed to it.
+func createBeside(name string, secret bool) (*os.File, error) {
+	mode := os.FileMode(0o666)
+	if secret {
+		mode = 0o600
+	}
+	for n := 0; ; n++ {
+		f, err := os.OpenFile(fmt.Sprintf("%s.%d-%d.tmp", name, os.Getpid(), n), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		if !errors.Is(err, os.ErrExist) {
+			return f, err
+		}
+	}
+}

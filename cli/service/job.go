@@ -1,0 +1,321 @@
+package service
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+func jobCommands(s output.Streams) *urfave.Command {
+	return command.Group("job", "call a direct method, or patch twins, on many devices",
+		jobCreateCommand(s), jobGetCommand(s), jobListCommand(s), jobCancelCommand(s), jobWatchCommand(s))
+}
+
+// jobColumns are what the table of jobs shows.
+var jobColumns = []output.Column{
+	{"JOB", "jobId"}, {"TYPE", "type"}, {"STATUS", "status"}, {"CREATED", "createdTime"}, {"ENDED", "endTime"},
+	{"DEVICES", "deviceJobStatistics.deviceCount"}, {"SUCCEEDED", "deviceJobStatistics.succeededCount"},
+	{"FAILED", "deviceJobStatistics.failedCount"},
+}
+
+func whereFlag(where *string, usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "where", Aliases: []string{"query-condition"}, Destination: where, Usage: usage}
+}
+
+// newJobID makes an id that sorts by time.
+func newJobID(kind string) string {
+	return kind + "-" + time.Now().UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:6])
+}
+
+type jobCreateOptions struct {
+	target.Service
+	id            string
+	where         string
+	call          methodOptions
+	tags, desired string
+	start         string
+	maxTime       command.Seconds
+	wait          bool
+	limitFailures int
+}
+
+func jobCreateCommand(s output.Streams) *urfave.Command {
+	o := jobCreateOptions{maxTime: command.Seconds(time.Hour)}
+	return command.Leaf(&urfave.Command{
+		Name:  "create",
+		Usage: "start a job, or schedule it for later",
+		Description: "CONDITION is what stands behind WHERE in a query of devices, or '*' for all. For example:\n" +
+			"   iotdm service job create --where \"tags.site = 'north'\" --method lockDoor --wait\n" +
+			"   iotdm service job create --where '*' --desired '{\"interval\": 60}' --start 2026-12-24T06:00:00Z",
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID` (default: made from the time)"},
+			whereFlag(&o.where, "all devices that meet the query `CONDITION`, or '*'"),
+			&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "patch the twins' tags with this `JSON` object, @FILE or -"},
+			&urfave.StringFlag{Name: "desired", Destination: &o.desired, Usage: "patch the desired properties with this `JSON` object, @FILE or -"},
+			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z, or a duration from now such as 2h"},
+			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how `LONG` the job may run"},
+			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
+			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
+		}, o.call.flags(), o.ServiceFlags()),
+		Action: func(ctx *urfave.Context) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return createJob(ctx.Context, s, o)
+		},
+	})
+}
+
+func (o *jobCreateOptions) check() error {
+	patch := o.tags != "" || o.desired != ""
+	switch {
+	case o.where == "":
+		return fail.Usagef("--where is missing; give a condition such as \"tags.site = 'north'\", or '*' for all devices")
+	case patch && o.call.method != "":
+		return fail.Usagef("a job does one thing; give --method, or --tags and --desired")
+	case !patch && o.call.method == "":
+		return fail.Usagef("what is the job to do? give --method, or --tags or --desired")
+	case o.limitFailures < 0:
+		return fail.Usagef("--limit-failures %d is negative", o.limitFailures)
+	case o.limitFailures > 0 && !o.wait:
+		return fail.Usagef("--limit-failures needs --wait: nobody else would count the failures")
+	case o.call.method != "":
+		return fail.First(o.call.check(), o.Output.Check())
+	}
+	return o.Output.Check()
+}
+
+// startTime reads --start.
+func (o *jobCreateOptions) startTime() (time.Time, error) {
+	if o.start == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, o.start); err == nil {
+		return t, nil
+	}
+	if d, err := time.ParseDuration(o.start); err == nil && d >= 0 {
+		return time.Now().Add(d), nil
+	}
+	return time.Time{}, fail.Usagef("--start %q is neither a time such as 2026-12-24T06:00:00Z nor a duration such as 2h", o.start)
+}
+
+func (o *jobCreateOptions) request(s output.Streams) (r hubrest.JobRequest, err error) {
+	r = hubrest.JobRequest{ID: o.id, Condition: o.where, MaxTime: time.Duration(o.maxTime)}
+	if r.ID == "" {
+		r.ID = newJobID("job")
+	}
+	if r.Start, err = o.startTime(); err != nil {
+		return r, err
+	}
+	if o.call.method != "" {
+		call, err := o.call.call(s)
+		r.Method = &call
+		return r, err
+	}
+	r.Twin = new(hubrest.TwinChange)
+	if o.tags != "" {
+		if r.Twin.Tags, err = command.ReadObject(s, "--tags", o.tags); err != nil {
+			return r, err
+		}
+	}
+	if o.desired != "" {
+		r.Twin.Desired, err = command.ReadObject(s, "--desired", o.desired)
+	}
+	return r, err
+}
+
+func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error {
+	request, err := o.request(s)
+	if err != nil {
+		return err
+	}
+	t, client, err := o.Open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	job, err := client.CreateJob(ctx, request)
+	if err != nil {
+		return explainJob(ctx, t, err, request.ID)
+	}
+	if o.wait {
+		s.Note("Job %s is %s", job.ID, job.Status)
+		return watchJob(ctx, s, t, client, o.Output, request.ID, o.limitFailures)
+	}
+	return o.Output.Print(s, output.Result{Value: job})
+}
+
+// explainJob is explain for a request about a job.
+func explainJob(ctx context.Context, t target.Target, err error, id string) error {
+	answer, ok := asAnswer(err)
+	switch {
+	case !ok:
+	case answer.Status == 404:
+		return fail.Errorf(fail.NotFound, "job %s does not exist on %s; see \"iotdm service job list\"", id, t.Host())
+	case answer.Status == 409:
+		return fail.Errorf(fail.Failed, "job %s exists already on %s", id, t.Host())
+	case answer.Status == 429:
+		return fail.Errorf(fail.Failed, "%s runs as many jobs as it can; wait until one has ended (see \"iotdm service job list --status running\"), or give a later --start", t.Host())
+	}
+	return t.Explain(ctx, err, target.NoIdentity)
+}
+
+// jobOptions are those of commands about one job.
+type jobOptions struct {
+	target.Service
+	id string
+}
+
+// jobCommand makes a command about one job, which is its argument or --job.
+func jobCommand(s output.Streams, name, usage, example string, run func(context.Context, output.Streams, jobOptions) error) *urfave.Command {
+	var o jobOptions
+	return command.Leaf(&urfave.Command{
+		Name:      name,
+		Usage:     usage,
+		ArgsUsage: "[JOB]",
+		Description: "For example:\n" +
+			"   iotdm service job " + name + " " + example,
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID`, instead of the argument"},
+		}, o.ServiceFlags()),
+		Action: func(ctx *urfave.Context) error {
+			if arg := ctx.Args().First(); arg != "" {
+				if o.id != "" {
+					return fail.Usagef("give the job as argument or with --job, not both")
+				}
+				o.id = arg
+			}
+			if o.id == "" {
+				return fail.Usagef("JOB is missing; see \"iotdm service job list\"")
+			}
+			if err := o.Output.Check(); err != nil {
+				return err
+			}
+			return run(ctx.Context, s, o)
+		},
+	})
+}
+
+func jobGetCommand(s output.Streams) *urfave.Command {
+	return jobCommand(s, "get", "print a job", "job-1", onJob((*hubrest.Client).Job))
+}
+
+func jobCancelCommand(s output.Streams) *urfave.Command {
+	return jobCommand(s, "cancel", "end a job, so that it reaches no more devices", "job-1", onJob((*hubrest.Client).CancelJob))
+}
+
+// onJob runs a request about one job and prints the job.
+func onJob(do func(*hubrest.Client, context.Context, string) (hubrest.Job, error)) func(context.Context, output.Streams, jobOptions) error {
+	return func(ctx context.Context, s output.Streams, o jobOptions) error {
+		t, client, err := o.Open(s)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		job, err := do(client, ctx, o.id)
+		if err != nil {
+			return explainJob(ctx, t, err, o.id)
+		}
+		return o.Output.Print(s, output.Result{Value: job})
+	}
+}
+
+func jobWatchCommand(s output.Streams) *urfave.Command {
+	return jobCommand(s, "watch", "show a job's progress, and its failures as they come, until it has ended", "job-1",
+		func(ctx context.Context, s output.Streams, o jobOptions) error {
+			t, client, err := o.Open(s)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return watchJob(ctx, s, t, client, o.Output, o.id, 0)
+		})
+}
+
+type jobListOptions struct {
+	target.Service
+	kind, status string
+}
+
+func jobListCommand(s output.Streams) *urfave.Command {
+	var o jobListOptions
+	return command.Leaf(&urfave.Command{
+		Name:  "list",
+		Usage: "list jobs",
+		Description: "For example:\n" +
+			"   iotdm service job list --status running",
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "type", Aliases: []string{"job-type"}, Destination: &o.kind, Usage: "only jobs of this `TYPE`: method or twin"},
+			&urfave.StringFlag{Name: "status", Aliases: []string{"job-status"}, Destination: &o.status, Usage: "only jobs that are `STATUS`: queued, scheduled, running, completed, failed or cancelled"},
+		}, o.ServiceFlags()),
+		Action: func(ctx *urfave.Context) error {
+			switch o.kind {
+			case "method":
+				o.kind = string(hubrest.JobMethod)
+			case "twin":
+				o.kind = string(hubrest.JobTwin)
+			case "", string(hubrest.JobMethod), string(hubrest.JobTwin):
+			default:
+				return fail.Usagef("--type %q is neither method nor twin", o.kind)
+			}
+			if err := o.Output.Check(); err != nil {
+				return err
+			}
+			return listJobs(ctx.Context, s, o)
+		},
+	})
+}
+
+func listJobs(ctx context.Context, s output.Streams, o jobListOptions) error {
+	t, client, err := o.Open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	jobs := []hubrest.Job{}
+	for job, err := range client.Jobs(ctx, hubrest.JobType(o.kind), hubrest.JobStatus(o.status)) {
+		if err != nil {
+			return t.Explain(ctx, err, target.NoIdentity)
+		}
+		jobs = append(jobs, job)
+	}
+	return o.Output.Print(s, output.Result{Value: jobs, Columns: jobColumns})
+}
+
+// watchJob follows a job, prints it, and fails if it or one of its devices did.
+// It cancels the job when a limit of failures other than 0 is reached.
+func watchJob(ctx context.Context, s output.Streams, t target.Target, client *hubrest.Client, opt output.Options, id string, limit int) error {
+	f := newFollower(s, client, id)
+	job, err := f.followUpTo(ctx, limit)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fail.Errorf(fail.Failed, "interrupted; job %s goes on: see \"iotdm service job watch %s\", or end it with \"iotdm service job cancel %s\"", id, id, id)
+		}
+		return explainJob(ctx, t, err, id)
+	}
+	if err := opt.Print(s, output.Result{Value: job}); err != nil {
+		return err
+	}
+	switch n := job.Statistics; {
+	case job.Status == hubrest.JobFailed:
+		return fail.Errorf(fail.Failed, "job %s failed: %s", id, job.FailureReason)
+	case job.Status == hubrest.JobCancelled && limit > 0 && len(f.told) >= limit:
+		return fail.Errorf(fail.Failed, "job %s was stopped after %s", id, output.Count(len(f.told), "failure"))
+	case job.Status == hubrest.JobCancelled:
+		return fail.Errorf(fail.Failed, "job %s was cancelled", id)
+	case n != nil && n.Failed > 0:
+		return fail.Errorf(fail.Failed, "job %s failed on %d of %s", id, n.Failed, output.Count(n.Devices, "device"))
+	case n != nil && n.Devices == 0:
+		s.Note("No device matches the condition")
+	}
+	return nil
+}

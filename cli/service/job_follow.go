@@ -1,0 +1,149 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// asAnswer returns the hub's answer that err is, if it is one.
+func asAnswer(err error) (*hubrest.Error, bool) { return errors.AsType[*hubrest.Error](err) }
+
+// A follower polls a job and tells people how it goes.
+type follower struct {
+	output.Streams
+	client *hubrest.Client
+	id     string
+
+	// interesting is the condition of the devices that failure is called for,
+	// once each.
+	interesting string
+	failure     func(hubrest.JobDevice) error
+
+	bar    progressBar
+	told   map[string]bool // devices that failure was called for
+	newest time.Time       // when the newest of their outcomes came
+	began  time.Time
+}
+
+// newFollower returns a follower that notes each device on which the job fails.
+func newFollower(s output.Streams, client *hubrest.Client, id string) *follower {
+	f := &follower{Streams: s, client: client, id: id, interesting: "devices.jobs.status = 'failed'", told: make(map[string]bool), began: time.Now()}
+	f.bar = progressBar{Streams: s, terminal: output.CanRedraw(s.ErrOut)}
+	f.failure = func(d hubrest.JobDevice) error {
+		f.bar.clear()
+		s.Note("%s failed: %s", d.DeviceID, jobFailure(d))
+		return nil
+	}
+	return f
+}
+
+func jobFailure(d hubrest.JobDevice) string {
+	text := d.Status
+	if d.Error != nil {
+		text = d.Error.Code
+		if text == "DeviceNotOnline" { // the service's words fill three lines, for each device
+			text += ": not connected, or without this method"
+		} else if d.Error.Description != "" {
+			text += ": " + d.Error.Description
+		}
+	}
+	if d.Repeated {
+		text += " (the hub stopped during a first call, which the device may have received too)"
+	}
+	return text
+}
+
+// follow returns the job once it has ended. Faults of the network are waited
+// out until ctx ends; errors of failure end it.
+func (f *follower) follow(ctx context.Context) (hubrest.Job, error) {
+	const longest = 2 * time.Second
+	defer f.bar.clear()
+	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, longest) {
+		job, err := f.client.Job(ctx, f.id)
+		if err == nil && job.Statistics != nil && job.Statistics.Devices > 0 {
+			// Failures first, so that the counts never know more than the reader.
+			if err := f.failures(ctx, job.Status.Ended()); err != nil {
+				return job, err
+			}
+			f.bar.show(*job.Statistics, time.Since(f.began))
+		}
+		switch _, refused := asAnswer(err); {
+		case refused || ctx.Err() != nil:
+			return job, errors.Join(err, ctx.Err())
+		case err == nil && job.Status.Ended() && settled(job):
+			return job, nil
+		}
+		select {
+		case <-ctx.Done():
+			return job, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// followUpTo is follow, but cancels the job when so many devices have failed.
+// A limit of 0 is none.
+func (f *follower) followUpTo(ctx context.Context, limit int) (hubrest.Job, error) {
+	if limit == 0 {
+		return f.follow(ctx)
+	}
+	tell := f.failure
+	f.failure = func(d hubrest.JobDevice) error {
+		err := tell(d)
+		if err == nil && len(f.told) == limit {
+			return errTooManyFailures
+		}
+		return err
+	}
+	job, err := f.follow(ctx)
+	if !errors.Is(err, errTooManyFailures) {
+		return job, err
+	}
+	f.Note("Stopping the job")
+	_, err = f.client.CancelJob(ctx, f.id)
+	if answer, ok := asAnswer(err); err != nil && !(ok && answer.Status == 400) { // it had ended already
+		return job, err
+	}
+	return f.follow(ctx) // until those that were called have answered
+}
+
+// settled reports whether every device of an ended job has its outcome: those
+// of a cancelled one may still be answering.
+func settled(job hubrest.Job) bool {
+	return job.Statistics == nil || job.Statistics.Running == 0 && job.Statistics.Pending == 0
+}
+
+// outcomeDelay is how much later than others an outcome may show.
+const outcomeDelay = time.Minute
+
+// failures tells of devices that have newly failed. It asks for those of late
+// only, since there may be many, but once for all at the end.
+func (f *follower) failures(ctx context.Context, all bool) error {
+	condition := f.interesting
+	if since := f.newest.Add(-outcomeDelay); !all && !f.newest.IsZero() {
+		condition = "(" + condition + ") AND devices.jobs.lastUpdatedDateTimeUtc >= '" + since.UTC().Format(time.RFC3339) + "'"
+	}
+	for d, err := range f.client.JobDevices(ctx, f.id, condition) {
+		if _, refused := asAnswer(err); refused {
+			return err
+		}
+		if err != nil {
+			return nil // the network; the next poll tells
+		}
+		if f.told[d.DeviceID] {
+			continue
+		}
+		f.told[d.DeviceID] = true
+		if d.LastUpdated.After(f.newest) {
+			f.newest = d.LastUpdated.Time
+		}
+		if err := f.failure(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}

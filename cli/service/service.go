@@ -1,0 +1,45 @@
+package service
+
+import (
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+func Commands(s output.Streams) *urfave.Command {
+	return command.Group("service", "operate devices: reboot, methods, twins, identities, queries",
+		serviceRebootCommand(s),
+		c2dCommands(s),
+		command.Group("method", "direct methods", methodInvokeCommand(s)),
+		command.Group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinEditCommand(s), twinWatchCommand(s)),
+		command.Group("device", "device identities",
+			deviceCreateCommand(s), deviceGetCommand(s), deviceListCommand(s), deviceUpdateCommand(s), deviceDeleteCommand(s),
+			deviceEnableCommand(s), deviceDisableCommand(s), deviceRenewKeyCommand(s),
+			deviceImportCommand(s), deviceExportCommand(s)),
+		moduleCommands(s),
+		queryCommand(s),
+		jobCommands(s),
+		configurationCommands(s),
+		statsCommand(s),
+	)
+}
+
+// identityOptions say which device or module a command is about.
+type identityOptions struct {
+	device, module string
+}
+
+func (o *identityOptions) flags() []urfave.Flag {
+	return []urfave.Flag{
+		command.DeviceFlag(&o.device, "the device `ID`"),
+		command.ModuleFlag(&o.module, "the module `ID`, for a module of the device"),
+	}
+}
+
+func (o *identityOptions) check() error { return command.RequireDevice(o.device) }
+
+func (o *identityOptions) target() hubrest.Target {
+	return hubrest.Target{DeviceID: o.device, ModuleID: o.module}
+}

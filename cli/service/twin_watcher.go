@@ -1,0 +1,318 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/twin"
+)
+
+// A twinWatcher prints what changes of twins.
+type twinWatcher struct {
+	output.Streams
+	target target.Target
+	client *hubrest.Client
+	o      twinWatchOptions
+
+	twins  map[hubrest.Target]twinState // nil before the first reading
+	broken error                        // why nothing more can be printed
+}
+
+// A twinState is what is known of a twin. Without it has a version of 0.
+type twinState struct {
+	version                 int64
+	tags, desired, reported json.RawMessage
+}
+
+func stateOf(t hubrest.Twin) twinState {
+	return twinState{t.Version, t.Tags, t.Desired, t.Reported}
+}
+
+// A twinChange is a value of a twin that has changed, or a twin that has come
+// or gone.
+type twinChange struct {
+	Time     time.Time       `json:"time"`
+	DeviceID string          `json:"deviceId"`
+	ModuleID string          `json:"moduleId,omitempty"`
+	Version  int64           `json:"version"`
+	By       string          `json:"by,omitempty"`     // as "policy service"; empty: unknown
+	Change   string          `json:"change,omitempty"` // "created" or "deleted"; empty: Path has changed
+	Path     string          `json:"path,omitempty"`
+	Old      json.RawMessage `json:"old"` // null if it was not there
+	New      json.RawMessage `json:"new"` // null if it is no longer there
+}
+
+// run watches until ctx ends.
+func (w *twinWatcher) run(ctx context.Context) error {
+	const shortest, longest = 500 * time.Millisecond, 30 * time.Second
+	pause := shortest
+	for {
+		began := time.Now()
+		err := w.follow(ctx)
+		if ctx.Err() != nil {
+			return command.WhyEnded(ctx)
+		}
+		_, refused := asAnswer(err)
+		_, explained := errors.AsType[*fail.Error](err)
+		switch {
+		case w.broken != nil:
+			return w.broken
+		case refused && w.twins == nil:
+			return w.poll(ctx)
+		case refused, explained, w.twins == nil:
+			return w.target.Explain(ctx, err, w.o.on.target())
+		case time.Since(began) > longest:
+			pause = shortest
+		}
+		w.Note("The stream of changes has ended; connecting again")
+		select {
+		case <-ctx.Done():
+			return command.WhyEnded(ctx)
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longest)
+	}
+}
+
+// follow reads the hub's events. The twins are read when the stream has begun,
+// so that no change falls between the two.
+func (w *twinWatcher) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q := hubrest.EventQuery{
+		Device: w.o.on.device, Sources: []hubrest.EventSource{hubrest.SourceTwinChange, hubrest.SourceDeviceLifecycle},
+		Latest: true, Follow: true,
+	}
+	begun := func() {
+		if err := w.look(ctx, time.Now()); err != nil {
+			if _, ok := asAnswer(err); ok { // not the stream's
+				err = w.target.Explain(ctx, err, w.o.on.target())
+			}
+			cancel(err)
+		}
+	}
+	err := w.client.Events(ctx, q, begun, func(event json.RawMessage) error { return w.event(ctx, event) })
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// poll reads the twins again and again.
+func (w *twinWatcher) poll(ctx context.Context) error {
+	w.Note("%s does not stream changes: reading every %v, which does not tell who made them", w.target.Host(), &w.o.interval)
+	tick := time.NewTicker(time.Duration(w.o.interval))
+	defer tick.Stop()
+	for {
+		err := w.look(ctx, time.Now())
+		if ctx.Err() != nil {
+			return command.WhyEnded(ctx)
+		}
+		if err != nil {
+			return w.target.Explain(ctx, err, w.o.on.target())
+		}
+		select {
+		case <-ctx.Done():
+			return command.WhyEnded(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// look reads the twins and prints what differs from what was known.
+func (w *twinWatcher) look(ctx context.Context, at time.Time) error {
+	now, err := w.o.read(ctx, w.client)
+	if errors.Is(err, hubrest.ErrNotFound) && w.twins != nil {
+		now, err = nil, nil
+	}
+	if err != nil {
+		return err
+	}
+	if w.twins == nil {
+		w.twins = make(map[hubrest.Target]twinState)
+		for on, t := range now {
+			w.twins[on] = stateOf(t)
+		}
+		return w.introduce()
+	}
+	for _, on := range slices.SortedFunc(maps.Keys(w.twins), compareTargets) {
+		t, found := now[on]
+		if !found && w.o.where == "" {
+			if err := w.gone(on, at, ""); err != nil {
+				return err
+			}
+		}
+		if found {
+			if err := w.become(on, at, "", stateOf(t)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func compareTargets(a, b hubrest.Target) int { return strings.Compare(a.String(), b.String()) }
+
+func (w *twinWatcher) introduce() error {
+	switch {
+	case w.o.where == "":
+		w.Note("Watching the twin of %s (version %d), press Ctrl-C to exit", w.o.on.target(), w.twins[w.o.on.target()].version)
+	case len(w.twins) == 0:
+		return fail.Errorf(fail.NotFound, "no device on %s matches --where %q", w.target.Host(), w.o.where)
+	default:
+		w.Note("Watching the twins of %s, press Ctrl-C to exit", output.Count(len(w.twins), "device"))
+	}
+	return nil
+}
+
+// event takes an event of the hub.
+func (w *twinWatcher) event(ctx context.Context, event json.RawMessage) error {
+	e := gjson.GetBytes(event, "event")
+	on := hubrest.Target{DeviceID: e.Get("origin").String(), ModuleID: e.Get("module").String()}
+	before, watched := w.twins[on]
+	if !watched {
+		return nil
+	}
+	property := func(name string) string { return e.Get("properties.application." + name).String() }
+	at, err := time.Parse(time.RFC3339Nano, property("operationTimestamp"))
+	if err != nil {
+		at = time.Now()
+	}
+	by := property("iotdm-changed-by")
+	payload := e.Get("payload")
+	version := payload.Get("version").Int()
+	operation := property("opType")
+	switch {
+	case operation == "deleteDeviceIdentity" || operation == "deleteModuleIdentity":
+		return w.gone(on, at, by)
+	case version <= before.version && operation != "createDeviceIdentity":
+		return nil // it was there when the twin was read
+	case operation == "updateTwin" && version == before.version+1:
+		now, err := before.patched(payload)
+		if err != nil {
+			return err
+		}
+		return w.become(on, at, by, now)
+	case operation == "updateTwin":
+		// What the hub does not tell of lies between.
+		t, err := w.client.Twin(ctx, on)
+		if errors.Is(err, hubrest.ErrNotFound) {
+			return nil // an event will say so
+		}
+		if err != nil {
+			return err
+		}
+		return w.become(on, at, by, stateOf(t))
+	}
+	now := twinState{version: version}
+	for path, section := range map[string]*json.RawMessage{"tags": &now.tags, "properties.desired": &now.desired, "properties.reported": &now.reported} {
+		*section = bytes.Clone([]byte(payload.Get(path).Raw))
+	}
+	return w.become(on, at, by, now)
+}
+
+// patched returns the state that the payload of an event leaves.
+func (t twinState) patched(payload gjson.Result) (twinState, error) {
+	t.version++
+	for path, section := range map[string]*json.RawMessage{"tags": &t.tags, "properties.desired": &t.desired, "properties.reported": &t.reported} {
+		patch := payload.Get(path)
+		if !patch.IsObject() {
+			continue
+		}
+		plain, err := twin.StripReadOnly([]byte(patch.Raw))
+		if err != nil {
+			return t, err
+		}
+		if *section, err = twin.Merge(*section, plain); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+// become prints what changed of a twin.
+func (w *twinWatcher) become(on hubrest.Target, at time.Time, by string, now twinState) error {
+	before := w.twins[on]
+	w.twins[on] = now
+	change := twinChange{Time: at.UTC(), DeviceID: on.DeviceID, ModuleID: on.ModuleID, Version: now.version, By: by}
+	if before.version == 0 {
+		created := change
+		created.Change = "created"
+		if err := w.print(on, created); err != nil {
+			return err
+		}
+	}
+	for _, section := range []struct {
+		name     string
+		old, now json.RawMessage
+	}{{"tags", before.tags, now.tags}, {"desired", before.desired, now.desired}, {"reported", before.reported, now.reported}} {
+		for _, c := range twin.Diff(section.old, section.now) {
+			change.Path, change.Old, change.New = section.name+"."+c.Path, c.Old, c.New
+			if err := w.print(on, change); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gone says once that a twin is no longer there.
+func (w *twinWatcher) gone(on hubrest.Target, at time.Time, by string) error {
+	before := w.twins[on]
+	if before.version == 0 {
+		return nil
+	}
+	w.twins[on] = twinState{}
+	return w.print(on, twinChange{Time: at.UTC(), DeviceID: on.DeviceID, ModuleID: on.ModuleID, Version: before.version, By: by, Change: "deleted"})
+}
+
+func (w *twinWatcher) print(on hubrest.Target, c twinChange) error {
+	w.broken = w.o.Output.PrintEvent(w.Streams, output.Result{Value: c, Text: func(out io.Writer) error {
+		line := c.Time.Local().Format(time.TimeOnly) + "  "
+		if w.o.where != "" {
+			line += on.String() + "  "
+		}
+		if c.Change != "" {
+			line += target.Noun(on) + " was " + c.Change
+		} else {
+			line += output.Printable(c.Path) + ": " + c.values(output.Colours(out))
+		}
+		if c.By != "" {
+			line += "  (" + output.Printable(c.By) + ")"
+		}
+		_, err := fmt.Fprintln(out, line)
+		return err
+	}})
+	return w.broken
+}
+
+// values are the old value and the new one.
+func (c twinChange) values(coloured bool) string {
+	old, now := output.Printable(orNothing(c.Old)), output.Printable(orNothing(c.New))
+	if coloured {
+		old, now = "\x1b[31m"+old+"\x1b[0m", "\x1b[32m"+now+"\x1b[0m"
+	}
+	return old + " -> " + now
+}
+
+func orNothing(value json.RawMessage) string {
+	if value == nil {
+		return "(none)"
+	}
+	return string(value)
+}
