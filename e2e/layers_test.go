@@ -26,18 +26,18 @@ var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/ser
 // not, apart from tests: arrows point down only, and the device, the service
 // client and the hub never borrow each other's code.
 var allowed = map[string][]string{
-	"sas":          {},
-	"twin":         {},
-	"mqttdevice":   {"sas", "twin"},
-	"hubrest":      {"sas", "twin"},
-	"hub/store":    {},
-	"hub/eventlog": {"hub/store"},
-	"hub/query":    {},
-	"hub":          {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
-	"hub/hubtest":  {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
-	"agent":        {"sas", "twin", "mqttdevice", "agent/outbox"},
-	"fleet":        {"agent", "agent/outbox", "sas", "twin", "mqttdevice"},
-	"agent/outbox": {"sas", "twin", "mqttdevice"},
+	"sas":                    {},
+	"twin":                   {},
+	"mqttdevice":             {"sas", "twin"},
+	"hubrest":                {"sas", "twin"},
+	"hub/store":              {},
+	"hub/eventlog":           {"hub/store"},
+	"hub/query":              {},
+	"hub":                    {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
+	"hub/hubtest":            {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
+	"agent":                  {"sas", "twin", "mqttdevice", "agent/outbox"},
+	"fleet":                  {"agent", "agent/outbox", "sas", "twin", "mqttdevice"},
+	"agent/outbox":           {"sas", "twin", "mqttdevice"},
 	"cli/internal/fail":      {},
 	"cli/internal/condition": {},
 	"cli/internal/output":    {"cli/internal/fail"},
@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 	"cli/device":  slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox", "fleet"}),
 	"cli":         slices.Concat(frame, commands),
 	"":            slices.Concat(frame, commands, []string{"cli"}),
-	"e2e":          {},
+	"e2e":         {},
 }
 
 func TestImportsPointDownOnly(t *testing.T) {

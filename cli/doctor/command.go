@@ -47,7 +47,7 @@ func Command(s output.Streams) *urfave.Command {
 			&urfave.BoolFlag{Name: "connect", Destination: &o.connect, DisableDefaultText: true, Usage: "connect as the device; ends the connection it has"},
 			&urfave.GenericFlag{Name: "stay", Value: &o.stay, Usage: "look so `LONG` for a program with the same id"},
 			&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "give each step so `LONG`"},
-		}, o.link.Flags(), o.service.ServiceFlags()),
+		}, o.link.Flags(), o.service.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.check(), o.service.Output.Check()); err != nil {
 				return err

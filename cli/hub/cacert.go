@@ -43,16 +43,19 @@ type caCertOptions struct {
 	name, file, keyFile string
 }
 
-func (o *caCertOptions) flags(more ...urfave.Flag) []urfave.Flag {
-	name := &urfave.StringFlag{Name: "name", Aliases: []string{"n"}, Destination: &o.name, Usage: "the `NAME` of the CA certificate"}
-	return command.Concat([]urfave.Flag{name}, more, o.Service.ServiceFlags())
+func (o *caCertOptions) Flags() []urfave.Flag {
+	return command.Concat([]urfave.Flag{o.nameFlag()}, o.Service.Flags())
+}
+
+func (o *caCertOptions) nameFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "name", Aliases: []string{"n"}, Destination: &o.name, Usage: "the `NAME` of the CA certificate"}
 }
 
 func (o *caCertOptions) fileFlag(usage string) urfave.Flag {
 	return &urfave.StringFlag{Name: "file", Aliases: []string{"path", "p"}, Destination: &o.file, Usage: usage}
 }
 
-func (o *caCertOptions) check() error {
+func (o *caCertOptions) Check() error {
 	if o.name == "" {
 		return fail.Usagef("--name is missing; name the CA certificate, for example --name factory")
 	}
@@ -62,19 +65,13 @@ func (o *caCertOptions) check() error {
 // change makes a call that returns the CA certificate, and prints it.
 func (o *caCertOptions) change(ctx context.Context, s output.Streams, next func(ca hubrest.CACertificate) string,
 	call func(context.Context, *hubrest.Client) (hubrest.CACertificate, error)) error {
-	t, client, err := o.Open(s)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	ca, err := call(ctx, client)
-	if err != nil {
-		return t.Explain(ctx, err, target.NoIdentity)
-	}
-	return o.Output.Print(s, output.Result{Value: ca, Text: func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, next(ca))
-		return err
-	}})
+	return o.Call(ctx, s, target.NoIdentity, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		ca, err := call(ctx, client)
+		return output.Result{Value: ca, Text: func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, next(ca))
+			return err
+		}}, err
+	})
 }
 
 func caCertAddCommand(s output.Streams) *urfave.Command {
@@ -85,9 +82,9 @@ func caCertAddCommand(s output.Streams) *urfave.Command {
 		Description: "Devices whose authentication is x509_ca connect with certificates of this authority once\n" +
 			"\"hub ca-cert verify\" has proved that its key is yours. For example:\n" +
 			"   iotdm hub ca-cert add --name factory --file factory-ca.pem",
-		Flags: o.flags(o.fileFlag("the CA certificate in `FILE` (PEM or DER)")),
+		Flags: command.Concat([]urfave.Flag{o.nameFlag(), o.fileFlag("the CA certificate in `FILE` (PEM or DER)")}, o.Service.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			cert, err := readCertificate("--file", o.file)
@@ -115,10 +112,10 @@ func caCertVerifyCommand(s output.Streams) *urfave.Command {
 			"code. With --key-file it is made here; the key does not leave this machine. For example:\n" +
 			"   iotdm hub ca-cert verify --name factory --file proof.pem\n" +
 			"   iotdm hub ca-cert verify --name factory --key-file factory-ca.key",
-		Flags: o.flags(o.fileFlag("the proof in `FILE` (PEM or DER)"),
-			&urfave.StringFlag{Name: "key-file", Destination: &o.keyFile, Usage: "make the proof with the authority's private key in `FILE` (PEM)"}),
+		Flags: command.Concat([]urfave.Flag{o.nameFlag(), o.fileFlag("the proof in `FILE` (PEM or DER)"),
+			&urfave.StringFlag{Name: "key-file", Destination: &o.keyFile, Usage: "make the proof with the authority's private key in `FILE` (PEM)"}}, o.Service.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			prove, err := o.prover()
@@ -185,49 +182,28 @@ func signProof(ca hubrest.CACertificate, keyFile string, key []byte) ([]byte, er
 }
 
 func caCertListCommand(s output.Streams) *urfave.Command {
-	var o target.Service
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "list",
 		Usage:       "list the certificate authorities",
 		Description: "For example:\n   iotdm hub ca-cert list --jq '.[].name'",
-		Flags:       o.ServiceFlags(),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.Output.Check(); err != nil {
-				return err
-			}
-			t, client, err := o.Open(s)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.CACertificates(ctx.Context)
-			if err != nil {
-				return t.Explain(ctx.Context, err, target.NoIdentity)
-			}
-			return o.Output.Print(s, output.Result{Value: list, Columns: caColumns})
-		},
+	}, new(target.Service), func(ctx context.Context, client *hubrest.Client) (any, error) {
+		list, err := client.CACertificates(ctx)
+		return output.Result{Value: list, Columns: caColumns}, err
 	})
 }
 
 func caCertDeleteCommand(s output.Streams) *urfave.Command {
 	var o caCertOptions
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
 		Usage:       "remove a certificate authority, and disconnect the devices that only it vouched for",
 		Description: "For example:\n   iotdm hub ca-cert delete --name factory",
-		Flags:       o.flags(),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return o.Call(ctx.Context, s, target.NoIdentity, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				err := client.DeleteCACertificate(ctx, o.name)
-				if err == nil {
-					s.Note("Deleted CA certificate %s", o.name)
-				}
-				return nil, err
-			})
-		},
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		err := client.DeleteCACertificate(ctx, o.name)
+		if err == nil {
+			s.Note("Deleted CA certificate %s", o.name)
+		}
+		return nil, err
 	})
 }
 

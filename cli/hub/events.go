@@ -48,7 +48,7 @@ func hubEventsCommand(s output.Streams) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "source", Destination: &o.sources, Usage: "only telemetry, twin, lifecycle or connection, repeatable"},
 			&urfave.StringFlag{Name: "since", Destination: &o.since, Usage: "begin at a `TIME` (RFC 3339), or so long ago (10m)"},
 			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the events that come, until Ctrl-C"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.Output.Check(); err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 )
 
@@ -32,10 +33,10 @@ type c2dSendOptions struct {
 	props      string
 }
 
-// flags has the data folder of the hub as --data-folder: --data is the message
+// Flags has the data folder of the hub as --data-folder: --data is the message
 // here, as it is for "az iot device".
-func (o *c2dSendOptions) flags() []urfave.Flag {
-	flags := o.deviceOptions.flags()
+func (o *c2dSendOptions) Flags() []urfave.Flag {
+	flags := o.deviceOptions.Flags()
 	for _, f := range flags {
 		if f, ok := f.(*urfave.StringFlag); ok && f.Name == "data" {
 			f.Name = "data-folder"
@@ -63,9 +64,9 @@ func c2dSendCommand(s output.Streams) *urfave.Command {
 			&urfave.StringFlag{Name: "user-id", Destination: &o.message.UserID, Usage: "the user `ID`"},
 			&urfave.StringFlag{Name: "content-type", Destination: &o.message.ContentType, Usage: "such as application/json"},
 			&urfave.StringFlag{Name: "content-encoding", Destination: &o.message.ContentEncoding, Usage: "such as utf-8"},
-		}, o.flags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := fail.First(o.check(), o.complete(s, time.Now())); err != nil {
+			if err := fail.First(o.Check(), o.complete(s, time.Now())); err != nil {
 				return err
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
@@ -124,32 +125,19 @@ func parseExpiry(text string, now time.Time) (time.Time, error) {
 
 func c2dPurgeCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "purge",
 		Usage:       "throw away the messages that wait for a device",
 		Description: "For example:\n   iotdm service c2d purge --device device-1",
-		Flags:       o.flags(),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			t, client, err := o.Open(s)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			n, err := client.PurgeCommands(ctx.Context, o.device)
-			if err != nil {
-				return t.Explain(ctx.Context, err, o.target())
-			}
-			v := struct {
-				Device string `json:"deviceId"`
-				Purged int    `json:"totalMessagesPurged"`
-			}{o.device, n}
-			return o.Output.Print(s, output.Result{Value: v, Text: func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "Messages thrown away: %d\n", n)
-				return err
-			}})
-		},
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		n, err := client.PurgeCommands(ctx, o.device)
+		v := struct {
+			Device string `json:"deviceId"`
+			Purged int    `json:"totalMessagesPurged"`
+		}{o.device, n}
+		return output.Result{Value: v, Text: func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "Messages thrown away: %d\n", n)
+			return err
+		}}, err
 	})
 }

@@ -40,7 +40,7 @@ func c2dFeedbackCommand(s output.Streams) *urfave.Command {
 			"   iotdm service c2d feedback --follow",
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the feedback that comes, until Ctrl-C"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.Output.Check(); err != nil {
 				return err

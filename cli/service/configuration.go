@@ -50,7 +50,7 @@ func configurationCommand(s output.Streams, c *urfave.Command, flags func(*confi
 	c.ArgsUsage = "[CONFIGURATION]"
 	c.Flags = command.Concat([]urfave.Flag{
 		&urfave.StringFlag{Name: "config-id", Aliases: []string{"c"}, Destination: &o.id, Usage: "the configuration's `ID`, instead of the argument"},
-	}, flags(&o), o.ServiceFlags())
+	}, flags(&o), o.Flags())
 	c.Action = func(ctx *urfave.Context) error {
 		if arg := ctx.Args().First(); arg != "" {
 			if o.id != "" {
@@ -267,7 +267,7 @@ func configurationListCommand(s output.Streams) *urfave.Command {
 			"   iotdm service configuration list",
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "list at most `N` configurations", DefaultText: "all"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if ctx.IsSet("top") && o.top < 1 {
 				return fail.Usagef("--top %d is less than 1", o.top)
@@ -275,19 +275,13 @@ func configurationListCommand(s output.Streams) *urfave.Command {
 			if err := o.Output.Check(); err != nil {
 				return err
 			}
-			t, client, err := o.Open(s)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			list, err := client.Configurations(ctx.Context, o.top)
-			if err != nil {
-				return t.Explain(ctx.Context, err, target.NoIdentity)
-			}
-			if list == nil {
-				list = []hubrest.Configuration{}
-			}
-			return o.Output.Print(s, output.Result{Value: list, Columns: configurationColumns})
+			return o.Call(ctx.Context, s, target.NoIdentity, func(ctx context.Context, client *hubrest.Client) (any, error) {
+				list, err := client.Configurations(ctx, o.top)
+				if list == nil {
+					list = []hubrest.Configuration{}
+				}
+				return output.Result{Value: list, Columns: configurationColumns}, err
+			})
 		},
 	})
 }
@@ -308,7 +302,7 @@ func configurationTestCommand(s output.Streams) *urfave.Command {
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "the `CONDITION`"},
 			&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if o.target == "" && o.metrics == "" {
 				return fail.Usagef("what is to be tested? give --target-condition or --metrics")

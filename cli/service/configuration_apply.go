@@ -23,9 +23,9 @@ func configurationApplyCommand(s output.Streams) *urfave.Command {
 		Aliases:     []string{"set-modules"},
 		Usage:       "set the modules of one IoT Edge device, once, without a configuration",
 		Description: "For example:\n   iotdm service configuration apply --device edge-1 --content @deployment.json",
-		Flags:       command.Concat([]urfave.Flag{contentFlag(&o.content)}, o.flags()),
+		Flags:       command.Concat([]urfave.Flag{contentFlag(&o.content)}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			if o.content != "" {

@@ -18,59 +18,45 @@ type deviceOptions struct {
 	device string
 }
 
-func (o *deviceOptions) flags() []urfave.Flag {
-	return command.Concat([]urfave.Flag{command.DeviceFlag(&o.device, "the device `ID`")}, o.Service.ServiceFlags())
+func (o *deviceOptions) Flags() []urfave.Flag {
+	return command.Concat([]urfave.Flag{command.DeviceFlag(&o.device, "the device `ID`")}, o.Service.Flags())
 }
 
-func (o *deviceOptions) check() error {
+func (o *deviceOptions) Check() error {
 	return fail.First(command.RequireDevice(o.device), o.Output.Check())
 }
 
-func (o *deviceOptions) target() hubrest.Target { return hubrest.Target{DeviceID: o.device} }
+func (o *deviceOptions) About() hubrest.Target { return hubrest.Target{DeviceID: o.device} }
 
-func (o *deviceOptions) do(ctx context.Context, s output.Streams, call target.RegistryCall) error {
-	return o.Call(ctx, s, o.target(), call)
+func (o *deviceOptions) do(ctx context.Context, s output.Streams, call target.Call) error {
+	return o.Call(ctx, s, o.About(), call)
 }
 
 func deviceGetCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "get",
 		Usage:       "print a device identity, with its keys",
 		Description: "For example:\n   iotdm service device get --device device-1 --jq .connectionState",
-		Flags:       o.flags(),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				return client.Device(ctx, o.device)
-			})
-		},
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		return client.Device(ctx, o.device)
 	})
 }
 
 func deviceDeleteCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
 	var etag string
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
 		Usage:       "remove a device identity with its twin and modules",
 		Description: "For example:\n   iotdm service device delete --device device-1",
-		Flags:       command.Concat(o.flags(), []urfave.Flag{command.ETagFlag(&etag)}),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				err := client.DeleteDevice(ctx, o.device, etag)
-				if err == nil {
-					s.Note("Deleted device %s", o.device)
-				}
-				return nil, err
-			})
-		},
-	})
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		err := client.DeleteDevice(ctx, o.device, etag)
+		if err == nil {
+			s.Note("Deleted device %s", o.device)
+		}
+		return nil, err
+	}, command.ETagFlag(&etag))
 }
 
 func deviceEnableCommand(s output.Streams) *urfave.Command {
@@ -92,21 +78,14 @@ func deviceDisableCommand(s output.Streams) *urfave.Command {
 func deviceStatusCommand(s output.Streams, status hubrest.Status, c *urfave.Command) *urfave.Command {
 	var o deviceOptions
 	var reason string
-	c.Flags = command.Concat(o.flags(), []urfave.Flag{statusReasonFlag(&reason)})
-	c.Action = func(ctx *urfave.Context) error {
-		if err := o.check(); err != nil {
-			return err
+	return target.OneCall(s, c, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		d, err := client.Device(ctx, o.device)
+		if err != nil {
+			return nil, err
 		}
-		return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-			d, err := client.Device(ctx, o.device)
-			if err != nil {
-				return nil, err
-			}
-			d.Status, d.StatusReason = status, reason
-			return client.UpdateDevice(ctx, d)
-		})
-	}
-	return command.Leaf(c)
+		d.Status, d.StatusReason = status, reason
+		return client.UpdateDevice(ctx, d)
+	}, statusReasonFlag(&reason))
 }
 
 func statusReasonFlag(reason *string) urfave.Flag {

@@ -101,9 +101,9 @@ func deviceCreateCommand(s output.Streams) *urfave.Command {
 			"   iotdm service device create --device device-2 --primary-thumbprint @device-2.pem\n" +
 			"   iotdm service device create --device gateway --edge-enabled\n" +
 			"   iotdm service device create --device sensor --parent gateway",
-		Flags: command.Concat(o.flags(), o.fields.flags()),
+		Flags: command.Concat(o.Flags(), o.fields.flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := fail.First(o.check(), o.fields.check(ctx), o.fields.auth.checkNew()); err != nil {
+			if err := fail.First(o.Check(), o.fields.check(ctx), o.fields.auth.checkNew()); err != nil {
 				return err
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
@@ -124,9 +124,9 @@ func deviceUpdateCommand(s output.Streams) *urfave.Command {
 		Usage: "change a device identity; what no flag names stays",
 		Description: "For example:\n" +
 			"   iotdm service device update --device device-1 --status disabled --status-reason \"in repair\"",
-		Flags: command.Concat(o.flags(), o.fields.flags(), []urfave.Flag{command.ETagFlag(&o.etag)}),
+		Flags: command.Concat(o.Flags(), o.fields.flags(), []urfave.Flag{command.ETagFlag(&o.etag)}),
 		Action: func(ctx *urfave.Context) error {
-			if err := fail.First(o.check(), o.fields.check(ctx)); err != nil {
+			if err := fail.First(o.Check(), o.fields.check(ctx)); err != nil {
 				return err
 			}
 			if o.fields == (deviceFields{}) {

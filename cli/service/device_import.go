@@ -54,7 +54,7 @@ func deviceImportCommand(s output.Streams) *urfave.Command {
 			&urfave.IntFlag{Name: "from-line", Destination: &o.fromLine, Value: 1, Usage: "begin at line `N` of the file"},
 			&urfave.IntFlag{Name: "parallel", Destination: &o.parallel, Value: 4, Usage: "have up to `N` requests under way, 1 to 64"},
 			bulkFormatFlag(&o.format),
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			o.file = ctx.Args().First()
 			if err := o.check(); err != nil {

@@ -44,7 +44,7 @@ func deviceListCommand(s output.Streams) *urfave.Command {
 			&urfave.IntFlag{Name: "top", Destination: &o.top, Usage: "list at most `N` devices", DefaultText: "all"},
 			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "only those that meet the query `CONDITION`"},
 			&urfave.StringFlag{Name: "parent", Destination: &o.parent, Usage: "only the children of the IoT Edge device `ID`"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if ctx.IsSet("top") && o.top < 1 {
 				return fail.Usagef("--top %d is less than 1", o.top)

@@ -65,7 +65,7 @@ func jobCreateCommand(s output.Streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how `LONG` the job may run"},
 			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
 			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
-		}, o.call.flags(), o.ServiceFlags()),
+		}, o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
 				return err
@@ -186,7 +186,7 @@ func jobCommand(s output.Streams, name, usage, example string, run func(context.
 			"   iotdm service job " + name + " " + example,
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID`, instead of the argument"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if arg := ctx.Args().First(); arg != "" {
 				if o.id != "" {
@@ -256,7 +256,7 @@ func jobListCommand(s output.Streams) *urfave.Command {
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "type", Aliases: []string{"job-type"}, Destination: &o.kind, Usage: "only jobs of this `TYPE`: method or twin"},
 			&urfave.StringFlag{Name: "status", Aliases: []string{"job-status"}, Destination: &o.status, Usage: "only jobs that are `STATUS`: queued, scheduled, running, completed, failed or cancelled"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			switch o.kind {
 			case "method":
@@ -276,19 +276,16 @@ func jobListCommand(s output.Streams) *urfave.Command {
 }
 
 func listJobs(ctx context.Context, s output.Streams, o jobListOptions) error {
-	t, client, err := o.Open(s)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	jobs := []hubrest.Job{}
-	for job, err := range client.Jobs(ctx, hubrest.JobType(o.kind), hubrest.JobStatus(o.status)) {
-		if err != nil {
-			return t.Explain(ctx, err, target.NoIdentity)
+	return o.Call(ctx, s, target.NoIdentity, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		jobs := []hubrest.Job{}
+		for job, err := range client.Jobs(ctx, hubrest.JobType(o.kind), hubrest.JobStatus(o.status)) {
+			if err != nil {
+				return nil, err
+			}
+			jobs = append(jobs, job)
 		}
-		jobs = append(jobs, job)
-	}
-	return o.Output.Print(s, output.Result{Value: jobs, Columns: jobColumns})
+		return output.Result{Value: jobs, Columns: jobColumns}, nil
+	})
 }
 
 // watchJob follows a job, prints it, and fails if it or one of its devices did.

@@ -76,7 +76,7 @@ func methodInvokeCommand(s output.Streams) *urfave.Command {
 		Description: "For example:\n" +
 			"   iotdm service method invoke --device device-1 --method reboot --payload '{\"delay\": 5}'\n\n" +
 			"Exits with 1 when the device answers with a status other than 2xx.",
-		Flags: command.Concat(o.on.flags(), o.call.flags(), o.ServiceFlags()),
+		Flags: command.Concat(o.on.flags(), o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
 				return err

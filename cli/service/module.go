@@ -34,14 +34,14 @@ type moduleOptions struct {
 	device, module string
 }
 
-func (o *moduleOptions) flags() []urfave.Flag {
+func (o *moduleOptions) Flags() []urfave.Flag {
 	return command.Concat([]urfave.Flag{
 		command.DeviceFlag(&o.device, "the device `ID`"),
 		command.ModuleFlag(&o.module, "the module `ID`"),
-	}, o.Service.ServiceFlags())
+	}, o.Service.Flags())
 }
 
-func (o *moduleOptions) check() error {
+func (o *moduleOptions) Check() error {
 	if err := command.RequireDevice(o.device); err != nil {
 		return err
 	}
@@ -51,53 +51,39 @@ func (o *moduleOptions) check() error {
 	return o.Output.Check()
 }
 
-func (o *moduleOptions) target() hubrest.Target {
+func (o *moduleOptions) About() hubrest.Target {
 	return hubrest.Target{DeviceID: o.device, ModuleID: o.module}
 }
 
-func (o *moduleOptions) do(ctx context.Context, s output.Streams, call target.RegistryCall) error {
-	return o.Call(ctx, s, o.target(), call)
+func (o *moduleOptions) do(ctx context.Context, s output.Streams, call target.Call) error {
+	return o.Call(ctx, s, o.About(), call)
 }
 
 func moduleGetCommand(s output.Streams) *urfave.Command {
 	var o moduleOptions
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "get",
 		Usage:       "print a module identity, with its keys",
 		Description: "For example:\n   iotdm service module get --device device-1 --module camera",
-		Flags:       o.flags(),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				return client.Module(ctx, o.target())
-			})
-		},
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		return client.Module(ctx, o.About())
 	})
 }
 
 func moduleDeleteCommand(s output.Streams) *urfave.Command {
 	var o moduleOptions
 	var etag string
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
 		Usage:       "remove a module identity with its twin",
 		Description: "For example:\n   iotdm service module delete --device device-1 --module camera",
-		Flags:       command.Concat(o.flags(), []urfave.Flag{command.ETagFlag(&etag)}),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				err := client.DeleteModule(ctx, o.target(), etag)
-				if err == nil {
-					s.Note("Deleted %s", target.Noun(o.target()))
-				}
-				return nil, err
-			})
-		},
-	})
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		err := client.DeleteModule(ctx, o.About(), etag)
+		if err == nil {
+			s.Note("Deleted %s", target.Noun(o.About()))
+		}
+		return nil, err
+	}, command.ETagFlag(&etag))
 }
 
 // moduleColumns are what the table of modules shows.
@@ -111,25 +97,12 @@ var moduleColumns = []output.Column{
 
 func moduleListCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
-	return command.Leaf(&urfave.Command{
+	return target.OneCall(s, &urfave.Command{
 		Name:        "list",
 		Usage:       "list the modules of a device",
 		Description: "For example:\n   iotdm service module list --device device-1",
-		Flags:       o.flags(),
-		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			t, client, err := o.Open(s)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			modules, err := client.Modules(ctx.Context, o.device)
-			if err != nil {
-				return t.Explain(ctx.Context, err, o.target())
-			}
-			return o.Output.Print(s, output.Result{Value: modules, Columns: moduleColumns})
-		},
+	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		modules, err := client.Modules(ctx, o.device)
+		return output.Result{Value: modules, Columns: moduleColumns}, err
 	})
 }

@@ -19,15 +19,15 @@ type moduleWriteOptions struct {
 	etag         string
 }
 
-func (o *moduleWriteOptions) flags() []urfave.Flag {
-	return command.Concat(o.moduleOptions.flags(), []urfave.Flag{
+func (o *moduleWriteOptions) Flags() []urfave.Flag {
+	return command.Concat(o.moduleOptions.Flags(), []urfave.Flag{
 		&urfave.StringFlag{Name: "managed-by", Destination: &o.managedBy, Usage: "`WHO` manages the module"},
 	}, o.auth.flags())
 }
 
 func (o *moduleWriteOptions) check(ctx *urfave.Context) error {
 	o.managedBySet = ctx.IsSet("managed-by")
-	return fail.First(o.moduleOptions.check(), o.auth.check())
+	return fail.First(o.moduleOptions.Check(), o.auth.check())
 }
 
 // apply puts the fields that were given into m.
@@ -44,7 +44,7 @@ func moduleCreateCommand(s output.Streams) *urfave.Command {
 		Name:        "create",
 		Usage:       "register a module of a device and print its identity, with its keys",
 		Description: "For example:\n   iotdm service module create --device device-1 --module camera",
-		Flags:       o.flags(),
+		Flags:       o.Flags(),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.check(ctx), o.auth.checkNew()); err != nil {
 				return err
@@ -66,7 +66,7 @@ func moduleUpdateCommand(s output.Streams) *urfave.Command {
 		Name:        "update",
 		Usage:       "change a module identity; what no flag names stays",
 		Description: "For example:\n   iotdm service module update --device device-1 --module camera --managed-by ops",
-		Flags:       command.Concat(o.flags(), []urfave.Flag{command.ETagFlag(&o.etag)}),
+		Flags:       command.Concat(o.Flags(), []urfave.Flag{command.ETagFlag(&o.etag)}),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(ctx); err != nil {
 				return err
@@ -75,7 +75,7 @@ func moduleUpdateCommand(s output.Streams) *urfave.Command {
 				return fail.Usagef("nothing to change; give --managed-by, --primary-key or another flag, see \"iotdm service module update --help\"")
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				m, err := client.Module(ctx, o.target())
+				m, err := client.Module(ctx, o.About())
 				if err != nil {
 					return nil, err
 				}

@@ -64,7 +64,7 @@ func queryCommand(s output.Streams) *urfave.Command {
 			&urfave.IntFlag{Name: "page-size", Destination: &o.pageSize, Usage: "fetch `N` rows at a time", DefaultText: "the hub's choice"},
 			&urfave.StringFlag{Name: "from", Destination: &o.from, Usage: "query the twins in `FILE`, or - for standard input, instead of a hub: JSON, in an array or one after another"},
 			&urfave.BoolFlag{Name: "explain", Destination: &o.explain, DisableDefaultText: true, Usage: "run the query, and print how its rows were found instead of the rows"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if arg := ctx.Args().First(); arg != "" {
 				if o.query != "" {

@@ -50,7 +50,7 @@ func serviceRebootCommand(s output.Streams) *urfave.Command {
 			&urfave.BoolFlag{Name: "no-wait", Destination: &o.noWait, DisableDefaultText: true, Usage: "return after the device's answer"},
 			&urfave.BoolFlag{Name: "watch", Destination: &o.watch, DisableDefaultText: true, Usage: "go on printing rebootTime every 5 s, until Ctrl-C"},
 			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how `LONG` to wait for the report"},
-		}, o.call.flags(), o.ServiceFlags()),
+		}, o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
 				return err

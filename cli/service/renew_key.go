@@ -53,10 +53,10 @@ func deviceRenewKeyCommand(s output.Streams) *urfave.Command {
 		Name:        "renew-key",
 		Usage:       "give a device new keys",
 		Description: renewKeyHelp + "   iotdm service device renew-key --device device-1 --key secondary",
-		Flags:       command.Concat(o.flags(), []urfave.Flag{renewalFlag(&key)}),
+		Flags:       command.Concat(o.Flags(), []urfave.Flag{renewalFlag(&key)}),
 		Action: func(ctx *urfave.Context) error {
 			renew, err := keyRenewalNamed(key)
-			if err := fail.First(o.check(), err); err != nil {
+			if err := fail.First(o.Check(), err); err != nil {
 				return err
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
@@ -64,7 +64,7 @@ func deviceRenewKeyCommand(s output.Streams) *urfave.Command {
 				if err != nil {
 					return nil, err
 				}
-				if err := renew.apply(&d.Authentication, o.target()); err != nil {
+				if err := renew.apply(&d.Authentication, o.About()); err != nil {
 					return nil, err
 				}
 				return client.UpdateDevice(ctx, d)
@@ -80,18 +80,18 @@ func moduleRenewKeyCommand(s output.Streams) *urfave.Command {
 		Name:        "renew-key",
 		Usage:       "give a module new keys",
 		Description: renewKeyHelp + "   iotdm service module renew-key --device device-1 --module camera --key secondary",
-		Flags:       command.Concat(o.flags(), []urfave.Flag{renewalFlag(&key)}),
+		Flags:       command.Concat(o.Flags(), []urfave.Flag{renewalFlag(&key)}),
 		Action: func(ctx *urfave.Context) error {
 			renew, err := keyRenewalNamed(key)
-			if err := fail.First(o.check(), err); err != nil {
+			if err := fail.First(o.Check(), err); err != nil {
 				return err
 			}
 			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				m, err := client.Module(ctx, o.target())
+				m, err := client.Module(ctx, o.About())
 				if err != nil {
 					return nil, err
 				}
-				if err := renew.apply(&m.Authentication, o.target()); err != nil {
+				if err := renew.apply(&m.Authentication, o.About()); err != nil {
 					return nil, err
 				}
 				return client.UpdateModule(ctx, m)

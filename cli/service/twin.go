@@ -29,7 +29,7 @@ func twinGetCommand(s output.Streams) *urfave.Command {
 		Description: "For example:\n" +
 			"   iotdm service twin get --device device-1\n" +
 			"   iotdm service twin get --device device-1 --jq .properties.reported.rebootTime",
-		Flags: command.Concat(o.on.flags(), o.ServiceFlags()),
+		Flags: command.Concat(o.on.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.on.check(), o.Output.Check()); err != nil {
 				return err
@@ -40,16 +40,10 @@ func twinGetCommand(s output.Streams) *urfave.Command {
 }
 
 func getTwin(ctx context.Context, s output.Streams, o twinGetOptions) error {
-	t, client, err := o.Open(s)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	twin, err := client.Twin(ctx, o.on.target())
-	if err != nil {
-		return t.Explain(ctx, err, o.on.target())
-	}
-	return o.Output.Print(s, output.Result{Value: twin.Raw})
+	return o.Call(ctx, s, o.on.target(), func(ctx context.Context, client *hubrest.Client) (any, error) {
+		twin, err := client.Twin(ctx, o.on.target())
+		return twin.Raw, err
+	})
 }
 
 // twinChangeOptions are those of patch and replace, which differ only in what
@@ -93,7 +87,7 @@ func twinChangeCommand(s output.Streams, change twinChanger, c *urfave.Command) 
 		&urfave.StringFlag{Name: "desired", Destination: &o.desired, Usage: "desired properties: a JSON `OBJECT`, @FILE or -"},
 		&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "tags: a JSON `OBJECT`, @FILE or -"},
 		command.ETagFlag(&o.etag),
-	}, o.ServiceFlags())
+	}, o.Flags())
 	if c.Name == "patch" {
 		c.Flags = append(c.Flags, &urfave.GenericFlag{Name: "set", Value: &o.set,
 			Usage: "set one value, `PATH=VALUE`, such as tags.site=north; null deletes; repeatable"})
@@ -123,16 +117,10 @@ func changeTwin(ctx context.Context, s output.Streams, o twinChangeOptions, chan
 	if err != nil {
 		return err
 	}
-	t, client, err := o.Open(s)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	twin, err := change(client, ctx, o.on.target(), wanted)
-	if err != nil {
-		return t.Explain(ctx, err, o.on.target())
-	}
-	return o.Output.Print(s, output.Result{Value: twin.Raw})
+	return o.Call(ctx, s, o.on.target(), func(ctx context.Context, client *hubrest.Client) (any, error) {
+		twin, err := change(client, ctx, o.on.target(), wanted)
+		return twin.Raw, err
+	})
 }
 
 // change reads what the flags and the argument hold.

@@ -39,7 +39,7 @@ func twinEditCommand(s output.Streams) *urfave.Command {
 			"   EDITOR=nano iotdm service twin edit --device device-1",
 		Flags: command.Concat(o.on.flags(), []urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Destination: &o.asJSON, DisableDefaultText: true, Usage: "edit JSON instead of YAML"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.on.check(), o.Output.Check()); err != nil {
 				return err

@@ -37,7 +37,7 @@ func twinWatchCommand(s output.Streams) *urfave.Command {
 		Flags: command.Concat(o.on.flags(), []urfave.Flag{
 			&urfave.StringFlag{Name: "where", Destination: &o.where, Usage: "all devices that meet the query `CONDITION` now, or '*'"},
 			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "how `LONG` to wait between two readings of twins that are not streamed"},
-		}, o.ServiceFlags()),
+		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.check(); err != nil {
 				return err

@@ -13,18 +13,26 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-// Service are what every service command has.
+// A Service holds the options that every service command has, and is those of a
+// command that has no others. It is embedded in the others' options.
 type Service struct {
 	Hub     Options
 	HubName string
 	Output  output.Options
 }
 
-func (o *Service) ServiceFlags() []urfave.Flag {
+// Flags returns the flags that fill o.
+func (o *Service) Flags() []urfave.Flag {
 	return command.Concat(o.HubFlags(), o.Output.Flags())
 }
 
-// HubFlags are for a command whose result has a format of its own.
+// Check refuses options that make no sense.
+func (o *Service) Check() error { return o.Output.Check() }
+
+// About returns NoIdentity: these options are about the hub as a whole.
+func (o *Service) About() hubrest.Target { return NoIdentity }
+
+// HubFlags are Flags for a command whose result has a format of its own.
 func (o *Service) HubFlags() []urfave.Flag {
 	return command.Concat(o.Hub.Flags(), []urfave.Flag{
 		&urfave.StringFlag{Name: "hub-name", Category: "Which hub", Destination: &o.HubName, EnvVars: []string{"IOTDM_HUB_NAME"},
