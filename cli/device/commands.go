@@ -124,6 +124,7 @@ type boundCommands struct {
 
 func (b *boundCommands) String() string { return "" }
 
+// Repeatable says that there may be several in a configuration file.
 func (b *boundCommands) Repeatable() {}
 
 func (b *boundCommands) Set(text string) error {

@@ -1,3 +1,5 @@
+// Package device has the commands of "iotdm device", which are a device: the
+// agent, a fleet of simulated devices, and those that do one thing and end.
 package device
 
 import (
@@ -15,6 +17,7 @@ import (
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
+// Commands returns the group "device".
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("device", "be a device: answer methods, report properties, send telemetry",
 		deviceRunCommand(s),

@@ -26,6 +26,7 @@ type doctorOptions struct {
 	stay, timeout  command.Seconds
 }
 
+// Command returns "iotdm doctor".
 func Command(s output.Streams) *urfave.Command {
 	o := doctorOptions{stay: command.Seconds(10 * time.Second), timeout: command.Seconds(5 * time.Second)}
 	return command.Leaf(&urfave.Command{
@@ -82,7 +83,7 @@ func examine(ctx context.Context, s output.Streams, o doctorOptions) error {
 		opt.Connect = true
 		s.Note("Connecting as %s; this ends the connection it has", target.Noun(hubrest.Target{DeviceID: opt.Connection.DeviceID, ModuleID: opt.Connection.ModuleID}))
 	}
-	p := NewPrinter(s, o.service.Output.ForPeople())
+	p := newPrinter(s, o.service.Output.ForPeople())
 	checks := Run(ctx, opt, Progress{Begin: p.begin, Done: p.done})
 	p.end()
 	if err := fail.First(ctx.Err(), p.err); err != nil {
@@ -98,7 +99,7 @@ func examine(ctx context.Context, s output.Streams, o doctorOptions) error {
 
 var checkColumns = []output.Column{{"CHECK", "check"}, {"VERDICT", "verdict"}, {"DETAIL", "detail"}, {"REMEDY", "remedy"}}
 
-// Failure is the failure that the checks amount to; nil if none failed.
+// Failure is how a command fails that has made the checks; nil if none failed.
 func Failure(checks []Check) error {
 	status := fail.Failed
 	var names []string
@@ -131,18 +132,18 @@ func (o *doctorOptions) find(s output.Streams) (Options, error) {
 	if err != nil {
 		return opt, err
 	}
-	Describe(t, &opt)
+	opt.SetHub(t)
 	switch c := t.Connection; {
 	case c.DeviceID == "":
 		opt.Device = hubrest.Target{DeviceID: o.device, ModuleID: o.module}
 	case o.device != "" && o.device != c.DeviceID || o.module != "" && o.module != c.ModuleID:
 		return opt, fail.Usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
 	}
-	return opt, AddKnowledge(s, o.service.Hub.Data, &opt)
+	return opt, opt.AddKnowledge(s, o.service.Hub.Data)
 }
 
-// Describe fills in which hub t is.
-func Describe(t target.Target, opt *Options) {
+// SetHub fills in which hub t is, and as whom to talk to it.
+func (opt *Options) SetHub(t target.Target) {
 	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.Connection, t.MQTTSAddr, t.HTTPSAddr
 	if t.TLS != nil {
 		opt.Roots = t.TLS.RootCAs
@@ -178,9 +179,10 @@ func (o *doctorOptions) choose(s output.Streams, opt *Options) (target.Target, e
 	return hub.Target(c)
 }
 
-// AddKnowledge adds what this machine knows of the hub if it is its own, and
-// the credential for its registry that the environment has.
-func AddKnowledge(s output.Streams, data string, opt *Options) error {
+// AddKnowledge adds what this machine knows of the hub if it is its own, which
+// has the data folder data, and the credential for its registry that the
+// environment has.
+func (opt *Options) AddKnowledge(s output.Streams, data string) error {
 	info, err := localhub.ReadRunning(data)
 	host, _ := localhub.SplitPort(cmp.Or(opt.Connection.GatewayHostName, opt.Connection.HostName))
 	if err == nil && localhub.NamesThisMachine(host, info) && opt.Credential == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -33,15 +34,15 @@ func (x *examination) checkConnection(ctx context.Context) Check {
 	case x.identity.err != nil:
 		return skipped(CheckConnection, "the registry does not tell")
 	case x.identity.changed.IsZero():
-		return ok(CheckConnection, noun(x.Device)+" never connected")
+		return ok(CheckConnection, target.Noun(x.Device)+" never connected")
 	}
 	now := x.Now().Add(-x.hubTime.off)
 	since := now.Sub(x.identity.changed).Round(time.Second)
 	if !x.identity.connected {
-		return ok(CheckConnection, fmt.Sprintf("%s has not been connected for %s", noun(x.Device), span(since)))
+		return ok(CheckConnection, fmt.Sprintf("%s has not been connected for %s", target.Noun(x.Device), span(since)))
 	}
 	if since > max(recent, 2*x.Stay) {
-		return ok(CheckConnection, fmt.Sprintf("%s has been connected for %s", noun(x.Device), span(since)))
+		return ok(CheckConnection, fmt.Sprintf("%s has been connected for %s", target.Noun(x.Device), span(since)))
 	}
 	return x.watch(ctx)
 }
@@ -74,13 +75,13 @@ func (x *examination) watch(ctx context.Context) Check {
 		switch {
 		case changes == 2:
 			return failed(CheckConnection, fmt.Sprintf("%s connected anew twice within %v: it looks as if two programs connect with this id and throw each other out",
-				noun(x.Device), time.Since(began).Round(time.Second/10)), rivalRemedy)
+				target.Noun(x.Device), time.Since(began).Round(time.Second/10)), rivalRemedy)
 		case over && changes == 0:
-			return ok(CheckConnection, fmt.Sprintf("the connection of %s did not change for %v", noun(x.Device), x.Stay))
+			return ok(CheckConnection, fmt.Sprintf("the connection of %s did not change for %v", target.Noun(x.Device), x.Stay))
 		case over && !last.connected:
-			return ok(CheckConnection, noun(x.Device)+" has just disconnected")
+			return ok(CheckConnection, target.Noun(x.Device)+" has just disconnected")
 		case over:
-			return warning(CheckConnection, fmt.Sprintf("%s connected anew within %v: after a network failure, with a new token, or because of another program with this id", noun(x.Device), x.Stay),
+			return warning(CheckConnection, fmt.Sprintf("%s connected anew within %v: after a network failure, with a new token, or because of another program with this id", target.Noun(x.Device), x.Stay),
 				"look again with --stay 2m: two programs throw each other out again and again")
 		}
 	}
@@ -141,8 +142,8 @@ func (x *examination) stay(ctx context.Context) Check {
 		return skipped(CheckConnection, "interrupted")
 	case <-lost:
 		return failed(CheckConnection, fmt.Sprintf("the hub accepted %s and ended the connection after %v: another program has connected with this id",
-			noun(x.Device), time.Since(began).Round(time.Second/10)), "if the device's own agent runs, it did, and all is well; else "+rivalRemedy)
+			target.Noun(x.Device), time.Since(began).Round(time.Second/10)), "if the device's own agent runs, it did, and all is well; else "+rivalRemedy)
 	case <-time.After(x.Stay):
 	}
-	return ok(CheckConnection, fmt.Sprintf("the hub accepted %s, and nobody else connected with its id for %v", noun(x.Device), x.Stay))
+	return ok(CheckConnection, fmt.Sprintf("the hub accepted %s, and nobody else connected with its id for %v", target.Noun(x.Device), x.Stay))
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -92,9 +93,9 @@ func (x *examination) checkOverHTTPS(ctx context.Context) Check {
 		return x.noAnswer(err)
 	}
 	if response.StatusCode == http.StatusNotFound {
-		return warning(CheckCredential, fmt.Sprintf("the hub answers that there is no %s, or that it takes no messages", noun(x.Device)), createRemedy(x.Device))
+		return warning(CheckCredential, fmt.Sprintf("the hub answers that there is no %s, or that it takes no messages", target.Noun(x.Device)), createRemedy(x.Device))
 	}
-	return x.judgeStatus(response.StatusCode, "as "+noun(x.Device))
+	return x.judgeStatus(response.StatusCode, "as "+target.Noun(x.Device))
 }
 
 func (x *examination) noAnswer(err error) Check {
@@ -190,9 +191,9 @@ func (x *examination) whyRefused() (detail, remedy string) {
 	case x.identity != nil && x.identity.err == nil:
 		return "the registry holds nothing against it", "look at the hub's log; perhaps its settings forbid keys, or this address"
 	case c.X509:
-		return fmt.Sprintf("the certificate is not the one of %s, or the device is unknown or disabled", noun(x.Device)), askRegistryRemedy
+		return fmt.Sprintf("the certificate is not the one of %s, or the device is unknown or disabled", target.Noun(x.Device)), askRegistryRemedy
 	}
-	return fmt.Sprintf("the key is wrong, or %s is unknown or disabled", noun(x.Device)), askRegistryRemedy
+	return fmt.Sprintf("the key is wrong, or %s is unknown or disabled", target.Noun(x.Device)), askRegistryRemedy
 }
 
 const askRegistryRemedy = "compare the connection string with the hub's; with IOTHUB_CONNECTION_STRING set to a service's, doctor asks the registry which it is"
@@ -203,7 +204,7 @@ func (i *identity) objection(x *examination) (detail, remedy string) {
 	c := x.Connection
 	switch {
 	case errors.Is(i.err, hubrest.ErrNotFound):
-		return fmt.Sprintf("the registry has no %s", noun(i.missing)), createRemedy(i.missing)
+		return fmt.Sprintf("the registry has no %s", target.Noun(i.missing)), createRemedy(i.missing)
 	case i.err != nil:
 		return "", ""
 	case i.status == hubrest.Disabled:
@@ -217,7 +218,7 @@ func (i *identity) objection(x *examination) (detail, remedy string) {
 	case c.X509:
 		return i.certificateObjection(x)
 	case c.SharedAccessKey != "" && c.SharedAccessKey != i.authentication.SymmetricKey.PrimaryKey && c.SharedAccessKey != i.authentication.SymmetricKey.SecondaryKey:
-		return fmt.Sprintf("the key is neither of the two that the registry has for %s", noun(x.Device)),
+		return fmt.Sprintf("the key is neither of the two that the registry has for %s", target.Noun(x.Device)),
 			"take the connection string anew: the key was renewed, or the device made again, or this is another device's"
 	}
 	return "", ""

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -39,7 +40,8 @@ type door struct {
 // doors returns the hub's ports, not visited yet.
 func (x *examination) doors() (mqtt, https door) {
 	c := x.Connection
-	host, port := splitPort(cmp.Or(c.GatewayHostName, c.HostName))
+	host, port := localhub.SplitPort(cmp.Or(c.GatewayHostName, c.HostName))
+	host = strings.Trim(host, "[]")
 	mqttPort, httpsPort := "8883", "443"
 	switch {
 	case port == "":
@@ -53,13 +55,6 @@ func (x *examination) doors() (mqtt, https door) {
 	https = door{port: CheckHTTPSPort, tls: CheckHTTPSTLS, what: "HTTPS", host: host, needed: !x.isDevice() || x.WebSocket,
 		addr: cmp.Or(x.HTTPSAddr, net.JoinHostPort(host, httpsPort))}
 	return mqtt, https
-}
-
-func splitPort(host string) (name, port string) {
-	if name, port, err := net.SplitHostPort(host); err == nil {
-		return name, port
-	}
-	return strings.Trim(host, "[]"), ""
 }
 
 // urlHost is the host as a URL has it.
@@ -218,7 +213,7 @@ func (x *examination) checkPort(d *door) Check {
 	if d.tcpErr == nil {
 		return ok(d.port, fmt.Sprintf("%s answers%s, in %v", d.addr, by, d.took.Round(time.Millisecond/10)))
 	}
-	_, port := splitPort(d.addr)
+	_, port := localhub.SplitPort(d.addr)
 	otherWay := ""
 	if d.what == "MQTT" && x.https.tcpErr == nil {
 		otherWay = "; until then use MQTT over WebSocket, as \"iotdm device\" does by itself"

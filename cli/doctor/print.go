@@ -11,9 +11,9 @@ import (
 // verdictColours are terminal colours that are legible on light and dark.
 var verdictColours = map[Verdict]string{OK: "\x1b[32m", Warning: "\x1b[33m", Failed: "\x1b[31m", Skipped: "\x1b[2m"}
 
-// A Printer prints checks for people as they are made, and on a terminal
+// A printer prints checks for people as they are made, and on a terminal
 // what is waited for.
-type Printer struct {
+type printer struct {
 	output.Streams
 	people bool // false: results are printed elsewhere, in a machine's form
 	colour bool
@@ -22,32 +22,43 @@ type Printer struct {
 	err    error // why a check could not be printed
 }
 
-func NewPrinter(s output.Streams, people bool) *Printer {
-	return &Printer{Streams: s, people: people, colour: output.Colours(s.Out), width: output.TerminalWidth(s.Out), wait: output.CanRedraw(s.ErrOut)}
+func newPrinter(s output.Streams, people bool) *printer {
+	return &printer{Streams: s, people: people, colour: output.Colours(s.Out), width: output.TerminalWidth(s.Out), wait: output.CanRedraw(s.ErrOut)}
 }
 
-func (p *Printer) begin(what string) {
+func (p *printer) begin(what string) {
 	if p.wait {
 		output.Redraw(p.ErrOut, "looking at "+what+" ...")
 	}
 }
 
-func (p *Printer) done(c Check) {
+func (p *printer) done(c Check) {
 	p.end()
 	if p.people && p.err == nil {
-		_, p.err = io.WriteString(p.Out, p.Format(c))
+		_, p.err = io.WriteString(p.Out, p.format(c))
 	}
 }
 
 // end takes away what begin wrote.
-func (p *Printer) end() {
+func (p *printer) end() {
 	if p.wait {
 		io.WriteString(p.ErrOut, output.EraseLine)
 	}
 }
 
-// Format is one line, and a second one for the remedy.
-func (p *Printer) Format(c Check) string {
+// Print writes checks to w, for people.
+func Print(s output.Streams, w io.Writer, checks []Check) error {
+	p := newPrinter(s, true)
+	for _, c := range checks {
+		if _, err := io.WriteString(w, p.format(c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// format is one line, and a second one for the remedy.
+func (p *printer) format(c Check) string {
 	const verdict, name = 8, 11
 	label := fmt.Sprintf("%-*s", verdict, c.Verdict)
 	if p.colour {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -20,14 +21,6 @@ type identity struct {
 	authentication hubrest.Authentication
 	connected      bool
 	changed        time.Time // when connected changed last
-}
-
-// noun names an identity in a sentence.
-func noun(t hubrest.Target) string {
-	if t.ModuleID != "" {
-		return fmt.Sprintf("module %q of device %q", t.ModuleID, t.DeviceID)
-	}
-	return fmt.Sprintf("device %q", t.DeviceID)
 }
 
 // mayAsk reports whether there is an identity and a credential to look it up.
@@ -94,13 +87,13 @@ func (x *examination) checkDevice() Check {
 	case i == nil:
 		return skipped(CheckDevice, "the registry is asked over HTTPS, which is not reached")
 	case errors.Is(i.err, hubrest.ErrNotFound):
-		return failed(CheckDevice, fmt.Sprintf("the registry has no %s", noun(i.missing)), createRemedy(i.missing))
+		return failed(CheckDevice, fmt.Sprintf("the registry has no %s", target.Noun(i.missing)), createRemedy(i.missing))
 	case i.err != nil:
 		return skipped(CheckDevice, "the registry does not answer: "+plainError(i.err))
 	case i.status == hubrest.Disabled:
 		return failed(CheckDevice, disabledDetail(x.Device.DeviceID, i), enableRemedy(x.Device.DeviceID))
 	}
-	return ok(CheckDevice, fmt.Sprintf("the registry has %s, enabled, with authentication %q", noun(x.Device), i.authentication.Type))
+	return ok(CheckDevice, fmt.Sprintf("the registry has %s, enabled, with authentication %q", target.Noun(x.Device), i.authentication.Type))
 }
 
 func createRemedy(t hubrest.Target) string {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -306,7 +307,7 @@ func (x *examination) keysFor(token string) (keys []sas.Key, whose string) {
 		return nil, ""
 	}
 	k := x.identity.authentication.SymmetricKey
-	return []sas.Key{k.PrimaryKey, k.SecondaryKey}, "the key of " + noun(x.Device)
+	return []sas.Key{k.PrimaryKey, k.SecondaryKey}, "the key of " + target.Noun(x.Device)
 }
 
 func (x *examination) checkClientCertificate() Check {

@@ -1,3 +1,5 @@
+// Package hub has the commands of "iotdm hub": to run a hub of one's own, and to
+// use it.
 package hub
 
 import (
@@ -7,6 +9,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
+// Commands returns the group "hub".
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("hub", "run and use a hub of your own",
 		hubRunCommand(s), hubStatusCommand(s), hubEnvCommand(s), hubConnectionStringCommand(s), hubResetCommand(s), hubEventsCommand(s),

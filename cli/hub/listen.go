@@ -21,6 +21,7 @@ type Listeners struct {
 	fellBack            bool // https is not on the port that was wanted
 }
 
+// Close closes the listeners that there are.
 func (l *Listeners) Close() {
 	for _, l := range []net.Listener{l.MQTTS, l.HTTPS, l.plain} {
 		if l != nil {

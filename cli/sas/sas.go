@@ -1,3 +1,5 @@
+// Package sas has the commands of "iotdm sas": to make, read and check shared
+// access signatures.
 package sas
 
 import (
@@ -16,6 +18,7 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
+// Commands returns the group "sas".
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("sas", "make and check shared access signatures",
 		sasTokenCommand(s), sasVerifyCommand(s), sasInspectCommand(s))

@@ -101,13 +101,7 @@ func verifyToken(ctx context.Context, s output.Streams, o sasVerifyOptions, now 
 		Checks:  checks,
 	}
 	err = o.output.Print(s, output.Result{Value: v, Text: func(w io.Writer) error {
-		p := doctor.NewPrinter(s, true)
-		for _, c := range checks {
-			if _, err := io.WriteString(w, p.Format(c)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return doctor.Print(s, w, checks)
 	}})
 	switch {
 	case err != nil || v.Valid:
@@ -246,7 +240,7 @@ func (o *sasVerifyOptions) ask(ctx context.Context, s output.Streams, t target.T
 		}
 	}
 	opt := doctor.Options{Logger: o.signer.hub.Log}
-	doctor.Describe(t, &opt)
+	opt.SetHub(t)
 	on := t.Identity()
 	if on.DeviceID == "" {
 		on = resourceIdentity(token)
@@ -257,7 +251,7 @@ func (o *sasVerifyOptions) ask(ctx context.Context, s output.Streams, t target.T
 		c.HostName, _ = localhub.SplitPort(c.HostName) // the port is that of MQTT
 	}
 	opt.Connection, opt.WebSocket = c, true // the hub is asked over HTTPS
-	if err := doctor.AddKnowledge(s, o.signer.hub.Data, &opt); err != nil {
+	if err := opt.AddKnowledge(s, o.signer.hub.Data); err != nil {
 		return nil, err
 	}
 	var asked []doctor.Check

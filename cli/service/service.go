@@ -1,3 +1,9 @@
+// Package service has the commands of "iotdm service", with which operators and
+// their scripts look after devices: identities, twins, methods, messages, jobs,
+// configurations, queries.
+//
+// A command that makes one call and prints what it returns is made by
+// [target.OneCall].
 package service
 
 import (
@@ -8,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
+// Commands returns the group "service".
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("service", "operate devices: reboot, methods, twins, identities, queries",
 		serviceRebootCommand(s),

@@ -155,6 +155,7 @@ func OurFlag(command *urfave.Command, name string) urfave.Flag {
 	return FlagNamed(command, azSpellings[name])
 }
 
+// TakesValue reports whether a value follows the flag.
 func TakesValue(f urfave.Flag) bool {
 	d, ok := f.(urfave.DocGenerationFlag)
 	return ok && d.TakesValue()

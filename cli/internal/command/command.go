@@ -1,3 +1,10 @@
+// Package command is how a command line is read: groups and leaves of the tree
+// of commands, which stands on urfave/cli, flags that several commands have, and
+// the values of flags, be they on the command line or in a file.
+//
+// Where urfave/cli does something else than users expect it is mended here:
+// arguments.go puts flags before arguments and knows the spellings of az,
+// usage.go words its errors, and checkArguments refuses what it would drop.
 package command
 
 import (
@@ -85,6 +92,8 @@ func HelpOrUnknown(subs []*urfave.Command) urfave.ActionFunc {
 
 func hasFlag(c *urfave.Command, name string) bool { return FlagNamed(c, name) != nil }
 
+// FlagNamed returns the flag of c that has a name, be it an alias; nil if there
+// is none.
 func FlagNamed(c *urfave.Command, name string) urfave.Flag {
 	for _, f := range c.Flags {
 		for _, n := range f.Names() {

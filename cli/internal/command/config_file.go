@@ -29,6 +29,7 @@ import (
 // A repeatable is the value of a generic flag that may be repeated.
 type repeatable interface{ Repeatable() }
 
+// ConfigFlag names a configuration file; see ReadConfig.
 func ConfigFlag(file *string) urfave.Flag {
 	return &urfave.StringFlag{Name: "config", Destination: file,
 		Usage: "take from `FILE` (YAML: flags by their names) what the command line leaves open"}

@@ -8,18 +8,22 @@ import (
 
 // Flags that several commands have.
 
+// DeviceFlag names a device.
 func DeviceFlag(device *string, usage string) urfave.Flag {
 	return &urfave.StringFlag{Name: "device", Aliases: []string{"d"}, Destination: device, Usage: usage}
 }
 
+// ModuleFlag names a module of the device.
 func ModuleFlag(module *string, usage string) urfave.Flag {
 	return &urfave.StringFlag{Name: "module", Aliases: []string{"m"}, Destination: module, Usage: usage}
 }
 
+// PolicyFlag names a shared access policy.
 func PolicyFlag(policy *string, usage string) urfave.Flag {
 	return &urfave.StringFlag{Name: "policy", Destination: policy, Usage: usage}
 }
 
+// MissingDevice is the error of a command that needs a device and got none.
 var MissingDevice = fail.Usagef("--device is missing; name the device, for example --device device-1")
 
 // RequireDevice refuses a command without a device. urfave/cli's own check
@@ -40,6 +44,7 @@ func Concat(flags ...[]urfave.Flag) []urfave.Flag {
 	return all
 }
 
+// ETagFlag makes a change depend on what is there.
 func ETagFlag(etag *string) urfave.Flag {
 	return &urfave.StringFlag{Name: "etag", Destination: etag, Usage: "only if this is still the `ETAG` of what is there"}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 )
 
+// PropertyFlag adds an application property of a message; see ParseProperties.
 func PropertyFlag(properties *Texts) urfave.Flag {
 	return &urfave.GenericFlag{Name: "property", Value: properties, Usage: "an application property `NAME=VALUE`, repeatable"}
 }

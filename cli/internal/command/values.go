@@ -17,6 +17,7 @@ import (
 // or a bare number of seconds as "az iot hub" takes it.
 type Seconds time.Duration
 
+// Set reads a duration; see Seconds.
 func (d *Seconds) Set(text string) error {
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		*d = Seconds(time.Duration(n) * time.Second)
@@ -46,8 +47,10 @@ func (d *Seconds) String() string {
 // urfave.StringSliceFlag may not hold commas.
 type Texts []string
 
+// Set adds a text.
 func (t *Texts) Set(text string) error { *t = append(*t, text); return nil }
 
+// String returns nothing: there is no default to show.
 func (t *Texts) String() string { return "" }
 
 // MaxInput bounds what is read from a file or standard input for one flag. The

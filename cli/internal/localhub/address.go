@@ -35,6 +35,7 @@ func NamesThisMachine(host string, info hub.Info) bool {
 	return err == nil && addr.IsLoopback()
 }
 
+// SplitPort takes the port from a host name; it is "" where there is none.
 func SplitPort(host string) (name, port string) {
 	if name, port, err := net.SplitHostPort(host); err == nil {
 		return name, port

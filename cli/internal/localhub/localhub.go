@@ -1,3 +1,5 @@
+// Package localhub finds the hub on this machine through its data folder: where
+// it listens, by which names it goes, and the keys of its policies.
 package localhub
 
 import (
@@ -38,7 +40,7 @@ func ReadRunning(data string) (hub.Info, error) {
 	return info, explainLocalHub(err)
 }
 
-// Read does the same for a hub that may have stopped.
+// Read is ReadRunning for a hub that may have stopped.
 func Read(data string) (hub.Info, error) {
 	info, err := ReadRunning(data)
 	if errors.Is(err, hub.ErrNotRunning) {
@@ -76,6 +78,8 @@ func PolicyConnection(info hub.Info, policy, host string) (sas.ConnectionString,
 	return sas.ConnectionString{}, fail.Errorf(fail.NotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
 }
 
+// PolicyKeys are the primary and secondary keys of the hub's policies, by the
+// policies' names in lower case.
 func PolicyKeys(info hub.Info) map[string][]sas.Key {
 	keys := map[string][]sas.Key{}
 	for _, p := range info.Policies {
@@ -104,6 +108,7 @@ func ReadCA(file string) (*x509.Certificate, error) {
 // OwnerPolicy has every right on a hub.
 const OwnerPolicy = "iothubowner"
 
+// Flag names the data folder; see Folder.
 func Flag(data *string) urfave.Flag {
 	return &urfave.StringFlag{Name: "data", Category: "Which hub", Destination: data, EnvVars: []string{"IOTDM_DATA"},
 		Usage: "the local hub's data `FOLDER`"}

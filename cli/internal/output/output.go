@@ -1,3 +1,5 @@
+// Package output is what commands print: results on standard output, as text
+// for people, tables, JSON, YAML or TSV; notes and progress on standard error.
 package output
 
 import (
@@ -25,6 +27,7 @@ type Options struct {
 	code *gojq.Code // of jq, once checked
 }
 
+// Flags returns the flags that fill o.
 func (o *Options) Flags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Category: "Output", Destination: &o.Format,
@@ -34,6 +37,8 @@ func (o *Options) Flags() []urfave.Flag {
 	}
 }
 
+// Check refuses a format that there is not, and a filter that is none. It has to
+// be called before anything is printed.
 func (o *Options) Check() error {
 	switch o.Format {
 	case "", "json", "table", "tsv", "yaml":
@@ -63,7 +68,9 @@ func (o *Options) ForPeople() bool { return o.Format == "" && o.jq == "" }
 type Column [2]string
 
 func (c Column) heading() string { return c[0] }
-func (c Column) Path() string    { return c[1] }
+
+// Path is the gjson path of the values.
+func (c Column) Path() string { return c[1] }
 
 // A Result is what a command prints.
 type Result struct {
@@ -137,6 +144,7 @@ func Marshal(v any) ([]byte, error) {
 	return bytes.TrimSpace(b.Bytes()), err
 }
 
+// PrintJSON writes doc, a JSON text, indented.
 func PrintJSON(w io.Writer, doc []byte) error {
 	var b bytes.Buffer
 	if err := json.Indent(&b, doc, "", "  "); err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Streams are where a command reads and writes. Results go to out; progress,
-// notes and errors go to errOut, so that a pipe only sees results.
+// Streams are where a command reads and writes. Results go to Out; progress,
+// notes and errors go to ErrOut, so that a pipe only sees results.
 type Streams struct {
 	In          io.Reader
 	Out, ErrOut io.Writer
@@ -50,6 +50,7 @@ func TerminalWidth(w io.Writer) int {
 // CanRedraw reports whether w is a terminal on which a line can be replaced.
 func CanRedraw(w io.Writer) bool { return IsTerminal(w) && os.Getenv("TERM") != "dumb" }
 
+// EraseLine takes the line that the cursor is on from a terminal.
 const EraseLine = "\r\x1b[K"
 
 // Redraw replaces the line of the terminal w that the cursor is on.

@@ -18,6 +18,7 @@ type Tally struct {
 	shown bool
 }
 
+// NewTally returns a tally of what begins now.
 func NewTally(s Streams) *Tally {
 	return &Tally{Streams: s, terminal: CanRedraw(s.ErrOut), began: time.Now()}
 }

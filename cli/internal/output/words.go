@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 )
 
+// IsLineBreak reports whether r ends a line.
 func IsLineBreak(r rune) bool { return r == '\n' || r == '\r' }
 
 // Count is a number of things for people.
@@ -27,6 +28,7 @@ func Rate(n int, took time.Duration) string {
 	return fmt.Sprintf(" in %v, %.0f/s", took.Round(10*time.Millisecond), float64(n)/took.Seconds())
 }
 
+// Choose returns yes if the condition holds, and no otherwise.
 func Choose(condition bool, yes, no string) string {
 	if condition {
 		return yes
@@ -53,7 +55,7 @@ func Printable(text string) string {
 	return text
 }
 
-// OneLine is printable for text that is to stay on its line.
+// OneLine is Printable for text that is to stay on its line.
 func OneLine(text string) string {
 	if strings.ContainsAny(text, "\n\t") {
 		return fmt.Sprintf("%q", text)

@@ -58,6 +58,8 @@ func (o *Options) Device(ctx context.Context, s output.Streams, choice Choice) (
 	return t, t.Become(ctx, s, choice)
 }
 
+// NotTheSameDevice is the error when --device names another device than the
+// connection string c.
 func NotTheSameDevice(c sas.ConnectionString) error {
 	return fail.Usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
 }

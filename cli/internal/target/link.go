@@ -23,6 +23,7 @@ type LinkOptions struct {
 	model             string
 }
 
+// Flags returns the flags that fill o.
 func (o *LinkOptions) Flags() []urfave.Flag {
 	const category = "How to connect"
 	return []urfave.Flag{
@@ -46,6 +47,7 @@ type Link struct {
 
 var transports = map[string]mqttdevice.Transport{"auto": mqttdevice.Auto, "mqtt": mqttdevice.TCP, "ws": mqttdevice.WebSocket}
 
+// Link reads the certificate, if one is named.
 func (o *LinkOptions) Link() (Link, error) {
 	transport, known := transports[o.transport]
 	switch {

@@ -1,3 +1,8 @@
+// Package target finds out which hub a command means, and as whom to talk to it,
+// and words for the user what goes wrong on the way there.
+//
+// [Options] are the flags for that. They lead to a [Target]: for a service
+// command by [Service], for a device command by a [Choice] and a [Link].
 package target
 
 import (
@@ -35,6 +40,7 @@ type Options struct {
 	Log              *slog.Logger // nil: none
 }
 
+// Flags returns the flags that fill o.
 func (o *Options) Flags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "connection-string", Category: "Which hub", Destination: &o.connectionString,
