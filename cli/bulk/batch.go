@@ -39,16 +39,20 @@ func (b *batchBuilder) add(ctx context.Context, l Line) error {
 		b.hold(l)
 		return nil
 	}
+	room := len(b.im.parked) < maxParked
+	if b.im.waiting[e.ID] && room {
+		b.im.park(l)
+		return nil
+	}
 	if parent != "" && !b.im.DryRun {
 		scope, err := b.im.scopeOf(ctx, parent)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if scope == "" {
-			if len(b.im.parked) < maxParked {
-				b.im.parked = append(b.im.parked, l)
-				return nil
-			}
+		case scope == "" && room:
+			b.im.park(l)
+			return nil
+		case scope == "":
 			b.lines = append(b.lines, orphan(l))
 			return nil
 		}

@@ -17,7 +17,8 @@ const (
 	maxBatchBytes = 2 << 20
 	// maxHeldBack bounds the lines that wait for others to be done.
 	maxHeldBack = 2000
-	// maxParked bounds the lines whose parent has not come yet.
+	// maxParked bounds the lines whose parent has not come yet, and those of the
+	// same devices behind them.
 	maxParked = 20_000
 	// maxScopes bounds the scopes of parents that are remembered.
 	maxScopes = 100_000
@@ -45,6 +46,7 @@ type Import struct {
 	read    int   // the last line that was read
 	held    []Line
 	parked  []Line
+	waiting map[string]bool   // devices with a parked line
 	scopes  map[string]string // of parents, by device id; "" has none
 	running int
 	devices map[string]int // entries under way, by device id
@@ -77,7 +79,7 @@ type LineResult struct {
 // Run returns nil when every line was looked at, be it in vain. After an
 // error, resume says where to go on.
 func (im *Import) Run(ctx context.Context) error {
-	im.devices, im.scopes, im.done = make(map[string]int), make(map[string]string), make(chan request)
+	im.devices, im.scopes, im.waiting, im.done = make(map[string]int), make(map[string]string), make(map[string]bool), make(chan request)
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastRequests, cancel) })()
@@ -158,6 +160,13 @@ func (im *Import) fill(ctx context.Context) ([]Line, error) {
 	return b.lines, nil
 }
 
+// park puts a line aside until the end of the file, and with it those of its
+// device that follow.
+func (im *Import) park(l Line) {
+	im.parked = append(im.parked, l)
+	im.waiting[l.entry.ID] = true
+}
+
 // unpark looks once more for the parents that were missing, at the end of the
 // file. A parent may itself be among the parked.
 func (im *Import) unpark(ctx context.Context) ([]Line, error) {
@@ -168,9 +177,18 @@ func (im *Import) unpark(ctx context.Context) ([]Line, error) {
 		parents[l.entry.ID] = true
 	}
 	clear(im.scopes)
+	clear(im.waiting)
 	var orphans []Line
 	for i, l := range parked {
 		parent := parentOf(l.entry)
+		if im.waiting[l.entry.ID] { // behind one that stays
+			im.park(l)
+			continue
+		}
+		if parent == "" {
+			im.held = append(im.held, l)
+			continue
+		}
 		scope, err := im.scopeOf(ctx, parent)
 		switch {
 		case err != nil:
@@ -179,16 +197,21 @@ func (im *Import) unpark(ctx context.Context) ([]Line, error) {
 		case scope != "":
 			im.held = append(im.held, l)
 		case parents[parent]:
-			im.parked = append(im.parked, l)
+			im.park(l)
 		default:
 			orphans = append(orphans, orphan(l))
 		}
 	}
 	if len(im.held) == 0 && len(orphans) == 0 { // parents of each other
 		for _, l := range im.parked {
-			orphans = append(orphans, orphan(l))
+			if parentOf(l.entry) == "" {
+				im.held = append(im.held, l)
+			} else {
+				orphans = append(orphans, orphan(l))
+			}
 		}
 		im.parked = nil
+		clear(im.waiting)
 	}
 	if len(orphans) > 0 {
 		return orphans, nil
