@@ -3,9 +3,13 @@
 //
 // Every command is three parts in one file: its flags, which fill a struct of
 // options; one check of that struct; and one function that does the work and
-// knows nothing of flags. What all commands share has a file of its own:
-// arguments.go (how a command line is read), target.go (which hub), output.go
-// (how results are printed) and failure.go (how a command fails).
+// knows nothing of flags. The files lie in a package for each role: device,
+// service, hub, sas and doctor, which never see each other.
+//
+// They stand on a frame of packages, below internal: how a command line is read
+// (command), which hub it means (target, localhub), how results are printed
+// (output) and how a command fails (fail). Here is what is of no role: the tree of
+// commands, help, completion, the version and the demo.
 package cli
 
 import (

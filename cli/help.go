@@ -107,7 +107,7 @@ bars appear only on a terminal; NO_COLOR turns colours off.
 func topicNames() []string { return slices.Sorted(maps.Keys(topics)) }
 
 // helpCommand explains topics. Help about a command is that command's --help,
-// which "iotdm help COMMAND" is turned into (see arrange).
+// which "iotdm help COMMAND" is turned into (see command.Arrange).
 func helpCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:      "help",

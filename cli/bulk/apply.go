@@ -25,7 +25,7 @@ var modeDone = map[hubrest.ImportMode]string{
 
 // apply makes the request for the lines todo of the batch. ctx ends the waits
 // between requests, and requests those under way.
-func (im *Import) apply(ctx, requests context.Context, b request, todo []int) error {
+func (im *Import) apply(ctx, requests context.Context, b outcome, todo []int) error {
 	entries := make([]hubrest.BulkEntry, 0, len(todo))
 	for _, i := range todo {
 		entries = append(entries, wireEntry(b.lines[i].entry))
@@ -66,7 +66,7 @@ func (im *Import) apply(ctx, requests context.Context, b request, todo []int) er
 	if len(again) == 0 {
 		return nil
 	}
-	im.Throttle.refused()
+	im.throttle.refused()
 	return im.apply(ctx, requests, b, again)
 }
 
@@ -74,7 +74,7 @@ func (im *Import) apply(ctx, requests context.Context, b request, todo []int) er
 func (im *Import) bulk(ctx, requests context.Context, entries []hubrest.BulkEntry) (result hubrest.BulkResult, err error) {
 	const attempts = 4
 	for n := 1; ; n++ {
-		err = im.Throttle.do(ctx, func() (err error) {
+		err = im.throttle.do(ctx, func() (err error) {
 			result, err = im.Client.Bulk(requests, entries)
 			return err
 		})
@@ -85,7 +85,7 @@ func (im *Import) bulk(ctx, requests context.Context, entries []hubrest.BulkEntr
 		if slices.ContainsFunc(entries, func(e hubrest.BulkEntry) bool { return !repeatableModes[e.ImportMode] }) {
 			return result, err
 		}
-		im.Throttle.refused()
+		im.throttle.refused()
 	}
 }
 

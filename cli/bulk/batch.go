@@ -108,7 +108,7 @@ func (im *Import) scopeOf(ctx context.Context, device string) (string, error) {
 		return scope, nil
 	}
 	var parent hubrest.Device
-	err := im.Throttle.do(ctx, func() (err error) {
+	err := im.throttle.do(ctx, func() (err error) {
 		parent, err = im.Client.Device(ctx, device)
 		return err
 	})

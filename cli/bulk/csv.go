@@ -136,7 +136,7 @@ func csvColumnNamed(name string) (csvColumn, error) {
 			continue
 		}
 		return csvColumn{name: section.name + "." + path, set: func(e *hubrest.BulkEntry, cell string) error {
-			doc, err := WithMember([]byte(section.get(e)), strings.Split(path, "."), CellValue(cell))
+			doc, err := WithMember([]byte(section.get(e)), path, cell)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
@@ -199,9 +199,19 @@ func (l *recordLimit) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// CellValue is JSON for a cell: what is JSON already, such as 60, true or
+// maxPath bounds how deep a member may lie; a twin is 10 deep.
+const maxPath = 20
+
+// WithMember returns the object doc with the member at path, such as led.color,
+// whose objects are made where they are missing. A value that is JSON, such as 60,
+// true or "60", stays so, and all else is text.
+func WithMember(doc []byte, path, value string) (json.RawMessage, error) {
+	return withMember(doc, strings.Split(path, "."), cellValue(value))
+}
+
+// cellValue is JSON for a cell: what is JSON already, such as 60, true or
 // "60", stays so, and all else is text.
-func CellValue(cell string) json.RawMessage {
+func cellValue(cell string) json.RawMessage {
 	if json.Valid([]byte(cell)) {
 		return json.RawMessage(cell)
 	}
@@ -209,12 +219,7 @@ func CellValue(cell string) json.RawMessage {
 	return text
 }
 
-// maxPath bounds how deep a member may lie; a twin is 10 deep.
-const maxPath = 20
-
-// WithMember returns the object doc with the member at path, whose objects are
-// made where they are missing.
-func WithMember(doc []byte, path []string, value json.RawMessage) (json.RawMessage, error) {
+func withMember(doc []byte, path []string, value json.RawMessage) (json.RawMessage, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("lies deeper than %d members", maxPath)
 	}
@@ -232,7 +237,7 @@ func WithMember(doc []byte, path []string, value json.RawMessage) (json.RawMessa
 		return nil, errors.New("has an empty name in its path")
 	}
 	if len(path) > 1 {
-		inner, err := WithMember(members[name], path[1:], value)
+		inner, err := withMember(members[name], path[1:], value)
 		if err != nil {
 			return nil, err
 		}

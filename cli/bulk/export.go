@@ -17,12 +17,14 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
-// A Writer writes the entries of an export.
+// A Writer writes the entries of an export. Flush writes what it still has.
 type Writer interface {
 	write(*hubrest.BulkEntry) error
 	Flush() error
 }
 
+// NewWriter returns a writer of a format: "csv", or else lines of JSON. A table
+// has columns for keys only if they are wanted.
 func NewWriter(w io.Writer, format string, keys bool) (Writer, error) {
 	if format == "csv" {
 		return newCSVWriter(w, keys)
@@ -43,19 +45,23 @@ func (n *ndjsonWriter) write(e *hubrest.BulkEntry) error {
 
 func (n *ndjsonWriter) Flush() error { return n.w.Flush() }
 
-// An Export reads the devices and modules of a hub as bulk entries.
+// An Export writes the devices and modules of a hub.
 type Export struct {
 	Client   *hubrest.Client
-	Keys     bool
+	Keys     bool // read the keys too, and who manages a module: a request for each
 	Writer   Writer
-	Throttle *throttle
-	Wrote    func()
-	Count    int
+	Progress *output.Tally // hears of pauses
+	Wrote    func()        // called for each identity
+	Count    int           // of the identities that are written
+
+	throttle *throttle
 }
 
-// Run writes the IoT Edge devices first, as parents have to be there before
-// their children, then the other devices, then the modules.
+// Run writes what meets the condition where; "" is all. The IoT Edge devices come
+// first, as parents have to be there before their children, then the other
+// devices, then the modules.
 func (ex *Export) Run(ctx context.Context, where string) error {
+	ex.throttle = newThrottle(ex.Progress)
 	edges, err := ex.edges(ctx, where)
 	if err != nil {
 		return err
@@ -163,7 +169,7 @@ func (ex *Export) readKeys(ctx context.Context, entries []hubrest.BulkEntry) err
 			continue
 		}
 		wg.Go(func() {
-			errs[i] = ex.Throttle.do(ctx, func() error { return ex.readIdentity(ctx, e) })
+			errs[i] = ex.throttle.do(ctx, func() error { return ex.readIdentity(ctx, e) })
 		})
 	}
 	wg.Wait()

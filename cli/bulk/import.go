@@ -1,3 +1,11 @@
+// Package bulk imports and exports the devices and modules of a hub, with their
+// twins: lines of JSON as the import and export jobs of IoT Hub have them, or CSV.
+//
+// An [Import] reads lines as long as it has requests to fill (import.go), chooses
+// those that may go out together (batch.go), and sends them (apply.go) or looks
+// what they would do (rehearse.go). A line waits as long as one of its device is
+// under way; a child waits for its parent, to the end of the file if need be, and
+// with it what follows of its device.
 package bulk
 
 import (
@@ -9,6 +17,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
 )
 
@@ -28,36 +37,41 @@ const (
 
 // An Import applies the lines of a file to a hub: many in one request, and
 // several requests at a time. It is bounded in memory, whatever the file.
-//
-// Only the goroutine of run touches it; requests are goroutines that send what
-// came of them through done.
 type Import struct {
 	Client   *hubrest.Client
+	Lines    Reader
 	Mode     hubrest.ImportMode // of lines without one
-	DryRun   bool
-	Parallel int
-	FromLine int
-	Report   func(LineResult) error
-	Throttle *throttle
+	DryRun   bool               // only find out what would be done
+	FromLine int                // leave out those before
+	Parallel int                // requests at a time, at least 1
+	Progress *output.Tally      // hears of pauses
 
-	Lines   Reader
-	ended   bool  // nothing more is read
-	Broken  error // why, if not for the end of the file
-	read    int   // the last line that was read
-	held    []Line
-	parked  []Line
-	waiting map[string]bool   // devices with a parked line
-	scopes  map[string]string // of parents, by device id; "" has none
-	running int
-	devices map[string]int // entries under way, by device id
-	done    chan request
+	// Report is called for each line once, when it is known what became of it.
+	// An error ends the import.
+	Report func(LineResult) error
 
+	// What came of it so far. Broken is why the file could not be read to its
+	// end.
 	Succeeded, Failed int
-	unsent            []int // lines of requests that did not go out
+	Broken            error
+
+	// Only the goroutine of Run touches what follows; requests are goroutines
+	// that send what came of them through done.
+	throttle *throttle
+	ended    bool // nothing more is read
+	read     int  // the last line that was read
+	held     []Line
+	parked   []Line
+	waiting  map[string]bool   // devices with a parked line
+	scopes   map[string]string // of parents, by device id; "" has none
+	running  int
+	devices  map[string]int // entries under way, by device id
+	done     chan outcome
+	unsent   []int // lines of requests that did not go out
 }
 
-// A request is a request, with what came of it.
-type request struct {
+// An outcome is a request, with what came of it.
+type outcome struct {
 	lines   []Line
 	results []LineResult // of lines; one without a Result was not sent
 	err     error        // why the import has to end
@@ -65,21 +79,23 @@ type request struct {
 
 // A LineResult is what became of a line.
 type LineResult struct {
-	Line     int                `json:"line"`
+	Line     int                `json:"line"` // its first in the file, from 1
 	ID       string             `json:"id,omitempty"`
 	ModuleID string             `json:"moduleId,omitempty"`
 	Mode     hubrest.ImportMode `json:"importMode,omitempty"`
-	Result   string             `json:"result"`
+	Result   string             `json:"result"` // such as "created", "failed" or "would update"
 	Code     int                `json:"errorCode,omitempty"`
 	Reason   string             `json:"reason,omitempty"`
 
 	failed bool
 }
 
-// Run returns nil when every line was looked at, be it in vain. After an
-// error, resume says where to go on.
+// Run imports the lines. It is called once, and returns nil when every line was
+// looked at, be it in vain; what the hub refuses line by line is no error. After an
+// error, Resume says where to go on.
 func (im *Import) Run(ctx context.Context) error {
-	im.devices, im.scopes, im.waiting, im.done = make(map[string]int), make(map[string]string), make(map[string]bool), make(chan request)
+	im.throttle = newThrottle(im.Progress)
+	im.devices, im.scopes, im.waiting, im.done = make(map[string]int), make(map[string]string), make(map[string]bool), make(chan outcome)
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastRequests, cancel) })()
@@ -231,7 +247,7 @@ func (im *Import) start(ctx, requests context.Context, lines []Line) {
 	}
 	im.running++
 	go func() {
-		b := request{lines: lines, results: make([]LineResult, len(lines))}
+		b := outcome{lines: lines, results: make([]LineResult, len(lines))}
 		var todo []int
 		for i, l := range lines {
 			b.results[i] = LineResult{Line: l.number, ID: l.entry.ID, ModuleID: l.entry.ModuleID, Mode: l.entry.ImportMode}
@@ -260,7 +276,7 @@ func (r *LineResult) fail(result string, code int, reason string) {
 }
 
 // finish reports a batch.
-func (im *Import) finish(b request) error {
+func (im *Import) finish(b outcome) error {
 	for i, r := range b.results {
 		device := b.lines[i].entry.ID
 		if im.devices[device]--; im.devices[device] == 0 {
@@ -282,6 +298,7 @@ func (im *Import) finish(b request) error {
 	return b.err
 }
 
+// Why is the reason for people, with the number that the hub has for it.
 func (r LineResult) Why() string {
 	if r.Code == 0 {
 		return r.Reason

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -209,7 +210,7 @@ func TestImportKeepsTheOrderOfEachDevice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			im := &Import{Client: client, Mode: hubrest.ImportCreateOrUpdate, Parallel: tt.parallel, FromLine: 1, Lines: lines, Throttle: new(throttle)}
+			im := &Import{Client: client, Mode: hubrest.ImportCreateOrUpdate, Parallel: tt.parallel, FromLine: 1, Lines: lines, Progress: output.NewTally(output.Streams{ErrOut: t.Output()})}
 			var reported, failed []int
 			im.Report = func(r LineResult) error {
 				reported = append(reported, r.Line)
@@ -266,7 +267,7 @@ func TestImportResumesBehindWhatIsDone(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(map[int]bool)
-			im := &Import{Client: client, Mode: hubrest.ImportCreateOrUpdate, Parallel: 4, FromLine: 1, Lines: lines, Throttle: new(throttle)}
+			im := &Import{Client: client, Mode: hubrest.ImportCreateOrUpdate, Parallel: 4, FromLine: 1, Lines: lines, Progress: output.NewTally(output.Streams{ErrOut: t.Output()})}
 			im.Report = func(r LineResult) error {
 				if done[r.Line] = true; len(done) == tt.after {
 					cancel()

@@ -10,7 +10,7 @@ import (
 )
 
 // rehearse says what apply would do, by what the hub has now.
-func (im *Import) rehearse(ctx context.Context, b request, todo []int) error {
+func (im *Import) rehearse(ctx context.Context, b outcome, todo []int) error {
 	var devices []string
 	modules := false
 	for _, i := range todo {
@@ -23,7 +23,7 @@ func (im *Import) rehearse(ctx context.Context, b request, todo []int) error {
 		collections = append(collections, "devices.modules")
 	}
 	for _, from := range collections {
-		err := im.Throttle.do(ctx, func() error {
+		err := im.throttle.do(ctx, func() error {
 			for row, err := range im.Client.Query(ctx, "SELECT * FROM "+from+" WHERE "+condition.AnyOf(devices), 0) {
 				if err != nil {
 					return err

@@ -22,8 +22,8 @@ type throttle struct {
 	until time.Time
 }
 
-// NewThrottle returns a throttle that tells of its pauses.
-func NewThrottle(progress *output.Tally) *throttle {
+// newThrottle returns a throttle that tells of its pauses.
+func newThrottle(progress *output.Tally) *throttle {
 	return &throttle{paused: func(d time.Duration) { progress.Tell("The hub is busy or away; trying again in %v", d) }}
 }
 

@@ -92,7 +92,7 @@ func configurationCommand(s output.Streams, c *urfave.Command, flags func(*confi
 	return command.Leaf(c)
 }
 
-// explainConfiguration is explain for a request about a configuration.
+// explainConfiguration is Target.Explain for a request about a configuration.
 func explainConfiguration(ctx context.Context, t target.Target, err error, id string) error {
 	answer, ok := asAnswer(err)
 	switch {

@@ -80,7 +80,7 @@ func exportDevices(ctx context.Context, s output.Streams, o deviceExportOptions)
 		return err
 	}
 	progress := output.NewTally(s)
-	ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Throttle: bulk.NewThrottle(progress)}
+	ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Progress: progress}
 	ex.Wrote = func() { progress.Show(ex.Count, identities(ex.Count)) }
 	err = ex.Run(ctx, o.where)
 	progress.Clear()

@@ -121,8 +121,7 @@ func importDevices(ctx context.Context, s output.Streams, o deviceImportOptions)
 	}
 	defer client.Close()
 	progress := output.NewTally(s)
-	im := &bulk.Import{Client: client, Mode: hubrest.ImportMode(o.mode), DryRun: o.dryRun, Parallel: o.parallel, FromLine: o.fromLine, Lines: lines}
-	im.Throttle = bulk.NewThrottle(progress)
+	im := &bulk.Import{Client: client, Mode: hubrest.ImportMode(o.mode), DryRun: o.dryRun, Parallel: o.parallel, FromLine: o.fromLine, Lines: lines, Progress: progress}
 	headed := false
 	im.Report = func(r bulk.LineResult) error {
 		defer func() { progress.Show(im.Succeeded+im.Failed, o.summary(im)) }()

@@ -154,7 +154,7 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 	return o.Output.Print(s, output.Result{Value: job})
 }
 
-// explainJob is explain for a request about a job.
+// explainJob is Target.Explain for a request about a job.
 func explainJob(ctx context.Context, t target.Target, err error, id string) error {
 	answer, ok := asAnswer(err)
 	switch {

@@ -167,7 +167,7 @@ func (o *twinChangeOptions) setValues(c *hubrest.TwinChange) error {
 			return fail.Usagef("--set %q is not a path in tags or desired and a value, such as tags.site=north or desired.interval=60", set)
 		}
 		doc, _ := (*to).(json.RawMessage)
-		doc, err := bulk.WithMember(doc, strings.Split(path, "."), bulk.CellValue(value))
+		doc, err := bulk.WithMember(doc, path, value)
 		if err != nil {
 			return fail.Usagef("--set %q: %v", set, err)
 		}

@@ -15,7 +15,7 @@ import (
 type limit struct{ Seconds }
 
 // LimitFlag lets a command give up. In a command with a --timeout of its own
-// that one counts (see leaf).
+// that one counts (see Leaf).
 func LimitFlag() urfave.Flag {
 	return &urfave.GenericFlag{Name: "timeout", Value: new(limit), DefaultText: "none", Usage: "give up after this `LONG`, with exit status 5"}
 }

@@ -85,7 +85,7 @@ func ReadValue(s output.Streams, what, value string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// ReadJSON is readValue for a flag whose value is JSON.
+// ReadJSON is ReadValue for a flag whose value is JSON.
 func ReadJSON(s output.Streams, what, value string) (json.RawMessage, error) {
 	text, err := ReadValue(s, what, value)
 	if err != nil {
@@ -110,7 +110,7 @@ func checkJSON(text string) error {
 	return err
 }
 
-// ReadObject is readJSON for a value that has to be an object.
+// ReadObject is ReadJSON for a value that has to be an object.
 func ReadObject(s output.Streams, what, value string) (json.RawMessage, error) {
 	doc, err := ReadJSON(s, what, value)
 	if err == nil && doc[0] != '{' {

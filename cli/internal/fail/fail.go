@@ -20,13 +20,14 @@ const (
 // An Error is an error with an exit status, worded for the user: what failed,
 // on what, what to do.
 type Error struct {
-	Status int    // the exit status
+	Status int // the exit status
 	text   string
 	cause  error // for errors.Is; nil where nobody asks
 }
 
 // Error returns the line for the user.
 func (f *Error) Error() string { return f.text }
+
 // Unwrap returns the cause, nil where nobody asks for it.
 func (f *Error) Unwrap() error { return f.cause }
 

@@ -41,7 +41,7 @@ func (o *Options) PrintRows(s Streams, rows iter.Seq2[json.RawMessage, error], c
 	return streamTable(s.Out, rows, columns, o.Format == "tsv")
 }
 
-// streamJSON writes an array that looks as printJSON would print it.
+// streamJSON writes an array that looks as PrintJSON would print it.
 func streamJSON(w io.Writer, rows iter.Seq2[json.RawMessage, error]) error {
 	var b bytes.Buffer
 	b.WriteByte('[')

@@ -38,7 +38,7 @@ func (t Target) deviceAddr() string {
 	return t.MQTTSAddr
 }
 
-// ExplainDevice is explain for the errors of a device client.
+// ExplainDevice is Explain for the errors of a device client.
 func (t Target) ExplainDevice(ctx context.Context, err error) error {
 	if refused, ok := errors.AsType[*mqttdevice.Error](err); ok {
 		return fail.Errorf(fail.Failed, "%s: %v", Noun(t.Identity()), refused)

@@ -47,7 +47,7 @@ func (t Target) Explain(ctx context.Context, err error, on hubrest.Target) error
 	return t.explainNetwork(err, t.HTTPSAddr, t.Host())
 }
 
-// ExplainMethod is explain for a direct method.
+// ExplainMethod is Explain for a direct method.
 func (t Target) ExplainMethod(ctx context.Context, err error, on hubrest.Target) error {
 	answer, ok := errors.AsType[*hubrest.Error](err)
 	switch {

@@ -98,7 +98,7 @@ func (o *Options) Given(s output.Streams, variables []string) (c sas.ConnectionS
 	return c, source != "", err
 }
 
-// GivenBy is given that tells which flag or variable it was; none is "".
+// GivenBy is Given that tells which flag or variable it was; none is "".
 func (o *Options) GivenBy(s output.Streams, variables []string) (c sas.ConnectionString, source string, err error) {
 	source, text := "--connection-string", o.connectionString
 	for _, name := range variables {
