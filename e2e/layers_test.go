@@ -50,7 +50,7 @@ var allowed = map[string][]string{
 	"cli/sas":     slices.Concat(frame, []string{"cli/doctor"}),
 	"cli/hub":     frame,
 	"cli/service": slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox"}),
-	"cli/device":  slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox", "fleet"}),
+	"cli/device":  slices.Concat(frame, []string{"agent", "agent/outbox", "fleet"}),
 	"cli":         slices.Concat(frame, commands),
 	"":            slices.Concat(frame, commands, []string{"cli"}),
 	"e2e":         {},

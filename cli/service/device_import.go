@@ -57,7 +57,7 @@ func deviceImportCommand(s output.Streams) *urfave.Command {
 		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			o.file = ctx.Args().First()
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			return importDevices(ctx.Context, s, o)
@@ -76,7 +76,8 @@ func checkBulkFormat(format string) error {
 	return nil
 }
 
-func (o *deviceImportOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *deviceImportOptions) Check() error {
 	mode, known := bulk.ModeNamed(o.mode)
 	if !known {
 		return fail.Usagef("--mode %q is none of create, update, createOrUpdate, delete, updateTwin, or one of these with IfMatchETag", o.mode)

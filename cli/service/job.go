@@ -67,7 +67,7 @@ func jobCreateCommand(s output.Streams) *urfave.Command {
 			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
 		}, o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			return createJob(ctx.Context, s, o)
@@ -75,7 +75,8 @@ func jobCreateCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func (o *jobCreateOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *jobCreateOptions) Check() error {
 	patch := o.tags != "" || o.desired != ""
 	switch {
 	case o.where == "":

@@ -78,7 +78,7 @@ func methodInvokeCommand(s output.Streams) *urfave.Command {
 			"Exits with 1 when the device answers with a status other than 2xx.",
 		Flags: command.Concat(o.on.flags(), o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			return invokeMethod(ctx.Context, s, o)
@@ -86,7 +86,8 @@ func methodInvokeCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func (o *methodInvokeOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *methodInvokeOptions) Check() error {
 	return fail.First(o.on.check(), o.call.check(), o.Output.Check())
 }
 

@@ -72,7 +72,7 @@ func queryCommand(s output.Streams) *urfave.Command {
 				}
 				o.query = arg
 			}
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			return runQuery(ctx.Context, s, o)
@@ -82,7 +82,8 @@ func queryCommand(s output.Streams) *urfave.Command {
 
 var missingQuery = fail.Usagef("QUERY is missing, for example \"SELECT * FROM devices\"")
 
-func (o *queryOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *queryOptions) Check() error {
 	switch {
 	case o.query == "":
 		return missingQuery

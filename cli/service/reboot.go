@@ -52,7 +52,7 @@ func serviceRebootCommand(s output.Streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "how `LONG` to wait for the report"},
 		}, o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			if o.where != "" {
@@ -63,7 +63,8 @@ func serviceRebootCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func (o *serviceRebootOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *serviceRebootOptions) Check() error {
 	if o.noWait && o.watch {
 		return fail.Usagef("--no-wait and --watch contradict each other; give one")
 	}

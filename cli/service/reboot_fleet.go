@@ -30,7 +30,7 @@ type fleetVerdict struct {
 	Reason     string          `json:"reason,omitempty"`
 
 	judge judge
-	now   reportedReboots
+	now   ReportedReboots
 }
 
 var fleetColumns = []output.Column{
@@ -76,7 +76,7 @@ func rebootFleet(ctx context.Context, s output.Streams, o serviceRebootOptions) 
 // find returns the devices in the order of their ids, and remembers what they
 // report of reboots.
 func (r *fleetReboot) find(ctx context.Context) (devices []string, err error) {
-	err = r.reported(ctx, r.o.where, func(device string, now reportedReboots) {
+	err = r.reported(ctx, r.o.where, func(device string, now ReportedReboots) {
 		devices = append(devices, device)
 		r.verdicts[device] = &fleetVerdict{Device: device, Verdict: verdictNotCalled, judge: judge{before: now}}
 	})
@@ -85,7 +85,7 @@ func (r *fleetReboot) find(ctx context.Context) (devices []string, err error) {
 }
 
 // reported calls fn with what each device that the condition chooses reports.
-func (r *fleetReboot) reported(ctx context.Context, where string, fn func(device string, now reportedReboots)) error {
+func (r *fleetReboot) reported(ctx context.Context, where string, fn func(device string, now ReportedReboots)) error {
 	query := "SELECT deviceId, connectionState, properties.reported.rebootTime AS rebootTime, properties.reported.reboot AS reboot FROM devices" + condition.Where(where)
 	for row, err := range r.client.Query(ctx, query, 0) {
 		if err != nil {
@@ -98,7 +98,7 @@ func (r *fleetReboot) reported(ctx context.Context, where string, fn func(device
 		if err := json.Unmarshal(row, &d); err != nil {
 			return fmt.Errorf("find the devices: the hub's answer is not as documented: %w", err)
 		}
-		fn(d.DeviceID, reportedReboots{d.RebootTime, d.Reboot, d.ConnectionState})
+		fn(d.DeviceID, ReportedReboots{d.RebootTime, d.Reboot, d.ConnectionState})
 	}
 	return nil
 }
@@ -244,7 +244,7 @@ func (r *fleetReboot) comeBack(ctx context.Context, where string, batch []string
 			where = condition.AnyOf(sortedKeys(missing))
 		}
 		before := len(missing)
-		err := r.reported(limited, where, func(device string, now reportedReboots) {
+		err := r.reported(limited, where, func(device string, now ReportedReboots) {
 			if missing[device] && r.heard(r.verdicts[device], now) {
 				delete(missing, device)
 			}
@@ -279,7 +279,7 @@ func (r *fleetReboot) comeBack(ctx context.Context, where string, batch []string
 }
 
 // heard takes what a device reports. It returns true for the last word.
-func (r *fleetReboot) heard(v *fleetVerdict, now reportedReboots) bool {
+func (r *fleetReboot) heard(v *fleetVerdict, now ReportedReboots) bool {
 	v.now = now
 	verdict, reason := v.judge.verdict(now)
 	if verdict != "" {

@@ -30,16 +30,16 @@ const (
 	verdictNotCalled   = "not called"                 // of many: the job was stopped before its turn
 )
 
-// What a device reports of reboots. The tutorial's device has a rebootTime
+// ReportedReboots are what a device reports of reboots. The tutorial's device has a rebootTime
 // only; that of this program says more when it really reboots.
-type reportedReboots struct {
+type ReportedReboots struct {
 	RebootTime json.RawMessage // absent: empty
 	Reboot     json.RawMessage
 	Connection string // Connected, Disconnected, or empty: not known
 }
 
 // request is the reboot that the device speaks of; all empty if it does not.
-func (r reportedReboots) request() agent.RebootRequest {
+func (r ReportedReboots) request() agent.RebootRequest {
 	var q agent.RebootRequest
 	if json.Unmarshal(r.Reboot, &q) != nil {
 		return agent.RebootRequest{}
@@ -49,7 +49,7 @@ func (r reportedReboots) request() agent.RebootRequest {
 
 // A judge tells what comes of one reboot.
 type judge struct {
-	before  reportedReboots
+	before  ReportedReboots
 	request string // what the device calls the reboot in its answer; empty: a plain device
 }
 
@@ -60,7 +60,7 @@ func (j *judge) answered(payload json.RawMessage) {
 
 // verdict says how far the reboot has come, and why the device has not
 // rebooted. An empty verdict means that nothing new is reported.
-func (j *judge) verdict(now reportedReboots) (verdict, reason string) {
+func (j *judge) verdict(now ReportedReboots) (verdict, reason string) {
 	q := now.request()
 	switch {
 	case j.request != "" && q.ID == j.request:
@@ -93,7 +93,7 @@ func ended(verdict string) bool {
 func answeredStatus(status int) string { return fmt.Sprintf("answered with status %d", status) }
 
 // late is why a reboot is given up on.
-func late(limit command.Seconds, now reportedReboots) string {
+func late(limit command.Seconds, now ReportedReboots) string {
 	text := "no reboot reported within " + limit.String()
 	switch now.Connection {
 	case "Connected":
@@ -124,20 +124,20 @@ func (r *Rebooter) Invoke(ctx context.Context) (hubrest.MethodAnswer, error) {
 	return answer, err
 }
 
-func (r *Rebooter) reported(ctx context.Context) (reportedReboots, error) {
+func (r *Rebooter) reported(ctx context.Context) (ReportedReboots, error) {
 	twin, err := r.Client.Twin(ctx, r.Device)
 	if err != nil {
-		return reportedReboots{}, err
+		return ReportedReboots{}, err
 	}
 	raw := func(name string) json.RawMessage { return json.RawMessage(gjson.GetBytes(twin.Reported, name).Raw) }
-	return reportedReboots{raw("rebootTime"), raw("reboot"), twin.ConnectionState}, nil
+	return ReportedReboots{raw("rebootTime"), raw("reboot"), twin.ConnectionState}, nil
 }
 
 // Await polls the twin until it has the last word on the reboot. It returns
 // what it saw last, also when ctx ends. The function, if not nil, is called
 // when the device reports that it goes down. Trouble that may pass is waited
 // out until ctx ends.
-func (r *Rebooter) Await(ctx context.Context, rebooting func()) (now reportedReboots, verdict, reason string, err error) {
+func (r *Rebooter) Await(ctx context.Context, rebooting func()) (now ReportedReboots, verdict, reason string, err error) {
 	const longest = 5 * time.Second
 	for pause := 200 * time.Millisecond; ; pause = min(pause*3/2, longest) {
 		seen, err := r.reported(ctx)

@@ -30,8 +30,8 @@ func TestNewerRebootTime(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	of := func(rebootTime, reboot string) reportedReboots {
-		return reportedReboots{RebootTime: json.RawMessage(rebootTime), Reboot: json.RawMessage(reboot)}
+	of := func(rebootTime, reboot string) ReportedReboots {
+		return ReportedReboots{RebootTime: json.RawMessage(rebootTime), Reboot: json.RawMessage(reboot)}
 	}
 	const (
 		early, late  = `"2026-01-01T00:00:00Z"`, `"2026-01-02T00:00:00Z"`
@@ -42,7 +42,7 @@ func TestVerdict(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		answer      string
-		before, now reportedReboots
+		before, now ReportedReboots
 		want        string
 		reason      string
 	}{

@@ -5,7 +5,6 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
@@ -13,10 +12,8 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-// A keyRenewal gives an identity new keys.
-type keyRenewal func(*hubrest.SymmetricKey)
-
-var keyRenewals = map[string]keyRenewal{
+// keyRenewals give an identity new keys; they go by the values of --key.
+var keyRenewals = map[string]func(*hubrest.SymmetricKey){
 	"primary":   func(k *hubrest.SymmetricKey) { k.PrimaryKey = sas.NewKey() },
 	"secondary": func(k *hubrest.SymmetricKey) { k.SecondaryKey = sas.NewKey() },
 	"both":      func(k *hubrest.SymmetricKey) { k.PrimaryKey, k.SecondaryKey = sas.NewKey(), sas.NewKey() },
@@ -26,76 +23,72 @@ var keyRenewals = map[string]keyRenewal{
 const renewKeyHelp = "A connection that was made with a key that is gone ends. To renew without a gap: renew the\n" +
 	"secondary key, give it to the device, swap. For example:\n"
 
-func renewalFlag(key *string) urfave.Flag {
-	return &urfave.StringFlag{Name: "key", Destination: key, Usage: "`WHICH`: primary, secondary, both, or swap (no new one)"}
+// A renewal is the options of a command that renews the keys of its subject.
+type renewal struct {
+	target.Subject
+	key string
 }
 
-func keyRenewalNamed(key string) (keyRenewal, error) {
-	if renew := keyRenewals[key]; renew != nil {
-		return renew, nil
+// Flags adds --key.
+func (r *renewal) Flags() []urfave.Flag {
+	return append(r.Subject.Flags(),
+		&urfave.StringFlag{Name: "key", Destination: &r.key, Usage: "`WHICH`: primary, secondary, both, or swap (no new one)"})
+}
+
+// Check refuses other keys too.
+func (r *renewal) Check() error {
+	if err := r.Subject.Check(); err != nil {
+		return err
 	}
-	return nil, fail.Usagef("--key %q is none of primary, secondary, both, swap", key)
+	if keyRenewals[r.key] == nil {
+		return fail.Usagef("--key %q is none of primary, secondary, both, swap", r.key)
+	}
+	return nil
 }
 
-// apply renews the keys of the identity on, if it has any.
-func (renew keyRenewal) apply(a *hubrest.Authentication, on hubrest.Target) error {
+// apply renews the keys of the subject, if it has any.
+func (r *renewal) apply(a *hubrest.Authentication) error {
 	if a.Type != hubrest.AuthSAS {
-		return fail.Errorf(fail.Failed, "%s has no keys to renew; it authenticates by %s", target.Noun(on), a.Type)
+		return fail.Errorf(fail.Failed, "%s has no keys to renew; it authenticates by %s", target.Noun(r.About()), a.Type)
 	}
-	renew(&a.SymmetricKey)
+	keyRenewals[r.key](&a.SymmetricKey)
 	return nil
 }
 
 func deviceRenewKeyCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
-	var key string
-	return command.Leaf(&urfave.Command{
+	r := renewal{Subject: &o}
+	return target.OneCall(s, &urfave.Command{
 		Name:        "renew-key",
 		Usage:       "give a device new keys",
 		Description: renewKeyHelp + "   iotdm service device renew-key --device device-1 --key secondary",
-		Flags:       command.Concat(o.Flags(), []urfave.Flag{renewalFlag(&key)}),
-		Action: func(ctx *urfave.Context) error {
-			renew, err := keyRenewalNamed(key)
-			if err := fail.First(o.Check(), err); err != nil {
-				return err
-			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				d, err := client.Device(ctx, o.device)
-				if err != nil {
-					return nil, err
-				}
-				if err := renew.apply(&d.Authentication, o.About()); err != nil {
-					return nil, err
-				}
-				return client.UpdateDevice(ctx, d)
-			})
-		},
+	}, &r, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		d, err := client.Device(ctx, o.device)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.apply(&d.Authentication); err != nil {
+			return nil, err
+		}
+		return client.UpdateDevice(ctx, d)
 	})
 }
 
 func moduleRenewKeyCommand(s output.Streams) *urfave.Command {
 	var o moduleOptions
-	var key string
-	return command.Leaf(&urfave.Command{
+	r := renewal{Subject: &o}
+	return target.OneCall(s, &urfave.Command{
 		Name:        "renew-key",
 		Usage:       "give a module new keys",
 		Description: renewKeyHelp + "   iotdm service module renew-key --device device-1 --module camera --key secondary",
-		Flags:       command.Concat(o.Flags(), []urfave.Flag{renewalFlag(&key)}),
-		Action: func(ctx *urfave.Context) error {
-			renew, err := keyRenewalNamed(key)
-			if err := fail.First(o.Check(), err); err != nil {
-				return err
-			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				m, err := client.Module(ctx, o.About())
-				if err != nil {
-					return nil, err
-				}
-				if err := renew.apply(&m.Authentication, o.About()); err != nil {
-					return nil, err
-				}
-				return client.UpdateModule(ctx, m)
-			})
-		},
+	}, &r, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		m, err := client.Module(ctx, o.About())
+		if err != nil {
+			return nil, err
+		}
+		if err := r.apply(&m.Authentication); err != nil {
+			return nil, err
+		}
+		return client.UpdateModule(ctx, m)
 	})
 }

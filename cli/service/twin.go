@@ -94,7 +94,7 @@ func twinChangeCommand(s output.Streams, change twinChanger, c *urfave.Command) 
 	}
 	c.Action = func(ctx *urfave.Context) error {
 		o.document = ctx.Args().First()
-		if err := o.check(); err != nil {
+		if err := o.Check(); err != nil {
 			return err
 		}
 		return changeTwin(ctx.Context, s, o, change)
@@ -102,7 +102,8 @@ func twinChangeCommand(s output.Streams, change twinChanger, c *urfave.Command) 
 	return command.Leaf(c)
 }
 
-func (o *twinChangeOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *twinChangeOptions) Check() error {
 	switch {
 	case o.document == "" && o.desired == "" && o.tags == "" && len(o.set) == 0:
 		return fail.Usagef("nothing to change; give --desired, --tags, or a twin as argument")

@@ -39,7 +39,7 @@ func twinWatchCommand(s output.Streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "interval", Value: &o.interval, Usage: "how `LONG` to wait between two readings of twins that are not streamed"},
 		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			t, client, err := o.Open(s)
@@ -53,7 +53,8 @@ func twinWatchCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func (o *twinWatchOptions) check() error {
+// Check refuses options that make no sense together.
+func (o *twinWatchOptions) Check() error {
 	switch {
 	case o.where != "" && (o.on.device != "" || o.on.module != ""):
 		return fail.Usagef("give either --device or --where")
