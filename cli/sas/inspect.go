@@ -1,8 +1,10 @@
 package sas
 
 import (
+	"fmt"
 	"io"
 	"net/url"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -14,7 +16,7 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-func sasInspectCommand(s output.Streams) *urfave.Command {
+func inspectCommand(s output.Streams) *urfave.Command {
 	var o output.Options
 	return command.Leaf(&urfave.Command{
 		Name:      "inspect",
@@ -66,4 +68,43 @@ func inspectToken(s output.Streams, o output.Options, arg string, now time.Time)
 		}
 		return writeFields(w, fields...)
 	}})
+}
+
+// tokenText returns the token given as argument, which may be "-" or "@FILE".
+func tokenText(s output.Streams, arg string) (string, error) {
+	text, err := command.ReadValue(s, "TOKEN", arg)
+	return strings.TrimPrefix(text, "Authorization: "), err
+}
+
+// describeExpiry says when t ends, seen from now.
+func describeExpiry(t sas.Token, now time.Time) string {
+	left := t.Expiry.Sub(now).Round(time.Second)
+	at := t.Expiry.UTC().Format(time.RFC3339)
+	switch {
+	case t.Expired(now):
+		return fmt.Sprintf("%s, %v ago", at, -left)
+	case left < 0:
+		return fmt.Sprintf("%s, %v ago; hubs allow clocks to be %v off", at, -left, sas.Skew)
+	case left > 365*24*time.Hour:
+		return fmt.Sprintf("%s, in %d days", at, left/(24*time.Hour))
+	}
+	return fmt.Sprintf("%s, in %v", at, left)
+}
+
+// describeSigner says whose key t claims to be signed with.
+func describeSigner(t sas.Token) string {
+	if t.Policy == "" {
+		return "the key of a device or module"
+	}
+	return fmt.Sprintf("the key of policy %q", t.Policy)
+}
+
+// writeFields writes names and values, in turn, in two columns.
+func writeFields(w io.Writer, fields ...string) error {
+	for i := 0; i < len(fields); i += 2 {
+		if _, err := fmt.Fprintf(w, "%-12s %s\n", fields[i], fields[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

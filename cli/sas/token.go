@@ -14,15 +14,15 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-type sasTokenOptions struct {
+type tokenOptions struct {
 	signer   signerOptions
 	output   output.Options
 	resource string
 	duration command.Seconds
 }
 
-func sasTokenCommand(s output.Streams) *urfave.Command {
-	o := sasTokenOptions{duration: command.Seconds(time.Hour)}
+func tokenCommand(s output.Streams) *urfave.Command {
+	o := tokenOptions{duration: command.Seconds(time.Hour)}
 	return command.Leaf(&urfave.Command{
 		Name:  "token",
 		Usage: "sign a token",
@@ -46,7 +46,7 @@ func sasTokenCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func signToken(ctx context.Context, s output.Streams, o sasTokenOptions, now time.Time) error {
+func signToken(ctx context.Context, s output.Streams, o tokenOptions, now time.Time) error {
 	signer, err := o.signer.connection(ctx, s)
 	if err != nil {
 		return err

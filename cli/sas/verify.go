@@ -20,7 +20,7 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-type sasVerifyOptions struct {
+type verifyOptions struct {
 	signer   signerOptions
 	output   output.Options
 	key      string
@@ -29,8 +29,8 @@ type sasVerifyOptions struct {
 	token    string // the argument
 }
 
-func sasVerifyCommand(s output.Streams) *urfave.Command {
-	var o sasVerifyOptions
+func verifyCommand(s output.Streams) *urfave.Command {
+	var o verifyOptions
 	return command.Leaf(&urfave.Command{
 		Name:      "verify",
 		Usage:     "find out why a token is refused: who signed it, for what, until when",
@@ -58,7 +58,7 @@ func sasVerifyCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func verifyToken(ctx context.Context, s output.Streams, o sasVerifyOptions, now time.Time) error {
+func verifyToken(ctx context.Context, s output.Streams, o verifyOptions, now time.Time) error {
 	text, err := tokenText(s, o.token)
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func verifyToken(ctx context.Context, s output.Streams, o sasVerifyOptions, now 
 
 // claims returns what to hold the token against, and the hub whose keys these
 // are. The hub is empty if only keys are known.
-func (o *sasVerifyOptions) claims(ctx context.Context, s output.Streams, token sas.Token) (target.Target, doctor.Claims, error) {
+func (o *verifyOptions) claims(ctx context.Context, s output.Streams, token sas.Token) (target.Target, doctor.Claims, error) {
 	if o.key != "" {
 		text, err := command.ReadValue(s, "--key", o.key)
 		if err != nil {
@@ -162,7 +162,7 @@ func (o *sasVerifyOptions) claims(ctx context.Context, s output.Streams, token s
 
 // followToken has the local hub's key looked up that the token itself names,
 // unless the user names another. It reports whether it did.
-func (o *sasVerifyOptions) followToken(s output.Streams, token sas.Token) (bool, error) {
+func (o *verifyOptions) followToken(s output.Streams, token sas.Token) (bool, error) {
 	_, given, err := o.signer.hub.Given(s, target.ServiceVariables)
 	if err != nil || given || o.signer.device != "" || o.signer.policy != "" {
 		return false, err
@@ -179,7 +179,7 @@ func (o *sasVerifyOptions) followToken(s output.Streams, token sas.Token) (bool,
 
 // ownAudience is what a token has to cover that is held against the local hub
 // and nothing else: what it names there, under any of the hub's names.
-func (o *sasVerifyOptions) ownAudience(token sas.Token, audience string) string {
+func (o *verifyOptions) ownAudience(token sas.Token, audience string) string {
 	resource := plainResource(token)
 	host, path, found := strings.Cut(resource, "/")
 	info, err := localhub.ReadRunning(o.signer.hub.Data)
@@ -231,7 +231,7 @@ func resourceIdentity(t sas.Token) hubrest.Target {
 
 // ask has the hub check the token, and returns its answer and what stands in
 // the way of one.
-func (o *sasVerifyOptions) ask(ctx context.Context, s output.Streams, t target.Target, text string, token sas.Token) ([]doctor.Check, error) {
+func (o *verifyOptions) ask(ctx context.Context, s output.Streams, t target.Target, text string, token sas.Token) ([]doctor.Check, error) {
 	if t.Connection.HostName == "" { // only a key was given
 		host, _, _ := strings.Cut(plainResource(token), "/")
 		var err error

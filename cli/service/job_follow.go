@@ -147,3 +147,6 @@ func (f *follower) failures(ctx context.Context, all bool) error {
 	}
 	return nil
 }
+
+// errTooManyFailures ends a reboot that goes wrong.
+var errTooManyFailures = errors.New("too many failures")

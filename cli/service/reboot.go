@@ -18,7 +18,7 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
-type serviceRebootOptions struct {
+type rebootOptions struct {
 	target.Service
 	device string
 	call   methodOptions
@@ -31,8 +31,8 @@ type serviceRebootOptions struct {
 	batchSize     int
 }
 
-func serviceRebootCommand(s output.Streams) *urfave.Command {
-	o := serviceRebootOptions{call: methodOptions{method: RebootMethod}, wait: command.Seconds(10 * time.Minute)}
+func rebootCommand(s output.Streams) *urfave.Command {
+	o := rebootOptions{call: methodOptions{method: RebootMethod}, wait: command.Seconds(10 * time.Minute)}
 	return command.Leaf(&urfave.Command{
 		Name:  "reboot",
 		Usage: "reboot a device and wait until it reports when it did",
@@ -64,7 +64,7 @@ func serviceRebootCommand(s output.Streams) *urfave.Command {
 }
 
 // Check refuses options that make no sense together.
-func (o *serviceRebootOptions) Check() error {
+func (o *rebootOptions) Check() error {
 	if o.noWait && o.watch {
 		return fail.Usagef("--no-wait and --watch contradict each other; give one")
 	}
@@ -96,7 +96,7 @@ type rebootReport struct {
 	Reboot     json.RawMessage `json:"reboot,omitempty"` // what the device reports of it
 }
 
-func rebootFromService(ctx context.Context, s output.Streams, o serviceRebootOptions) error {
+func rebootFromService(ctx context.Context, s output.Streams, o rebootOptions) error {
 	call, err := o.call.call(s)
 	if err != nil {
 		return err
@@ -132,7 +132,7 @@ func rebootFromService(ctx context.Context, s output.Streams, o serviceRebootOpt
 	return waitForReboot(ctx, s, t, r, o, report)
 }
 
-func (o *serviceRebootOptions) printAnswer(s output.Streams, report rebootReport) error {
+func (o *rebootOptions) printAnswer(s output.Streams, report rebootReport) error {
 	return o.Output.Print(s, output.Result{Value: report, Text: func(w io.Writer) error {
 		doc, err := output.Marshal(answerDocument{report.Status, report.Payload})
 		if err == nil {
@@ -142,7 +142,7 @@ func (o *serviceRebootOptions) printAnswer(s output.Streams, report rebootReport
 	}})
 }
 
-func waitForReboot(ctx context.Context, s output.Streams, t target.Target, r *Rebooter, o serviceRebootOptions, report rebootReport) error {
+func waitForReboot(ctx context.Context, s output.Streams, t target.Target, r *Rebooter, o rebootOptions, report rebootReport) error {
 	s.Note("Waiting for %s to report its reboot ...", o.device)
 	limited, cancel := context.WithTimeout(ctx, time.Duration(o.wait))
 	defer cancel()

@@ -37,21 +37,18 @@ var fleetColumns = []output.Column{
 	{"DEVICE", "device"}, {"VERDICT", "verdict"}, {"STATUS", "status"}, {"REBOOT TIME", "rebootTime"}, {"REASON", "reason"},
 }
 
-// errTooManyFailures ends a reboot that goes wrong.
-var errTooManyFailures = errors.New("too many failures")
-
 // A fleetReboot reboots many devices by jobs.
 type fleetReboot struct {
 	output.Streams
 	target   target.Target
 	client   *hubrest.Client
-	o        serviceRebootOptions
+	o        rebootOptions
 	call     hubrest.Method
 	verdicts map[string]*fleetVerdict
 	failures int
 }
 
-func rebootFleet(ctx context.Context, s output.Streams, o serviceRebootOptions) error {
+func rebootFleet(ctx context.Context, s output.Streams, o rebootOptions) error {
 	call, err := o.call.call(s)
 	if err != nil {
 		return err

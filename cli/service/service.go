@@ -11,13 +11,12 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/output"
-	"github.com/iotdm/iotdm/hubrest"
 )
 
 // Commands returns the group "service".
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("service", "operate devices: reboot, methods, twins, identities, queries",
-		serviceRebootCommand(s),
+		rebootCommand(s),
 		c2dCommands(s),
 		command.Group("method", "direct methods", methodInvokeCommand(s)),
 		command.Group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinEditCommand(s), twinWatchCommand(s)),
@@ -31,22 +30,4 @@ func Commands(s output.Streams) *urfave.Command {
 		configurationCommands(s),
 		statsCommand(s),
 	)
-}
-
-// identityOptions say which device or module a command is about.
-type identityOptions struct {
-	device, module string
-}
-
-func (o *identityOptions) flags() []urfave.Flag {
-	return []urfave.Flag{
-		command.DeviceFlag(&o.device, "the device `ID`"),
-		command.ModuleFlag(&o.module, "the module `ID`, for a module of the device"),
-	}
-}
-
-func (o *identityOptions) check() error { return command.RequireDevice(o.device) }
-
-func (o *identityOptions) target() hubrest.Target {
-	return hubrest.Target{DeviceID: o.device, ModuleID: o.module}
 }
