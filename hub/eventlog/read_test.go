@@ -119,6 +119,30 @@ func TestReadRefusesAPartitionThatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestATimeIsFoundAfterTheClockWasSetBack(t *testing.T) {
+	fs := vfs.NewMem()
+	clk := newClock()
+	opt := Options{MaxBytes: 128 << 10, Now: clk.now} // segments of 4 KiB
+	l := mustOpen(t, fs, opt)
+	write := func(from, to int) {
+		for i := from; i < to; i++ {
+			appendAll(t, l, "d", fmt.Sprintf("%03d%0500d", i, 0))
+			clk.move(time.Second)
+		}
+	}
+	write(0, 20)
+	since := clk.now()
+	write(20, 40)
+	clk.move(-time.Hour)
+	write(40, 60)
+	l.Close()
+	l = mustOpen(t, fs, opt)
+	got := readRecords(t, l, All, Position{Time: since})
+	if len(got) != 40 || string(got[0].Data[:3]) != "020" {
+		t.Errorf("%d records, want 40 from 020 on", len(got))
+	}
+}
+
 func TestBounds(t *testing.T) {
 	for _, partitions := range []int{1, 4, 32} {
 		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 type segment struct {
 	base      int64   // offset of the first record
 	size      int64   // bytes of durable records
-	created   int64   // Unix nanoseconds; no record is older
+	created   int64   // Unix nanoseconds; no record of an older segment is newer
 	newest    int64   // of the last record, or later
 	sequences []int64 // number of the next record of each partition, at base; never changed
 }
@@ -109,7 +109,7 @@ func (l *Log) roll() error {
 	}
 	var s segment
 	l.mu.Lock()
-	s.created = l.now().UnixNano()
+	s.created = max(l.now().UnixNano(), l.lastTime)
 	for _, t := range l.tails {
 		s.sequences = append(s.sequences, t.next)
 	}
