@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -279,6 +280,42 @@ func TestALogFromBeforeOpens(t *testing.T) {
 			}
 		}
 		l.Close()
+	}
+}
+
+func TestNumbersOfAnEmptyLogOutliveAFailedWrite(t *testing.T) {
+	broken := false // set while the log is closed
+	boom := errors.New("boom")
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken && op.Kind == errorfs.OpFileWrite {
+			return boom
+		}
+		return nil
+	}))
+	clk := newClock()
+	opt := Options{Partitions: 3, MaxAge: time.Hour, Now: clk.now}
+	l := mustOpen(t, fs, opt)
+	appendAll(t, l, "d", "0", "1")
+	clk.move(2 * time.Hour)
+	l.Trim()
+	l.Close()
+	broken = true
+	l = mustOpen(t, fs, opt)
+	for range 2 {
+		if err := appendOne(l, "d", "lost"); !errors.Is(err, boom) {
+			t.Errorf("Append on a broken disk: %v, want %v", err, boom)
+		}
+	}
+	l.Close()
+	broken = false
+	l = mustOpen(t, fs, Options{Now: clk.now})
+	if got := l.Partitions(); got != 3 {
+		t.Errorf("the log has %d partitions, want 3", got)
+	}
+	appendAll(t, l, "d", "2")
+	got := readAll(t, l, 0)
+	if diff := cmp.Diff([]entry{{got[0].Partition, 2, "2"}}, got); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
 	}
 }
 

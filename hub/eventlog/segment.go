@@ -120,7 +120,10 @@ func (l *Log) roll() error {
 		last := l.segments[keep-1]
 		s.base = last.base + last.size
 		if last.size == 0 {
-			keep-- // the new one takes its place
+			// The new one takes its place, but not its file: until the new
+			// file is durable that alone may tell the numbers.
+			s.base++
+			keep--
 		}
 	}
 	f, err := l.createSegment(s)
@@ -128,9 +131,13 @@ func (l *Log) roll() error {
 		return err
 	}
 	l.active = f
+	empty := l.segments[keep:]
 	l.mu.Lock()
-	l.segments = append(l.segments[:keep], s)
+	l.segments = append(slices.Clone(l.segments[:keep]), s)
 	l.mu.Unlock()
+	for _, s := range empty {
+		l.remove(s)
+	}
 	l.trim()
 	return nil
 }
@@ -201,17 +208,21 @@ func (l *Log) trim() {
 		if total <= l.maxBytes-l.segmentBytes && !l.tooOld(s) {
 			break
 		}
-		// A file that cannot be removed now, such as one that is being read on
-		// Windows, is found again when the log is opened.
-		if err := l.fs.Remove(l.path(s.base)); err != nil {
-			l.logger.Debug("removing a segment of the event log", "err", err)
-		}
+		l.remove(s)
 		total -= s.size
 	}
 	if n > 0 {
 		l.mu.Lock()
 		l.segments = slices.Clone(l.segments[n:])
 		l.mu.Unlock()
+	}
+}
+
+// remove removes the file of s. One that cannot be removed now, such as one that
+// is being read on Windows, is found again when the log is opened.
+func (l *Log) remove(s segment) {
+	if err := l.fs.Remove(l.path(s.base)); err != nil {
+		l.logger.Debug("removing a segment of the event log", "err", err)
 	}
 }
 
