@@ -45,8 +45,9 @@ type Event struct {
 	Body       []byte
 }
 
-// EventPartitions is the number of partitions of the event log.
-const EventPartitions = eventlog.Partitions
+// EventPartitions returns the number of partitions of the event log, which is
+// set when that is made.
+func (s *Server) EventPartitions() int { return s.events.Partitions() }
 
 // maxMessageSize bounds a device's message, counted as the service does.
 const maxMessageSize = 256 << 10
@@ -247,15 +248,9 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, atEnd func(), fn 
 	if !q.Follow {
 		atEnd = nil
 	}
-	from := q.Offset
-	if !q.Since.IsZero() {
-		from = max(from, s.events.Before(q.Since))
-	}
-	if q.Latest {
-		_, from = s.events.Bounds()
-	}
-	err := s.events.Read(ctx, from, atEnd, func(r eventlog.Record) error {
-		if r.Time.Before(q.Since) || q.Device != "" && !isEventOf(r.Data, q.Device) {
+	from := eventlog.Position{Offset: q.Offset, Time: q.Since, End: q.Latest}
+	err := s.events.Read(ctx, eventlog.All, from, atEnd, func(r eventlog.Record) error {
+		if q.Device != "" && !isEventOf(r.Data, q.Device) {
 			return nil
 		}
 		e, err := decodeEvent(r)

@@ -32,7 +32,7 @@ func BenchmarkAppend(b *testing.B) {
 	})
 	for _, senders := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) {
-			l := openBench(b)
+			l := openBench(b, Options{})
 			var wg sync.WaitGroup
 			for s := range senders {
 				wg.Go(func() {
@@ -55,7 +55,7 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 	b.Run("pipelined", func(b *testing.B) {
-		l := openBench(b)
+		l := openBench(b, Options{})
 		var wg sync.WaitGroup
 		wg.Add(b.N)
 		called := func(err error) { wg.Done() }
@@ -69,28 +69,85 @@ func BenchmarkAppend(b *testing.B) {
 	})
 }
 
-// BenchmarkRead measures reading 1 KB records that the system has cached.
+// BenchmarkRead measures reading 1 KB records that the system has cached: all
+// of them, and one partition of many. B/s count all that is in the log.
 func BenchmarkRead(b *testing.B) {
-	l := openBench(b)
-	for range 20_000 {
-		if err := l.Append("device", make([]byte, 1024), nil); err != nil {
-			b.Fatal(err)
+	const n = 20_000
+	read := func(partitions, partition int) func(*testing.B) {
+		return func(b *testing.B) {
+			l := openBench(b, Options{Partitions: partitions})
+			fill(b, l, n)
+			want := n + 1
+			if partition != All {
+				bounds, err := l.Bounds(b.Context(), partition)
+				if err != nil {
+					b.Fatal(err)
+				}
+				want = int(bounds.Next)
+			}
+			b.SetBytes(n * 1024)
+			for b.Loop() {
+				got := 0
+				err := l.Read(b.Context(), partition, Position{}, nil, func(Record) error { got++; return nil })
+				if err != nil || got != want {
+					b.Fatal(got, want, err)
+				}
+			}
 		}
 	}
-	appendAll(b, l, "device", "last")
-	b.SetBytes(20_000 * 1024)
-	for b.Loop() {
-		n := 0
-		if err := l.Read(b.Context(), 0, nil, func(Record) error { n++; return nil }); err != nil || n != 20_001 {
-			b.Fatal(n, err)
-		}
+	b.Run("all", read(4, All))
+	b.Run("one of 4", read(4, 1))
+	b.Run("one of 32", read(32, 1))
+}
+
+// BenchmarkFind measures reading the newest record of a log of 64 MB in 32
+// segments.
+func BenchmarkFind(b *testing.B) {
+	l := openBench(b, Options{MaxBytes: 64 << 20})
+	fill(b, l, 60_000)
+	bounds, err := l.Bounds(b.Context(), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, from := range map[string]Position{
+		"offset":   {Offset: bounds.LastOffset},
+		"sequence": {Sequence: bounds.Next - 1},
+		"time":     {Time: bounds.LastTime},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				got := 0
+				err := l.Read(b.Context(), 1, from, nil, func(Record) error { got++; return nil })
+				if err != nil || got == 0 {
+					b.Fatal(got, err)
+				}
+			}
+		})
 	}
 }
 
-func openBench(b *testing.B) *Log {
+// fill appends n records of 1 KB from many devices.
+func fill(b *testing.B, l *Log, n int) {
+	data := make([]byte, 1024)
+	for i := range n {
+		if err := l.Append(fmt.Sprint("device-", i%1000), data, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	flushed := make(chan error)
+	if err := l.Append("device-0", nil, func(err error) { flushed <- err }); err != nil {
+		b.Fatal(err)
+	}
+	if err := <-flushed; err != nil {
+		b.Fatal(err)
+	}
+}
+
+func openBench(b *testing.B, opt Options) *Log {
 	b.Helper()
 	b.ReportAllocs()
-	l, err := Open(filepath.Join(b.TempDir(), "log"), Options{})
+	l, err := Open(filepath.Join(b.TempDir(), "log"), opt)
 	if err != nil {
 		b.Fatal(err)
 	}

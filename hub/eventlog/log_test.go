@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,8 +69,18 @@ func appendOne(l *Log, key, data string) error {
 func readAll(t testing.TB, l *Log, from int64) []entry {
 	t.Helper()
 	var list []entry
-	err := l.Read(t.Context(), from, nil, func(r Record) error {
+	for _, r := range readRecords(t, l, All, Position{Offset: from}) {
 		list = append(list, entry{r.Partition, r.Sequence, string(r.Data)})
+	}
+	return list
+}
+
+func readRecords(t testing.TB, l *Log, partition int, from Position) []Record {
+	t.Helper()
+	var list []Record
+	err := l.Read(t.Context(), partition, from, nil, func(r Record) error {
+		r.Data = bytes.Clone(r.Data)
+		list = append(list, r)
 		return nil
 	})
 	if err != nil {
@@ -89,11 +100,11 @@ func TestRecordsKeepTheirOrderAndNumbers(t *testing.T) {
 			for _, key := range []string{"a", "b", "c", "d", "e"} {
 				data := fmt.Sprintf("%s%d", key, i)
 				appendAll(t, l, key, data)
-				_, end := l.Bounds()
-				var got Record
-				if err := l.Read(t.Context(), end-recordHeader-int64(len(data)), nil, func(r Record) error { got = r; return nil }); err != nil {
-					t.Fatal(err)
+				last := readAll(t, l, l.end()-recordHeader-int64(len(data)))
+				if len(last) != 1 {
+					t.Fatalf("the last record is %v", last)
 				}
+				got := last[0]
 				if p := partition[key]; p != -1 && p != got.Partition {
 					t.Errorf("records of %s are in partitions %d and %d", key, p, got.Partition)
 				}
@@ -168,7 +179,8 @@ func TestNothingAcknowledgedIsMissingAfterACrash(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		fs := vfs.NewCrashableMem()
 		clk := newClock()
-		l := mustOpen(t, fs, Options{MaxBytes: 128 << 10, Now: clk.now}) // segments of 4 KiB
+		partitions := []int{1, 4, 32}[seed%3]
+		l := mustOpen(t, fs, Options{MaxBytes: 128 << 10, Partitions: partitions, Now: clk.now}) // segments of 4 KiB
 		var acked atomic.Int64
 		crash := rng.IntN(300)
 		crashed := make(chan *vfs.MemFS, 1)
@@ -177,7 +189,7 @@ func TestNothingAcknowledgedIsMissingAfterACrash(t *testing.T) {
 		for i := range 300 {
 			data := fmt.Appendf(nil, "%d %s", i, bytes.Repeat([]byte("x"), rng.IntN(300)))
 			records.Add(1)
-			if err := l.Append("d", data, func(error) { acked.Add(1); records.Done() }); err != nil {
+			if err := l.Append(fmt.Sprint("d", i%7), data, func(error) { acked.Add(1); records.Done() }); err != nil {
 				t.Fatal(err)
 			}
 			if i == crash {
@@ -187,15 +199,20 @@ func TestNothingAcknowledgedIsMissingAfterACrash(t *testing.T) {
 		}
 		records.Wait()
 		after := mustOpen(t, <-crashed, Options{Now: clk.now})
+		if got := after.Partitions(); got != partitions {
+			t.Fatalf("seed %d: the log has %d partitions, want %d", seed, got, partitions)
+		}
 		appendAll(t, after, "d", "more")
 		got := readAll(t, after, 0)
 		if int64(len(got)) <= ackedThen {
 			t.Fatalf("seed %d: %d records were acknowledged before the crash, %d are there", seed, ackedThen, len(got)-1)
 		}
+		next := map[int]int64{}
 		for i, e := range got {
-			if e.Sequence != int64(i) {
-				t.Fatalf("seed %d: record %d has number %d", seed, i, e.Sequence)
+			if e.Sequence != next[e.Partition] {
+				t.Fatalf("seed %d: record %d has number %d in partition %d, want %d", seed, i, e.Sequence, e.Partition, next[e.Partition])
 			}
+			next[e.Partition]++
 			var n int
 			if _, err := fmt.Sscan(e.Data, &n); i < len(got)-1 && (err != nil || n != i) {
 				t.Fatalf("seed %d: record %d is %.10q", seed, i, e.Data)
@@ -216,11 +233,7 @@ func TestOldRecordsGo(t *testing.T) {
 	if first := got[0].Sequence; first < 40-1-(32+2)*60/90 || first > 40-1-32*60/90 {
 		t.Errorf("after an hour the first record is %d", first)
 	}
-	first, end := l.Bounds()
-	if before := l.Before(clk.now().Add(-3 * time.Minute)); before <= first || before >= end {
-		t.Errorf("records of the last three minutes begin at %d, want a place between %d and %d", before, first, end)
-	}
-
+	end := l.end()
 	clk.move(33 * time.Minute)
 	l.Trim()
 	if got := readAll(t, l, 0); got != nil {
@@ -231,8 +244,8 @@ func TestOldRecordsGo(t *testing.T) {
 	if diff := cmp.Diff(want, readAll(t, l, 0)); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
 	}
-	if _, newEnd := l.Bounds(); newEnd <= end {
-		t.Errorf("the log ended at %d and ends at %d", end, newEnd)
+	if l.end() <= end {
+		t.Errorf("the log ended at %d and ends at %d", end, l.end())
 	}
 	if names, _ := fs.List("log"); len(names) != 1 {
 		t.Errorf("files %v, want one", names)
@@ -271,7 +284,7 @@ func TestReadersFollow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- l.Read(ctx, 0, func() {}, func(r Record) error { seen <- r.Sequence; return nil })
+		ended <- l.Read(ctx, All, Position{}, func() {}, func(r Record) error { seen <- r.Sequence; return nil })
 	}()
 	go func() {
 		for range n {
@@ -289,8 +302,9 @@ func TestReadersFollow(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("Read ended with %v, want %v", err, context.Canceled)
 	}
-	_, end := l.Bounds()
-	go func() { ended <- l.Read(t.Context(), end, func() {}, func(Record) error { return nil }) }()
+	go func() {
+		ended <- l.Read(t.Context(), All, Position{End: true}, func() {}, func(Record) error { return nil })
+	}()
 	l.Close()
 	if err := <-ended; !errors.Is(err, ErrClosed) {
 		t.Errorf("Read of a closed log ended with %v, want %v", err, ErrClosed)
@@ -350,7 +364,7 @@ func TestADamagedSegmentCostsOnlyItsRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[segmentHeader+recordHeader+1500]++ // in the second record
+	data[headerSize(4)+recordHeader+1500]++ // in the second record
 	if err := os.WriteFile(names[1], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +391,7 @@ func TestALogWithSeveralOpenReadersAndNoRoomGoesOn(t *testing.T) {
 	for i := range reached {
 		wg.Go(func() {
 			last := int64(-1)
-			l.Read(ctx, 0, func() {}, func(r Record) error {
+			l.Read(ctx, All, Position{}, func() {}, func(r Record) error {
 				if r.Sequence <= last {
 					t.Errorf("record %d after %d", r.Sequence, last)
 				}
@@ -403,42 +417,57 @@ func TestALogWithSeveralOpenReadersAndNoRoomGoesOn(t *testing.T) {
 }
 
 // FuzzOpen states the law: whatever is in the folder, the log opens, is read to
-// its end, and takes records.
+// its end, as a whole and by partition, and takes records.
 func FuzzOpen(f *testing.F) {
-	l, err := Open(f.TempDir(), Options{})
-	if err != nil {
-		f.Fatal(err)
+	for _, partitions := range []int{4, 1, 32} {
+		l, err := Open(f.TempDir(), Options{Partitions: partitions})
+		if err != nil {
+			f.Fatal(err)
+		}
+		appendAll(f, l, "d", "1", "22", "333")
+		l.Close()
+		good, err := os.ReadFile(l.path(0))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(good, []byte{})
+		f.Add(good[:len(good)-1], good)
+		f.Add(good[:headerSize(partitions)], good[:len(good)-1])
+		f.Add([]byte("?"), good)
+		f.Add(good, good[:20])
 	}
-	appendAll(f, l, "d", "1", "22", "333")
-	l.Close()
-	good, err := os.ReadFile(filepath.Join(l.dir, filepath.Base(l.path(0))))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add(good[:len(good)-1])
-	f.Add(good[:segmentHeader])
-	f.Add([]byte("?"))
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(t *testing.T, first, second []byte) {
 		fs := vfs.NewMem()
 		if err := fs.MkdirAll("log", 0o700); err != nil {
 			t.Fatal(err)
 		}
-		file, err := fs.Create(fs.PathJoin("log", fmt.Sprintf("%020d%s", 0, segmentSuffix)), vfs.WriteCategoryUnspecified)
-		if err != nil {
-			t.Fatal(err)
+		for base, data := range map[int64][]byte{0: first, 40: second} {
+			file, err := fs.Create((&Log{fs: fs, dir: "log"}).path(base), vfs.WriteCategoryUnspecified)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file.Write(bytes.Clone(data))
+			file.Close()
 		}
-		file.Write(bytes.Clone(data))
-		file.Close()
 		l, err := open(fs, "log", Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		before := len(readAll(t, l, 0))
+		before := readAll(t, l, 0)
+		for p := range l.Partitions() {
+			for _, r := range readRecords(t, l, p, Position{}) {
+				if !slices.Contains(before, entry{r.Partition, r.Sequence, string(r.Data)}) {
+					t.Errorf("record %d of partition %d is not one of the log", r.Sequence, p)
+				}
+			}
+			if _, err := l.Bounds(t.Context(), p); err != nil {
+				t.Error(err)
+			}
+		}
 		appendAll(t, l, "d", "more")
-		if got := len(readAll(t, l, 0)); got != before+1 {
-			t.Errorf("%d records and one more are %d", before, got)
+		if got := len(readAll(t, l, 0)); got != len(before)+1 {
+			t.Errorf("%d records and one more are %d", len(before), got)
 		}
 	})
 }

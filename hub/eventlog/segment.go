@@ -1,17 +1,16 @@
 package eventlog
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -20,24 +19,39 @@ import (
 // the offset of its first record, and an offset counts the bytes of records
 // before it. All that a segment holds from size on was never acknowledged.
 type segment struct {
-	base      int64             // offset of the first record
-	size      int64             // bytes of durable records
-	created   int64             // Unix nanoseconds; no record is older
-	newest    int64             // of the last record, or later
-	sequences [Partitions]int64 // number of the next record of each partition, at base
+	base      int64   // offset of the first record
+	size      int64   // bytes of durable records
+	created   int64   // Unix nanoseconds; no record of an older segment is newer
+	newest    int64   // of the last record, or later
+	sequences []int64 // number of the next record of each partition, at base; never changed
 }
+
+const segmentSuffix = ".events"
 
 // A segment header is, all numbers little endian:
 //
-//	magic      8 bytes
+//	magic      8 bytes, that of the number of partitions
 //	created    uint64
-//	sequences  Partitions times uint64
+//	sequences  uint64 for each partition
 //	checksum   uint32, CRC-32C of what stands before it
-const (
-	segmentMagic  = "iotdmev1"
-	segmentHeader = 8 + 8 + Partitions*8 + 4
-	segmentSuffix = ".events"
-)
+func headerSize(partitions int) int64 { return 8 + 8 + 8*int64(partitions) + 4 }
+
+// magic tells the number of partitions. 4 was the only one at first.
+func magic(partitions int) string {
+	if partitions == 4 {
+		return "iotdmev1"
+	}
+	return fmt.Sprintf("iotdme%02d", partitions)
+}
+
+// A tail is how a partition ends. Where its last record stands is not known if
+// that is in a segment before the last one the log was opened with.
+type tail struct {
+	next   int64 // number of the next record
+	offset int64 // of the last record; -1 if not known
+	end    int64 // offset behind the last record; the largest number if not known
+	time   int64 // of the last record
+}
 
 // A record is, all numbers little endian:
 //
@@ -63,52 +77,20 @@ func appendRecord(b []byte, partition uint32, time int64, data []byte) []byte {
 	return append(b, data...)
 }
 
-// seal gives the records in b their sequences and checksums.
-func (l *Log) seal(b []byte) {
+// seal gives the records in b, which stand at offset, their sequences and
+// checksums, and moves the tails behind them. It returns the time of the last.
+func seal(b []byte, offset int64, tails []tail) (time int64) {
 	for len(b) > 0 {
-		end := recordHeader + int(binary.LittleEndian.Uint32(b[4:]))
-		sequence := &l.sequences[binary.LittleEndian.Uint32(b[8:])]
-		binary.LittleEndian.PutUint64(b[20:], uint64(*sequence))
-		*sequence++
-		binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:end], castagnoli))
-		b = b[end:]
+		size := recordHeader + int(binary.LittleEndian.Uint32(b[4:]))
+		t := &tails[binary.LittleEndian.Uint32(b[8:])]
+		binary.LittleEndian.PutUint64(b[20:], uint64(t.next))
+		binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:size], castagnoli))
+		t.next++
+		t.offset, t.end = offset, offset+int64(size)
+		t.time = int64(binary.LittleEndian.Uint64(b[12:]))
+		b, offset, time = b[size:], t.end, t.time
 	}
-}
-
-// nextRecord reads the record that starts at offset. Its data is read into
-// buf, grown as needed, which is returned. io.EOF is the end of r between two
-// records.
-func nextRecord(r *bufio.Reader, offset int64, buf []byte) (Record, []byte, error) {
-	var h [recordHeader]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil {
-		if err == io.ErrUnexpectedEOF {
-			err = errDamaged
-		}
-		return Record{}, buf, err
-	}
-	size := binary.LittleEndian.Uint32(h[4:])
-	partition := binary.LittleEndian.Uint32(h[8:])
-	if size > MaxRecord || partition >= Partitions {
-		return Record{}, buf, errDamaged
-	}
-	buf = slices.Grow(buf[:0], int(size))[:size]
-	if _, err := io.ReadFull(r, buf); err != nil {
-		if err == io.ErrUnexpectedEOF || err == io.EOF {
-			err = errDamaged
-		}
-		return Record{}, buf, err
-	}
-	sum := crc32.Update(crc32.Checksum(h[4:], castagnoli), castagnoli, buf)
-	if sum != binary.LittleEndian.Uint32(h[:]) {
-		return Record{}, buf, errDamaged
-	}
-	return Record{
-		Offset:    offset,
-		Partition: int(partition),
-		Sequence:  int64(binary.LittleEndian.Uint64(h[20:])),
-		Time:      time.Unix(0, int64(binary.LittleEndian.Uint64(h[12:]))),
-		Data:      buf,
-	}, buf, nil
+	return time
 }
 
 func (l *Log) path(base int64) string {
@@ -125,14 +107,23 @@ func (l *Log) roll() error {
 		}
 		l.closeActive()
 	}
-	now := l.now().UnixNano()
-	s := segment{created: now, newest: now, sequences: l.sequences}
+	var s segment
+	l.mu.Lock()
+	s.created = max(l.now().UnixNano(), l.lastTime)
+	for _, t := range l.tails {
+		s.sequences = append(s.sequences, t.next)
+	}
+	l.mu.Unlock()
+	s.newest = s.created
 	keep := len(l.segments)
 	if keep > 0 {
 		last := l.segments[keep-1]
 		s.base = last.base + last.size
 		if last.size == 0 {
-			keep-- // the new one takes its place
+			// The new one takes its place, but not its file: until the new
+			// file is durable that alone may tell the numbers.
+			s.base++
+			keep--
 		}
 	}
 	f, err := l.createSegment(s)
@@ -140,17 +131,21 @@ func (l *Log) roll() error {
 		return err
 	}
 	l.active = f
+	empty := l.segments[keep:]
 	l.mu.Lock()
-	l.segments = append(l.segments[:keep], s)
+	l.segments = append(slices.Clone(l.segments[:keep]), s)
 	l.mu.Unlock()
+	for _, s := range empty {
+		l.remove(s)
+	}
 	l.trim()
 	return nil
 }
 
 // createSegment writes the header of s and makes the file durable.
 func (l *Log) createSegment(s segment) (vfs.File, error) {
-	h := make([]byte, 0, segmentHeader)
-	h = append(h, segmentMagic...)
+	h := make([]byte, 0, headerSize(l.partitions))
+	h = append(h, magic(l.partitions)...)
 	h = binary.LittleEndian.AppendUint64(h, uint64(s.created))
 	for _, n := range s.sequences {
 		h = binary.LittleEndian.AppendUint64(h, uint64(n))
@@ -200,7 +195,8 @@ func (l *Log) tooOld(s segment) bool {
 }
 
 // trim drops segments that are too old or too many, but never the last: its
-// place in the row is where the next one starts.
+// place in the row is where the next one starts, and its header tells the
+// numbers.
 func (l *Log) trim() {
 	var total int64
 	for _, s := range l.segments {
@@ -212,11 +208,7 @@ func (l *Log) trim() {
 		if total <= l.maxBytes-l.segmentBytes && !l.tooOld(s) {
 			break
 		}
-		// A file that cannot be removed now, such as one that is being read on
-		// Windows, is found again when the log is opened.
-		if err := l.fs.Remove(l.path(s.base)); err != nil {
-			l.logger.Debug("removing a segment of the event log", "err", err)
-		}
+		l.remove(s)
 		total -= s.size
 	}
 	if n > 0 {
@@ -226,8 +218,17 @@ func (l *Log) trim() {
 	}
 }
 
-// recover finds the segments in the folder.
-func (l *Log) recover() error {
+// remove removes the file of s. One that cannot be removed now, such as one that
+// is being read on Windows, is found again when the log is opened.
+func (l *Log) remove(s segment) {
+	if err := l.fs.Remove(l.path(s.base)); err != nil {
+		l.logger.Debug("removing a segment of the event log", "err", err)
+	}
+}
+
+// recover finds the segments in the folder, or makes the first one of a log
+// with so many partitions.
+func (l *Log) recover(partitions int) error {
 	if err := l.fs.MkdirAll(l.dir, 0o700); err != nil {
 		return err
 	}
@@ -257,6 +258,24 @@ func (l *Log) recover() error {
 		l.segments = append(l.segments, s)
 	}
 	slices.SortFunc(l.segments, func(a, b segment) int { return cmp.Compare(a.base, b.base) })
+	if n := len(l.segments); n > 0 {
+		partitions = len(l.segments[n-1].sequences)
+	}
+	l.segments = slices.DeleteFunc(l.segments, func(s segment) bool {
+		other := len(s.sequences) != partitions
+		if other {
+			l.logger.Warn("a segment is of an event log with other partitions", "offset", s.base)
+		}
+		return other
+	})
+	l.partitions = partitions
+	l.tails = make([]tail, partitions)
+	for p := range l.tails {
+		l.tails[p] = tail{offset: -1, end: math.MaxInt64}
+	}
+	if len(l.segments) == 0 {
+		return l.roll()
+	}
 	for i := range l.segments {
 		s := &l.segments[i]
 		if i+1 < len(l.segments) {
@@ -283,53 +302,60 @@ func (l *Log) openSegment(base int64) (segment, error) {
 	if err != nil {
 		return segment{}, err
 	}
-	var h [segmentHeader]byte
-	if _, err := io.ReadFull(f, h[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return segment{}, errDamaged
-	} else if err != nil {
+	h := make([]byte, headerSize(maxPartitions))
+	n, err := io.ReadFull(f, h)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return segment{}, err
 	}
-	end := len(h) - 4
-	if string(h[:8]) != segmentMagic || crc32.Checksum(h[:end], castagnoli) != binary.LittleEndian.Uint32(h[end:]) {
-		return segment{}, errDamaged
+	for partitions := 1; partitions <= maxPartitions; partitions++ {
+		size := headerSize(partitions)
+		if int64(n) < size || string(h[:8]) != magic(partitions) {
+			continue
+		}
+		end := size - 4
+		if crc32.Checksum(h[:end], castagnoli) != binary.LittleEndian.Uint32(h[end:]) {
+			break
+		}
+		s := segment{base: base, size: info.Size() - size, created: int64(binary.LittleEndian.Uint64(h[8:]))}
+		for p := range partitions {
+			s.sequences = append(s.sequences, int64(binary.LittleEndian.Uint64(h[16+8*p:])))
+		}
+		return s, nil
 	}
-	s := segment{base: base, size: info.Size() - segmentHeader, created: int64(binary.LittleEndian.Uint64(h[8:]))}
-	for i := range s.sequences {
-		s.sequences[i] = int64(binary.LittleEndian.Uint64(h[16+8*i:]))
-	}
-	return s, nil
+	return segment{}, errDamaged
 }
 
 // findEnd finds where the valid records of the last segment end: a crash may
 // have cut the last batch, of which nothing was acknowledged.
 func (l *Log) findEnd(s *segment) error {
-	f, err := l.fs.Open(l.path(s.base))
-	if err != nil {
+	r := reader{log: l, at: s.base}
+	defer r.close()
+	if err := r.open(s.base, s.base+s.size); err != nil {
 		return err
 	}
-	defer f.Close()
-	r := bufio.NewReaderSize(io.NewSectionReader(f, segmentHeader, s.size), readBuffer)
-	l.sequences = s.sequences
+	for p, n := range s.sequences {
+		l.tails[p].next = n
+	}
 	s.newest = s.created
-	var end int64
-	var buf []byte
 	for {
-		var rec Record
-		rec, buf, err = nextRecord(r, s.base+end, buf)
+		rec, size, err := r.next()
+		if err == nil {
+			err = r.data(&rec, size)
+		}
 		if err == io.EOF {
 			break
 		}
 		if errors.Is(err, errDamaged) {
-			l.logger.Warn("the event log ends with a batch that was not completely written", "bytes", s.size-end)
+			l.logger.Warn("the event log ends with a batch that was not completely written", "bytes", s.base+s.size-r.at)
 			break
 		}
 		if err != nil {
 			return err
 		}
-		end += recordHeader + int64(len(rec.Data))
-		l.sequences[rec.Partition] = rec.Sequence + 1
+		r.at = rec.next()
 		s.newest = rec.Time.UnixNano()
+		l.tails[rec.Partition] = tail{next: rec.Sequence + 1, offset: rec.Offset, end: r.at, time: s.newest}
 	}
-	s.size = end
+	s.size = r.at - s.base
 	return nil
 }
