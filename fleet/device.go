@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -62,7 +63,7 @@ func (d *device) live() {
 	for ctx := d.fleet.stop; ctx.Err() == nil; {
 		away := d.connected(ctx)
 		d.enter(gone)
-		if pause(ctx, away) != nil {
+		if wait.For(ctx, away) != nil {
 			return
 		}
 	}

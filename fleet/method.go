@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -87,7 +88,7 @@ func (d *device) wait(ctx context.Context, duration time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.fleet.stop, cancel)()
-	return pause(ctx, duration)
+	return wait.For(ctx, duration)
 }
 
 var stopped = mqttdevice.Response{Status: 503, Payload: response("The device was stopped before it could answer")}

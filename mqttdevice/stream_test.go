@@ -179,7 +179,7 @@ func TestStreamMakesWayForARenewal(t *testing.T) {
 		if len(way) > 0 {
 			t.Errorf("the client left with %d messages on their way", len(way))
 		}
-		if lasted := time.Since(began); lasted >= defaultTokenLife {
+		if lasted := time.Since(began); lasted >= DefaultTokenLife {
 			t.Errorf("the connection lasted %v", lasted)
 		}
 		far = p.accept()
