@@ -68,7 +68,7 @@ func (a *Agent) handleFactoryReset() error {
 		file: filepath.Join(a.opt.Folder, "factory-reset.json"), asked: make(chan json.RawMessage, 1),
 	}
 	if err := f.command.check(); err != nil {
-		a.note("iotdm: factory reset: %v; until that is mended it fails", err)
+		a.log.Warn("the command of the factory reset cannot run", logError, err)
 	}
 	a.observe()
 	a.reporter.watch(resetProperty)
@@ -82,7 +82,7 @@ func (a *Agent) handleFactoryReset() error {
 func (f *factoryReset) resume() {
 	var r resetRecord
 	if err := readJSON(f.file, &r); err != nil {
-		f.agent.note("iotdm: factory reset: %v", err)
+		f.agent.log.Error("a factory reset that was under way is forgotten", logError, err)
 		return
 	}
 	if r.Status == "" {
@@ -128,11 +128,11 @@ func (f *factoryReset) answer(_ context.Context, m mqttdevice.Method) mqttdevice
 	r := &resetRecord{Status: resetRunning, Start: time.Now().UTC().Truncate(time.Second)}
 	if err := r.write(f.file); err != nil {
 		f.agent.turn.end()
-		f.agent.note("iotdm: factory reset: %v", err)
+		f.agent.log.Error("the factory reset is not stored", logError, err)
 		return message(500, "the device could not store that it is to be reset: "+err.Error())
 	}
 	f.record, f.busy = r, true
-	f.agent.opt.Say("Resetting the device")
+	f.agent.opt.OnEvent(ResetBegins)
 	answer := message(202, "the factory reset has begun")
 	answer.Sent = func(err error) {
 		if err != nil {
@@ -208,12 +208,9 @@ func (f *factoryReset) step(status, detail string) {
 	r.Status, r.Detail = status, clip(detail, maxDescription)
 	f.record = &r
 	if err := r.write(f.file); err != nil {
-		f.agent.note("iotdm: factory reset: %v", err)
+		f.agent.log.Error("the factory reset is not stored", logError, err)
 	}
-	if detail != "" {
-		status += " (" + detail + ")"
-	}
-	f.agent.note("Factory reset: %s", status)
+	f.agent.log.Info("factory reset", logStatus, status, logDetail, detail)
 	f.agent.reporter.set(resetProperty, r, nil)
 }
 

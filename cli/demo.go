@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -86,11 +87,14 @@ func runDemo(ctx context.Context, s streams, rebootDuration time.Duration) (err 
 	g.say("service", "registered the device %s", registered.DeviceID)
 
 	device := local(sas.ConnectionString{DeviceID: localDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
+	line := func(text string) { g.say("device", "%s", text) }
+	options := device.deviceOptions()
+	options.OnState = (&linkLog{line: line}).changed
 	a, err := agent.New(agent.Options{
-		Device:         device.deviceOptions(),
+		Device:         options,
 		RebootDuration: rebootDuration,
-		Say:            func(text string) { g.say("device", "%s", text) },
-		Note:           func(text string) { g.say("device", "%s", text) },
+		OnEvent:        func(e agent.Event) { line(string(e)) },
+		Logger:         slog.New(agentLog{line}),
 	})
 	if err != nil {
 		return err

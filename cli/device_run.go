@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -85,6 +86,7 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 	if err != nil && (o.rebootCommand != "" || o.commands.needFolder()) {
 		return err
 	}
+	line := func(text string) { s.note("%s", text) }
 	opt := agent.Options{
 		Device:         t.deviceOptions(),
 		RebootDuration: time.Duration(o.rebootDuration),
@@ -92,10 +94,12 @@ func runDevice(ctx context.Context, s streams, o deviceRunOptions) error {
 		RebootGrace:    time.Duration(o.rebootGrace),
 		Folder:         folder,
 		StatusFile:     o.statusFile,
-		Say:            func(text string) { s.print("%s", text) },
-		Note:           func(text string) { s.note("%s", text) },
+		OnEvent:        func(e agent.Event) { s.print("%s", e) },
+		Logger:         slog.New(agentLog{line}),
 	}
+	link := linkLog{line: line}
 	opt.Device.OnState = func(state mqttdevice.State) {
+		link.changed(state)
 		if text := connectionText(t, state); text != "" {
 			super.status(text)
 		}
