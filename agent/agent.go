@@ -2,14 +2,23 @@
 // the direct methods that reboot the machine, and reports in its twin what came of them, as the
 // tutorial "Get started with device management" has it. Reboots are simulated unless a command is
 // given that really reboots. Other commands answer direct methods, carry out desired properties, reset
-// the machine, and update its software.
+// the machine, and update its software. Telemetry waits on disk until the hub has it.
 //
-//	a, err := agent.New(agent.Options{Device: mqttdevice.Options{ConnectionString: conn}})
+//	a, err := agent.New(agent.Options{
+//		Device:        mqttdevice.Options{ConnectionString: conn},
+//		Folder:        "/var/lib/pump", // what a restart must not forget
+//		RebootCommand: "systemctl reboot",
+//		OnMethod:      map[string]agent.Command{"config": {Args: []string{"cat", "/etc/pump.json"}}},
+//		Logger:        slog.Default(),
+//	})
 //	...
 //	defer a.Close()
 //	err = a.Connect(ctx)
 //	...
 //	<-ctx.Done()
+//
+// A program that is more than an agent has the same connection by [Agent.Client]: there it adds direct
+// methods that it answers itself, sends messages, and reads and reports properties.
 package agent
 
 import (
@@ -103,8 +112,8 @@ type Options struct {
 
 // An Agent is one device. Its methods may be called from any goroutine.
 //
-// What else it does is added before Connect: handlers of direct methods (handleMethod) and of changes
-// to the desired properties (handleDesired), what is to be done upon each connection, such as to report
+// What else it does is added before Connect: handlers of direct methods (handleMethod), properties that
+// are acted upon (watchDesired), what is to be done upon each connection, such as to report
 // (onConnected), and what goes on all the time, connected or not (background).
 type Agent struct {
 	opt    Options
@@ -126,7 +135,6 @@ type Agent struct {
 	telemetry *outboxSender // nil without Folder
 
 	connections wait.Signal // there is a new connection
-	desired     []func(context.Context, mqttdevice.Desired)
 	connected   []func(context.Context) error
 	tasks       []func(context.Context)
 }
@@ -169,7 +177,9 @@ func New(opt Options) (*Agent, error) {
 	return a, nil
 }
 
-// Client is the agent's connection. It is not to be closed.
+// Client is the agent's connection. It is not to be closed. Handlers of direct methods may be added to
+// it, before Connect, under names that the agent has no use for; that of desired properties is the agent's
+// if it acts upon any, which an Update and a FactoryReset make it do too.
 func (a *Agent) Client() *mqttdevice.Client { return a.client }
 
 // HandleMessages sets the handler of cloud-to-device messages, as [mqttdevice.Client.HandleMessage]
@@ -180,9 +190,6 @@ func (a *Agent) HandleMessages(h mqttdevice.MessageHandler) { a.client.HandleMes
 // works until Close.
 func (a *Agent) Connect(ctx context.Context) error {
 	a.once.Do(func() {
-		if len(a.desired) > 0 {
-			a.client.HandleDesired(a.deliverDesired)
-		}
 		a.wg.Go(a.serveConnections)
 		for _, task := range a.tasks {
 			a.wg.Go(func() { task(a.running) })
@@ -221,24 +228,12 @@ func (a *Agent) handleMethod(name string, h mqttdevice.MethodHandler) {
 	})
 }
 
-// handleDesired adds fn to what is called for each change of the desired properties, one after the
-// other; see [mqttdevice.Client.HandleDesired].
-func (a *Agent) handleDesired(fn func(context.Context, mqttdevice.Desired)) {
-	a.desired = append(a.desired, fn)
-}
-
 // onConnected adds fn to what is done upon each connection, one after the other on one goroutine. If it
 // fails because the connection broke, it is called again upon the next; any other error is logged.
 func (a *Agent) onConnected(fn func(context.Context) error) { a.connected = append(a.connected, fn) }
 
 // background adds a task that runs from Connect on, connected or not, until its context ends.
 func (a *Agent) background(task func(context.Context)) { a.tasks = append(a.tasks, task) }
-
-func (a *Agent) deliverDesired(ctx context.Context, d mqttdevice.Desired) {
-	for _, fn := range a.desired {
-		fn(ctx, d)
-	}
-}
 
 // serveConnections does what is to be done upon each connection.
 func (a *Agent) serveConnections() {

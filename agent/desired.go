@@ -57,7 +57,7 @@ func (a *Agent) observe() {
 	}
 	a.reporter = newReporter(a)
 	a.observer = &observer{agent: a, reporter: a.reporter}
-	a.handleDesired(a.observer.changed)
+	a.client.HandleDesired(a.observer.changed)
 	a.onConnected(a.observer.connected)
 	a.background(a.reporter.run)
 }
