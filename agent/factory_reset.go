@@ -80,9 +80,9 @@ func (a *Agent) handleFactoryReset() error {
 
 // resume says what came of a reset that was under way when the agent ended.
 func (f *factoryReset) resume() {
-	var r resetRecord
-	if err := readJSON(f.file, &r); err != nil {
-		f.agent.log.Error("a factory reset that was under way is forgotten", logError, err)
+	r, err := readJSON[resetRecord](f.file)
+	if err != nil {
+		f.agent.log.Error("what was known of a factory reset is forgotten", logError, err)
 		return
 	}
 	if r.Status == "" {
@@ -126,7 +126,7 @@ func (f *factoryReset) answer(_ context.Context, m mqttdevice.Method) mqttdevice
 		return message(409, errNotNow.Error())
 	}
 	r := &resetRecord{Status: resetRunning, Start: time.Now().UTC().Truncate(time.Second)}
-	if err := r.write(f.file); err != nil {
+	if err := writeJSON(f.file, r); err != nil {
 		f.agent.turn.end()
 		f.agent.log.Error("the factory reset is not stored", logError, err)
 		return message(500, "the device could not store that it is to be reset: "+err.Error())
@@ -207,11 +207,9 @@ func (f *factoryReset) step(status, detail string) {
 	r := *f.record
 	r.Status, r.Detail = status, clip(detail, maxDescription)
 	f.record = &r
-	if err := r.write(f.file); err != nil {
+	if err := writeJSON(f.file, r); err != nil {
 		f.agent.log.Error("the factory reset is not stored", logError, err)
 	}
 	f.agent.log.Info("factory reset", logStatus, status, logDetail, detail)
 	f.agent.reporter.set(resetProperty, r, nil)
 }
-
-func (r *resetRecord) write(file string) error { return writeJSON(file, r) }

@@ -76,7 +76,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 		m.now = time.Now
 	}
 	var err error
-	if m.record, err = readRecord(m.file); err != nil {
+	if m.record, err = readJSON[rebootRecord](m.file); err != nil {
 		a.log.Error("what was known of reboots cannot be read", logError, err)
 	}
 	m.blank = m.record.Boot == (Boot{})

@@ -115,11 +115,3 @@ func orNil[T comparable](v T) any {
 	}
 	return v
 }
-
-// readRecord returns an empty record if there is no file.
-func readRecord(file string) (r rebootRecord, err error) {
-	if err := readJSON(file, &r); err != nil {
-		return rebootRecord{}, err
-	}
-	return r, nil
-}

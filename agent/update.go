@@ -140,7 +140,7 @@ func (a *Agent) handleUpdates() error {
 	}
 	var err error
 	if u.record, err = readUpdateRecord(u.file); err != nil {
-		a.log.Error("an update that was under way is forgotten", logError, err)
+		a.log.Error("what was known of updates is forgotten", logError, err)
 	}
 	if u.record.Version == "" {
 		u.record.Version = opt.Version
@@ -242,7 +242,7 @@ func (u *updater) begin(job updateJob) error {
 	now := time.Now()
 	r := updateRecord{Version: u.record.Version, SHA256: u.record.SHA256, Request: &job.request, DesiredVersion: job.version, Started: now}
 	r.enter(downloading, ackInProgress, "", now)
-	if err := r.write(u.file); err != nil {
+	if err := writeJSON(u.file, &r); err != nil {
 		u.agent.log.Error("the update is not stored", logError, err)
 		err = fmt.Errorf("the device could not store that it is to update: %w", err)
 		u.record.DesiredVersion = job.version
@@ -290,7 +290,7 @@ func (u *updater) withdrawn() {
 
 // save writes the record down, and reports it in any case. u.mu is held.
 func (u *updater) save() {
-	if err := u.record.write(u.file); err != nil {
+	if err := writeJSON(u.file, &u.record); err != nil {
 		u.agent.log.Error("the update is not stored", logError, err)
 	}
 	u.report()

@@ -105,7 +105,7 @@ func (u *updater) enter(p phase, code int, detail string) {
 	}
 	before := u.record
 	u.record.enter(p, code, clip(detail, maxDescription), time.Now())
-	if err := u.record.write(u.file); err != nil {
+	if err := writeJSON(u.file, &u.record); err != nil {
 		u.agent.log.Error("the update is not stored", logError, err)
 		if !p.final() {
 			u.record = before
@@ -184,7 +184,7 @@ func (u *updater) download(parent context.Context, r updateRecord) {
 			u.mu.Lock()
 			defer u.mu.Unlock()
 			u.record.Validator = validator
-			return u.record.write(u.file)
+			return writeJSON(u.file, &u.record)
 		},
 		progress: func(done, total int64) {
 			if total <= 0 || time.Since(reported) < progressEvery || int(done*100/total) == percent {

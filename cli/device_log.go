@@ -39,7 +39,7 @@ var agentLines = map[string]string{
 
 	"which desired properties were carried out is forgotten": `{{.error}}; desired properties may be carried out again`,
 	"that a desired property was carried out is not stored":  `desired property {{.property}}: {{.error}}; a restart may carry it out again`,
-	"an update that was under way is forgotten":              `updates: {{.error}}; what was under way is forgotten`,
+	"what was known of updates is forgotten":                 `updates: {{.error}}; what was under way is forgotten`,
 	"a property is not reported":                             `report {{.property}}: {{.error}}`,
 
 	"the source of telemetry failed":        `telemetry: {{.error}}`,
