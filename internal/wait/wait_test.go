@@ -63,6 +63,7 @@ func TestSignal(t *testing.T) {
 		s.Set()
 		s.Set()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if woken != 2 {
 			t.Errorf("woken %d times by three signals, two of them while it was at work; want 2", woken)
 		}
