@@ -201,6 +201,7 @@ func TestStreamThatIsStoppedWaitsForAcknowledgements(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			result := f.stream(ctx, c, 10)
 			way := arrive(far, 0, 2)
+			synctest.Wait() // the client knows that it has sent both
 			cancel()
 			synctest.Wait()
 			for _, m := range way[:acks+1] {
