@@ -58,11 +58,11 @@ func openMemory(folder string) (*memory, error) {
 		return m, nil
 	}
 	m.file = filepath.Join(folder, "desired.json")
-	if err := readJSON(m.file, &m.done); err != nil || m.done == nil {
-		m.done = make(map[string]remembered)
-		return m, err
+	done, err := readJSON[map[string]remembered](m.file)
+	if done != nil {
+		m.done = done
 	}
-	return m, nil
+	return m, err
 }
 
 // has reports whether the value was carried out as that of the given version.

@@ -2,23 +2,34 @@
 // the direct methods that reboot the machine, and reports in its twin what came of them, as the
 // tutorial "Get started with device management" has it. Reboots are simulated unless a command is
 // given that really reboots. Other commands answer direct methods, carry out desired properties, reset
-// the machine, and update its software.
+// the machine, and update its software. Telemetry waits on disk until the hub has it.
 //
-//	a, err := agent.New(agent.Options{Device: mqttdevice.Options{ConnectionString: conn}})
+//	a, err := agent.New(agent.Options{
+//		Device:        mqttdevice.Options{ConnectionString: conn},
+//		Folder:        "/var/lib/pump", // what a restart must not forget
+//		RebootCommand: "systemctl reboot",
+//		OnMethod:      map[string]agent.Command{"config": {Args: []string{"cat", "/etc/pump.json"}}},
+//		Logger:        slog.Default(),
+//	})
 //	...
 //	defer a.Close()
 //	err = a.Connect(ctx)
 //	...
 //	<-ctx.Done()
+//
+// A program that is more than an agent has the same connection by [Agent.Client]: there it adds direct
+// methods that it answers itself, sends messages, and reads and reports properties.
 package agent
 
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/agent/tutorial"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -77,7 +88,7 @@ type Options struct {
 	Telemetry Telemetry
 
 	// OutboxBytes bounds the messages that wait, on disk; zero is 128 MiB. At the bound the oldest are
-	// dropped, which the agent notes and reports as outbox.dropped.
+	// dropped, which the agent logs, and reports as outbox.dropped.
 	OutboxBytes int64
 
 	// Folder is where the agent keeps what has to survive a restart. It belongs to this device alone,
@@ -89,19 +100,24 @@ type Options struct {
 	// second and at least every thirty, may be read by everybody and holds no secret. Empty means that there is none.
 	StatusFile string
 
-	// Say gets what the device has to tell, such as what the tutorial's device prints; Note gets what
-	// an operator may want to know besides. Both are called from several goroutines, with text of one
-	// or more lines that doesn't end with a line break. Nil discards it.
-	Say, Note func(text string)
+	// OnEvent, if set, is called with what the device has to tell whoever watches it, from several
+	// goroutines. It must neither block nor call the agent, which waits for it.
+	OnEvent func(Event)
+
+	// Logger hears what an operator may want to know: at Info what the hub asked for and what came of it,
+	// at Warn what did not go well, at Error what the agent could not keep or undo. The connection is for
+	// Device.Logger. Nil discards.
+	Logger *slog.Logger
 }
 
 // An Agent is one device. Its methods may be called from any goroutine.
 //
-// What else it does is added before Connect: handlers of direct methods (handleMethod) and of changes
-// to the desired properties (handleDesired), what is to be done upon each connection, such as to report
+// What else it does is added before Connect: handlers of direct methods (handleMethod), properties that
+// are acted upon (watchDesired), what is to be done upon each connection, such as to report
 // (onConnected), and what goes on all the time, connected or not (background).
 type Agent struct {
 	opt    Options
+	log    *slog.Logger
 	client *mqttdevice.Client
 
 	running context.Context // ends when Close begins
@@ -116,28 +132,28 @@ type Agent struct {
 
 	status *statusFile
 
-	telemetry *telemetry // nil without Folder
+	telemetry *outboxSender // nil without Folder
 
-	connections   chan struct{} // of capacity 1: there is a new connection
-	desired       []func(context.Context, mqttdevice.Desired)
-	connected     []func(context.Context) error
-	tasks         []func(context.Context)
-	lost          bool // only for onState, as overWebSocket
-	overWebSocket bool
+	connections wait.Signal // there is a new connection
+	connected   []func(context.Context) error
+	tasks       []func(context.Context)
 }
 
 // New returns an agent that is not connected yet. It fails on options that cannot work.
 func New(opt Options) (*Agent, error) {
-	discard := func(string) {}
-	if opt.Say == nil {
-		opt.Say = discard
+	if opt.OnEvent == nil {
+		opt.OnEvent = func(Event) {}
 	}
-	if opt.Note == nil {
-		opt.Note = discard
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{opt: opt, status: newStatusFile(opt), connections: make(chan struct{}, 1), turn: newTurn()}
-	a.running, a.stop = context.WithCancel(context.Background())
 	device := opt.Device
+	log := opt.Logger.With(logDevice, device.ConnectionString.DeviceID)
+	if module := device.ConnectionString.ModuleID; module != "" {
+		log = log.With(logModule, module)
+	}
+	a := &Agent{opt: opt, log: log, status: newStatusFile(opt), connections: wait.NewSignal(), turn: newTurn()}
+	a.running, a.stop = context.WithCancel(context.Background())
 	device.OnState = a.onState
 	var err error
 	if a.client, err = mqttdevice.New(device); err != nil {
@@ -161,7 +177,9 @@ func New(opt Options) (*Agent, error) {
 	return a, nil
 }
 
-// Client is the agent's connection. It is not to be closed.
+// Client is the agent's connection. It is not to be closed. Handlers of direct methods may be added to
+// it, before Connect, under names that the agent has no use for; that of desired properties is the agent's
+// if it acts upon any, which an Update and a FactoryReset make it do too.
 func (a *Agent) Client() *mqttdevice.Client { return a.client }
 
 // HandleMessages sets the handler of cloud-to-device messages, as [mqttdevice.Client.HandleMessage]
@@ -172,9 +190,6 @@ func (a *Agent) HandleMessages(h mqttdevice.MessageHandler) { a.client.HandleMes
 // works until Close.
 func (a *Agent) Connect(ctx context.Context) error {
 	a.once.Do(func() {
-		if len(a.desired) > 0 {
-			a.client.HandleDesired(a.deliverDesired)
-		}
 		a.wg.Go(a.serveConnections)
 		for _, task := range a.tasks {
 			a.wg.Go(func() { task(a.running) })
@@ -194,7 +209,7 @@ func (a *Agent) Close() error {
 	}
 	a.client.Close()
 	if a.opt.StatusFile != "" {
-		a.writeStatus() // an error has been noted before
+		a.writeStatus() // an error has been logged before
 	}
 	return nil
 }
@@ -213,24 +228,12 @@ func (a *Agent) handleMethod(name string, h mqttdevice.MethodHandler) {
 	})
 }
 
-// handleDesired adds fn to what is called for each change of the desired properties, one after the
-// other; see [mqttdevice.Client.HandleDesired].
-func (a *Agent) handleDesired(fn func(context.Context, mqttdevice.Desired)) {
-	a.desired = append(a.desired, fn)
-}
-
 // onConnected adds fn to what is done upon each connection, one after the other on one goroutine. If it
-// fails because the connection broke, it is called again upon the next; any other error is noted.
+// fails because the connection broke, it is called again upon the next; any other error is logged.
 func (a *Agent) onConnected(fn func(context.Context) error) { a.connected = append(a.connected, fn) }
 
 // background adds a task that runs from Connect on, connected or not, until its context ends.
 func (a *Agent) background(task func(context.Context)) { a.tasks = append(a.tasks, task) }
-
-func (a *Agent) deliverDesired(ctx context.Context, d mqttdevice.Desired) {
-	for _, fn := range a.desired {
-		fn(ctx, d)
-	}
-}
 
 // serveConnections does what is to be done upon each connection.
 func (a *Agent) serveConnections() {
@@ -244,36 +247,17 @@ func (a *Agent) serveConnections() {
 		for _, fn := range a.connected {
 			err := fn(a.running)
 			if err != nil && a.running.Err() == nil && !errors.Is(err, mqttdevice.ErrConnectionLost) {
-				a.note("iotdm: %v", err)
+				a.log.Warn("the twin cannot be read upon a connection", logError, err)
 			}
 		}
 		a.status.working(false)
 	}
 }
 
-// onState tells of a lost connection, and that it is back.
+// onState hears of each change of the connection.
 func (a *Agent) onState(state mqttdevice.State) {
-	switch {
-	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
-		a.lost = true
-		a.note("Not connected: %v; trying again in %v", state.Reason, state.Retry.Round(100*time.Millisecond))
-	case state.Status == mqttdevice.Connected:
-		if a.lost {
-			a.lost = false
-			a.note("Connected again after %v, at attempt %d", state.Away.Round(100*time.Millisecond), state.Attempts)
-		}
-		if over := state.Reason != nil; over != a.overWebSocket {
-			a.overWebSocket = over
-			if over {
-				a.note("TCP is blocked (%v); using WebSocket at %s", state.Reason, state.Addr)
-			} else {
-				a.note("TCP works again; using it at %s", state.Addr)
-			}
-		}
-		select {
-		case a.connections <- struct{}{}:
-		default: // the last one isn't even begun
-		}
+	if state.Status == mqttdevice.Connected {
+		a.connections.Set()
 	}
 	a.status.heard(state)
 	if a.opt.Device.OnState != nil {
@@ -282,13 +266,6 @@ func (a *Agent) onState(state mqttdevice.State) {
 }
 
 func (a *Agent) unknownMethod(_ context.Context, m mqttdevice.Method) mqttdevice.Response {
-	a.note("Unknown method %q", m.Name)
-	return response(404, "Unknown method")
-}
-
-func (a *Agent) note(format string, args ...any) { a.opt.Note(fmt.Sprintf(format, args...)) }
-
-// response is an answer in the form of the tutorial's.
-func response(status int, text string) mqttdevice.Response {
-	return mqttdevice.Response{Status: status, Payload: map[string]string{"Response": text}}
+	a.log.Info("unknown direct method", logMethod, m.Name)
+	return tutorial.Response(404, "Unknown method")
 }

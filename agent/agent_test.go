@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -22,16 +23,11 @@ type machine struct {
 
 	mu    sync.Mutex // guards what follows
 	boot  Boot
-	lines []string // what the agent has said and noted
+	lines []string // what the agent has told and logged
 }
 
 func newMachine(t *testing.T, h *hubtest.Hub) *machine {
 	m := &machine{t: t, hub: h, boot: Boot{"boot-1", time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}}
-	line := func(text string) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.lines = append(m.lines, text)
-	}
 	m.opt = Options{
 		Device: mqttdevice.Options{ConnectionString: h.Device("d1"), Addr: h.MQTTSAddr, TLS: h.ClientTLS()},
 		Folder: filepath.Join(t.TempDir(), "d1"),
@@ -43,9 +39,22 @@ func newMachine(t *testing.T, h *hubtest.Hub) *machine {
 			}
 			return m.boot, nil
 		},
-		Say: line, Note: line,
+		OnEvent: func(e Event) { m.line(string(e)) },
+		Logger:  slog.New(slog.NewTextHandler(m, nil)),
 	}
 	return m
+}
+
+func (m *machine) line(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lines = append(m.lines, text)
+}
+
+// Write takes a line of the log.
+func (m *machine) Write(p []byte) (int, error) {
+	m.line(string(p))
+	return len(p), nil
 }
 
 func (m *machine) reboot(id string, at time.Time) {

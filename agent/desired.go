@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/twin"
 )
@@ -27,7 +28,7 @@ type desiredProperty struct {
 	// the acknowledgement in the reported properties says, or as the device remembers.
 	done func(w wish, acknowledged json.RawMessage) bool
 
-	wake chan struct{} // of capacity 1
+	wake wait.Signal
 
 	mu   sync.Mutex // guards what follows
 	next *wish      // nil: nothing to do
@@ -56,7 +57,7 @@ func (a *Agent) observe() {
 	}
 	a.reporter = newReporter(a)
 	a.observer = &observer{agent: a, reporter: a.reporter}
-	a.handleDesired(a.observer.changed)
+	a.client.HandleDesired(a.observer.changed)
 	a.onConnected(a.observer.connected)
 	a.background(a.reporter.run)
 }
@@ -73,7 +74,7 @@ func (a *Agent) watchDesired(p *desiredProperty) error {
 			return fmt.Errorf("the desired properties %s and %s overlap; bind one of them", other.path, p.path)
 		}
 	}
-	p.wake = make(chan struct{}, 1)
+	p.wake = wait.NewSignal()
 	a.observer.properties = append(a.observer.properties, p)
 	a.reporter.watch(p.path)
 	a.background(p.run)
@@ -173,10 +174,7 @@ func (p *desiredProperty) add(w wish) {
 	p.mu.Lock()
 	p.next, p.last = &w, &w
 	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.wake.Set()
 }
 
 // run carries out wishes until ctx ends.

@@ -68,7 +68,7 @@ func (a *Agent) handleFactoryReset() error {
 		file: filepath.Join(a.opt.Folder, "factory-reset.json"), asked: make(chan json.RawMessage, 1),
 	}
 	if err := f.command.check(); err != nil {
-		a.note("iotdm: factory reset: %v; until that is mended it fails", err)
+		a.log.Warn("the command of the factory reset cannot run", logError, err)
 	}
 	a.observe()
 	a.reporter.watch(resetProperty)
@@ -80,9 +80,9 @@ func (a *Agent) handleFactoryReset() error {
 
 // resume says what came of a reset that was under way when the agent ended.
 func (f *factoryReset) resume() {
-	var r resetRecord
-	if err := readJSON(f.file, &r); err != nil {
-		f.agent.note("iotdm: factory reset: %v", err)
+	r, err := readJSON[resetRecord](f.file)
+	if err != nil {
+		f.agent.log.Error("what was known of a factory reset is forgotten", logError, err)
 		return
 	}
 	if r.Status == "" {
@@ -126,13 +126,13 @@ func (f *factoryReset) answer(_ context.Context, m mqttdevice.Method) mqttdevice
 		return message(409, errNotNow.Error())
 	}
 	r := &resetRecord{Status: resetRunning, Start: time.Now().UTC().Truncate(time.Second)}
-	if err := r.write(f.file); err != nil {
+	if err := writeJSON(f.file, r); err != nil {
 		f.agent.turn.end()
-		f.agent.note("iotdm: factory reset: %v", err)
+		f.agent.log.Error("the factory reset is not stored", logError, err)
 		return message(500, "the device could not store that it is to be reset: "+err.Error())
 	}
 	f.record, f.busy = r, true
-	f.agent.opt.Say("Resetting the device")
+	f.agent.opt.OnEvent(ResetBegins)
 	answer := message(202, "the factory reset has begun")
 	answer.Sent = func(err error) {
 		if err != nil {
@@ -207,14 +207,9 @@ func (f *factoryReset) step(status, detail string) {
 	r := *f.record
 	r.Status, r.Detail = status, clip(detail, maxDescription)
 	f.record = &r
-	if err := r.write(f.file); err != nil {
-		f.agent.note("iotdm: factory reset: %v", err)
+	if err := writeJSON(f.file, r); err != nil {
+		f.agent.log.Error("the factory reset is not stored", logError, err)
 	}
-	if detail != "" {
-		status += " (" + detail + ")"
-	}
-	f.agent.note("Factory reset: %s", status)
+	f.agent.log.Info("factory reset", logStatus, status, logDetail, detail)
 	f.agent.reporter.set(resetProperty, r, nil)
 }
-
-func (r *resetRecord) write(file string) error { return writeJSON(file, r) }

@@ -28,8 +28,7 @@ func TestResetWhoseAnswerCannotBeSent(t *testing.T) {
 		}
 		r.Sent(errors.New("connection lost"))
 	}
-	var stored resetRecord
-	if err := readJSON(f.file, &stored); err != nil || stored.Status != resetFailed || !strings.HasSuffix(stored.Detail, "connection lost") {
+	if stored, err := readJSON[resetRecord](f.file); err != nil || stored.Status != resetFailed || !strings.HasSuffix(stored.Detail, "connection lost") {
 		t.Errorf("on disk: %+v (%v)", stored, err)
 	}
 	if len(f.asked) != 0 || a.turn.taken() {

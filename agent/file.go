@@ -27,19 +27,20 @@ func writeJSON(file string, value any) error {
 	return writeDurably(file, doc)
 }
 
-// readJSON reads what writeJSON wrote. If there is no file, it leaves the value as it is.
-func readJSON(file string, value any) error {
+// readJSON reads what writeJSON wrote. If there is no file, or an error, the value is zero.
+func readJSON[T any](file string) (T, error) {
+	var value, zero T
 	doc, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return zero, nil
 	case err != nil:
-		return plainPathError(err)
+		return zero, plainPathError(err)
 	}
-	if err := json.Unmarshal(doc, value); err != nil {
-		return fmt.Errorf("%s is damaged: %w", file, err)
+	if err := json.Unmarshal(doc, &value); err != nil {
+		return zero, fmt.Errorf("%s is damaged: %w", file, err)
 	}
-	return nil
+	return value, nil
 }
 
 // makeFolder makes a folder, and those it lies in, that is there after a power cut.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/agent/tutorial"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -35,8 +37,8 @@ type machineReboot struct {
 	boot    func() (Boot, error)
 	now     func() time.Time
 
-	asked   chan struct{} // of capacity 1: the command is to run
-	untold  chan struct{} // of capacity 1: the twin is to be told, or there is a new connection
+	asked   wait.Signal   // the command is to run
+	untold  wait.Signal   // the twin is to be told, or there is a new connection
 	telling chan struct{} // of capacity 1, and full while the twin is being told
 	left    Outcome       // how far an earlier start has come with a reboot; empty: there is none
 
@@ -59,8 +61,8 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 		file:    filepath.Join(opt.Folder, "reboot.json"),
 		boot:    opt.Boot,
 		now:     opt.Device.Now,
-		asked:   make(chan struct{}, 1),
-		untold:  make(chan struct{}, 1),
+		asked:   wait.NewSignal(),
+		untold:  wait.NewSignal(),
 		telling: make(chan struct{}, 1),
 	}
 	if m.grace == 0 {
@@ -74,8 +76,8 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 		m.now = time.Now
 	}
 	var err error
-	if m.record, err = readRecord(m.file); err != nil {
-		a.note("iotdm: what was known of reboots cannot be read: %v", err)
+	if m.record, err = readJSON[rebootRecord](m.file); err != nil {
+		a.log.Error("what was known of reboots cannot be read", logError, err)
 	}
 	m.blank = m.record.Boot == (Boot{})
 	m.settle()
@@ -90,7 +92,7 @@ func newMachineReboot(a *Agent) (*machineReboot, error) {
 func (m *machineReboot) settle() {
 	b, err := m.boot()
 	if err != nil {
-		m.a.note("iotdm: %v", err)
+		m.a.log.Warn("the boot of the machine is not known", logError, err)
 		return
 	}
 	m.mu.Lock()
@@ -102,9 +104,9 @@ func (m *machineReboot) settle() {
 	m.save()
 	switch q := m.record.Request; {
 	case pending && q.Outcome == Rebooted:
-		m.a.opt.Say("Device rebooted")
+		m.a.opt.OnEvent(RebootEnds)
 	case m.record.Unasked && !before.same(b):
-		m.a.note("The machine has booted at %s, and nobody had asked for it", b.Time.Format(time.RFC3339))
+		m.a.log.Info("the machine has booted, and nobody had asked for it", logBooted, b.Time)
 	}
 }
 
@@ -116,12 +118,12 @@ func (m *machineReboot) save() {
 		m.inTurn = false
 		m.a.turn.end()
 	}
-	m.a.status.signal()
+	m.a.status.changed.Set()
 	m.record.Told = false
 	if err := m.store(); err != nil {
-		m.a.note("iotdm: what has come of a reboot is not stored: %v", err)
+		m.a.log.Error("what has come of a reboot is not stored", logError, err)
 	}
-	m.signal(m.untold)
+	m.untold.Set()
 }
 
 // store writes the record. m.mu is held.
@@ -129,27 +131,20 @@ func (m *machineReboot) store() error {
 	return writeJSON(m.file, m.record)
 }
 
-func (m *machineReboot) signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // it is about to happen anyway
-	}
-}
-
 // handle answers the method. The machine reboots once the answer is sent.
 func (m *machineReboot) handle(_ context.Context, call mqttdevice.Method) mqttdevice.Response {
 	id, err := m.request(call.Name, false)
 	switch {
 	case err == errRebooting:
-		return response(409, alreadyRebooting)
+		return tutorial.Response(409, tutorial.Busy)
 	case err == errNotNow:
-		return response(409, "The device is being updated or reset")
+		return tutorial.Response(409, "The device is being updated or reset")
 	case err != nil:
-		return response(500, fmt.Sprintf("The device cannot reboot: %v", err))
+		return tutorial.Response(500, fmt.Sprintf("The device cannot reboot: %v", err))
 	}
 	return mqttdevice.Response{
 		Status:  200,
-		Payload: map[string]string{"Response": rebootAnswer, "requestId": id},
+		Payload: map[string]string{"Response": tutorial.Answer, "requestId": id},
 		Sent:    m.answered,
 	}
 }
@@ -170,7 +165,7 @@ func (m *machineReboot) request(by string, inTurn bool) (id string, err error) {
 		return "", errNotNow
 	}
 	m.inTurn = true
-	m.a.opt.Say("Rebooting device")
+	m.a.opt.OnEvent(RebootBegins)
 	q := &RebootRequest{ID: rand.Text(), Method: by, RequestedAt: m.now().UTC(), Attempt: 1, Outcome: accepted}
 	if last != nil && last.Outcome != Rebooted {
 		q.Attempt = last.Attempt + 1
@@ -186,7 +181,7 @@ func (m *machineReboot) request(by string, inTurn bool) (id string, err error) {
 		}
 		err = fmt.Errorf("what is asked of it cannot be stored: %w", err)
 	}
-	m.a.note("iotdm: the machine does not reboot: %v", err)
+	m.a.log.Error("the machine does not reboot", logError, err)
 	m.inTurn = !inTurn
 	m.record = old
 	q.end(m.now(), m.record.Boot, Refused, err.Error())
@@ -202,7 +197,7 @@ func (m *machineReboot) answered(err error) {
 		m.conclude(NotRebooted, fmt.Sprintf("called off, since the answer could not be sent: %v", err))
 		return
 	}
-	m.signal(m.asked)
+	m.asked.Set()
 }
 
 // conclude ends the request that is pending. The machine may have rebooted after all.
@@ -215,7 +210,7 @@ func (m *machineReboot) conclude(o Outcome, reason string) {
 		return
 	}
 	q.end(m.now(), m.record.Boot, o, reason)
-	m.a.note("iotdm: the machine has not rebooted: %s; the device goes on", reason)
+	m.a.log.Warn("the machine has not rebooted", logReason, reason)
 	m.save()
 }
 
@@ -229,7 +224,7 @@ func (m *machineReboot) work(ctx context.Context) {
 		left := m.grace - m.now().Sub(m.record.Request.RequestedAt)
 		m.mu.Unlock()
 		// A clock that has been set must not make this longer than the grace.
-		if wait(ctx, min(left, m.grace)) != nil {
+		if wait.For(ctx, min(left, m.grace)) != nil {
 			return
 		}
 		m.conclude(NotRebooted, "the agent was started again, and the machine is still up")
@@ -253,7 +248,7 @@ func (m *machineReboot) carryOut(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, tellLimit)
 	// The hub takes what a device sends in order: once the twin is told, the answer has arrived too.
 	if err := m.tell(limited); err != nil {
-		m.a.note("The twin is not told that the machine reboots: %v", err)
+		m.a.log.Warn("the twin is not told that the machine reboots", logError, err)
 	}
 	cancel()
 
@@ -279,17 +274,5 @@ func (m *machineReboot) carryOut(ctx context.Context) {
 		m.conclude(CommandFailed, failure)
 	default:
 		m.conclude(NotRebooted, fmt.Sprintf("the reboot command succeeded, but the machine is still up %v later", m.grace))
-	}
-}
-
-// wait waits for d, or less if ctx ends.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

@@ -33,7 +33,7 @@ func TestMachineReboots(t *testing.T) {
 	if err := json.Unmarshal(answer.Payload, &payload); err != nil || answer.Status != 200 || payload.RequestID == "" {
 		t.Fatalf("answer %d %s", answer.Status, answer.Payload)
 	}
-	stored, err := readRecord(filepath.Join(m.opt.Folder, "reboot.json"))
+	stored, err := readJSON[rebootRecord](filepath.Join(m.opt.Folder, "reboot.json"))
 	if err != nil || stored.Request == nil || stored.Request.ID != payload.RequestID {
 		t.Errorf("after the answer the disk has %+v (%v)", stored, err)
 	}
@@ -258,7 +258,7 @@ func TestAnswerThatCannotBeSent(t *testing.T) {
 		t.Fatalf("answered with %d", r.Status)
 	}
 	r.Sent(errors.New("connection lost"))
-	stored, err := readRecord(filepath.Join(m.opt.Folder, "reboot.json"))
+	stored, err := readJSON[rebootRecord](filepath.Join(m.opt.Folder, "reboot.json"))
 	if err != nil || stored.Request.Outcome != NotRebooted || !strings.Contains(stored.Request.Reason, "connection lost") {
 		t.Errorf("on disk: %+v (%v)", stored.Request, err)
 	}

@@ -26,7 +26,7 @@ func (a *Agent) observeCommands() error {
 	}
 	memory, err := openMemory(a.opt.Folder)
 	if err != nil {
-		a.note("iotdm: %v; desired properties may be carried out again", err)
+		a.log.Error("which desired properties were carried out is forgotten", logError, err)
 	}
 	for _, path := range slices.Sorted(maps.Keys(a.opt.OnDesired)) {
 		c := a.opt.OnDesired[path]
@@ -40,7 +40,7 @@ func (a *Agent) observeCommands() error {
 			return fmt.Errorf("the command of the desired property %s cannot be concurrent: of two values the older might win", path)
 		}
 		if err := c.check(); err != nil {
-			a.note("iotdm: desired property %s: %v; until that is mended it is not carried out", path, err)
+			a.log.Warn("the command of a desired property cannot run", logProperty, path, logError, err)
 		}
 		d := &desiredCommand{agent: a, command: c, path: path, memory: memory}
 		if err := a.watchDesired(&desiredProperty{path: path, act: d.act, done: d.done}); err != nil {
@@ -89,8 +89,8 @@ func (d *desiredCommand) act(ctx context.Context, w wish) {
 	if ctx.Err() != nil && r.err != nil {
 		return // the next start carries it out
 	}
-	d.agent.note("Desired property %s, version %d: %d in %v (%s)", d.path, w.version, r.status(),
-		time.Since(began).Round(time.Millisecond), r.text())
+	d.agent.log.Info("desired property carried out", logProperty, d.path, logVersion, w.version, logStatus, r.status(),
+		logTook, time.Since(began).Round(time.Millisecond), logResult, r.text())
 	result := ack{Value: r.value(), Code: r.status(), Version: w.version, Description: "done"}
 	if r.err != nil {
 		result.Description = clip(r.text(), maxDescription)
@@ -101,7 +101,7 @@ func (d *desiredCommand) act(ctx context.Context, w wish) {
 		return
 	}
 	if err := d.memory.store(d.path, w); err != nil {
-		d.agent.note("iotdm: desired property %s: %v; a restart may carry it out again", d.path, err)
+		d.agent.log.Error("that a desired property was carried out is not stored", logProperty, d.path, logError, err)
 	}
 	if w.value == nil {
 		reporter.set(d.path, nil, nil)
@@ -118,7 +118,7 @@ func (d *desiredCommand) act(ctx context.Context, w wish) {
 func (d *desiredCommand) report(a ack) {
 	d.agent.reporter.set(d.path, a, func(refusal error) {
 		a.Value, a.Description = nil, clip(a.Description+"; the value is not shown: "+refusal.Error(), maxDescription)
-		d.agent.note("iotdm: report %s: %v", d.path, refusal)
+		d.agent.log.Warn("a property is not reported", logProperty, d.path, logError, refusal)
 		d.agent.reporter.set(d.path, a, nil)
 	})
 }

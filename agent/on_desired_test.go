@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,14 +23,21 @@ import (
 
 var pump = hub.ID{Device: "pump"}
 
-// A pumpAgent is an agent of the device pump, and what it said.
+// A pumpAgent is an agent of the device pump, and what it logged.
 type pumpAgent struct {
 	*agent.Agent
 	t *testing.T
 	h *hubtest.Hub
 
-	mu    sync.Mutex
-	notes []string
+	mu  sync.Mutex
+	log strings.Builder
+}
+
+// Write takes a line of the log.
+func (p *pumpAgent) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(line)
 }
 
 // connectPump connects an agent as the device pump. It is closed with the test.
@@ -37,11 +45,7 @@ func connectPump(t *testing.T, h *hubtest.Hub, opt agent.Options) *pumpAgent {
 	t.Helper()
 	p := &pumpAgent{t: t, h: h}
 	opt.Device = mqttdevice.Options{ConnectionString: h.Device("pump"), Addr: h.MQTTSAddr, TLS: h.ClientTLS()}
-	opt.Note = func(text string) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.notes = append(p.notes, text)
-	}
+	opt.Logger = slog.New(slog.NewTextHandler(p, nil))
 	var err error
 	if p.Agent, err = agent.New(opt); err != nil {
 		t.Fatal(err)
@@ -49,7 +53,7 @@ func connectPump(t *testing.T, h *hubtest.Hub, opt agent.Options) *pumpAgent {
 	t.Cleanup(func() {
 		p.Close()
 		if t.Failed() {
-			t.Log(strings.Join(p.notes, "\n"))
+			t.Log(p.log.String())
 		}
 	})
 	if err := p.Connect(t.Context()); err != nil {

@@ -27,7 +27,7 @@ func (a *Agent) handleCommands() error {
 			return fmt.Errorf("the direct method %q is bound to no command", name)
 		}
 		if err := c.check(); err != nil {
-			a.note("iotdm: direct method %q: %v; until that is mended it fails", name, err)
+			a.log.Warn("the command of a direct method cannot run", logMethod, name, logError, err)
 		}
 		a.handleMethod(name, (&methodCommand{agent: a, command: c}).answer)
 	}
@@ -61,8 +61,8 @@ func (m *methodCommand) answer(ctx context.Context, call mqttdevice.Method) mqtt
 	began := time.Now()
 	r := m.command.run(ctx, call.Payload, m.agent.commandEnv("IOTDM_METHOD="+call.Name), maxMethodOutput).wantJSON()
 	response := r.response()
-	m.agent.note("Direct method %q: answered %d in %v (%s)", call.Name, response.Status,
-		time.Since(began).Round(time.Millisecond), r.text())
+	m.agent.log.Info("direct method answered", logMethod, call.Name, logStatus, response.Status,
+		logTook, time.Since(began).Round(time.Millisecond), logResult, r.text())
 	return response
 }
 

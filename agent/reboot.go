@@ -1,19 +1,9 @@
 package agent
 
-import "context"
+import (
+	"context"
 
-// rebootMethods are the names the tutorial and its other languages use.
-var rebootMethods = []string{"rebootDevice", "reboot"}
-
-// rebootTimeFormat is RFC 3339. Two reboots that follow each other at once
-// still differ.
-const rebootTimeFormat = "2006-01-02T15:04:05.000000Z07:00"
-
-const (
-	// rebootAnswer is what the tutorial's device answers, rebootReported what it prints at the end.
-	rebootAnswer     = "This is the response from the device"
-	rebootReported   = "Device twins updated with latest rebootTime"
-	alreadyRebooting = "The device is already rebooting"
+	"github.com/iotdm/iotdm/agent/tutorial"
 )
 
 // handleReboots sets the handlers of the methods that reboot, for real or not.
@@ -30,11 +20,11 @@ func (a *Agent) handleReboots() error {
 		a.describe("reboot", m.status)
 		a.onConnected(func(ctx context.Context) error {
 			m.settle() // the clock may have been set
-			m.signal(m.untold)
+			m.untold.Set()
 			return m.recall(ctx)
 		})
 	}
-	for _, name := range rebootMethods {
+	for _, name := range tutorial.Methods() {
 		a.handleMethod(name, handler)
 	}
 	return nil

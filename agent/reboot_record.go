@@ -4,6 +4,8 @@ import (
 	"math"
 	"time"
 	"unicode/utf8"
+
+	"github.com/iotdm/iotdm/agent/tutorial"
 )
 
 // An Outcome is what has come of a reboot that was asked for.
@@ -94,12 +96,12 @@ func (r *rebootRecord) settle(now time.Time, b Boot) (changed bool) {
 func (r *rebootRecord) patch() map[string]any {
 	patch := make(map[string]any)
 	if r.Boot != (Boot{}) {
-		patch["rebootTime"] = r.Boot.Time.UTC().Format(rebootTimeFormat)
+		patch["rebootTime"] = r.Boot.Time.UTC().Format(tutorial.TimeFormat)
 		patch["boot"] = map[string]any{"id": orNil(r.Boot.ID), "unasked": orNil(r.Unasked)}
 	}
 	if q := r.Request; q != nil && q.Outcome != accepted {
 		patch["reboot"] = map[string]any{
-			"requestId": q.ID, "method": q.Method, "requestedAt": q.RequestedAt.UTC().Format(rebootTimeFormat), "attempt": q.Attempt,
+			"requestId": q.ID, "method": q.Method, "requestedAt": q.RequestedAt.UTC().Format(tutorial.TimeFormat), "attempt": q.Attempt,
 			"outcome": q.Outcome, "reason": orNil(q.Reason), "bootId": orNil(q.BootID), "duration": orNil(q.Duration),
 		}
 	}
@@ -112,12 +114,4 @@ func orNil[T comparable](v T) any {
 		return nil
 	}
 	return v
-}
-
-// readRecord returns an empty record if there is no file.
-func readRecord(file string) (r rebootRecord, err error) {
-	if err := readJSON(file, &r); err != nil {
-		return rebootRecord{}, err
-	}
-	return r, nil
 }

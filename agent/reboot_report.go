@@ -18,7 +18,7 @@ func (m *machineReboot) keepTold(ctx context.Context) {
 		}
 		err := m.tell(ctx)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, mqttdevice.ErrConnectionLost) {
-			m.a.note("iotdm: the reboot is not reported: %v; the next connection tries again", err)
+			m.a.log.Warn("the reboot is not reported", logError, err)
 		}
 	}
 }
@@ -42,7 +42,7 @@ func (m *machineReboot) tell(ctx context.Context) error {
 		return err
 	}
 	if rebooted {
-		m.a.opt.Say(rebootReported)
+		m.a.opt.OnEvent(RebootReported)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,7 +79,7 @@ func (m *machineReboot) recall(ctx context.Context) error {
 	m.record.Request = q
 	if q.BootID != b.ID || b.ID == "" && b.Time.After(q.RequestedAt) {
 		q.end(m.now(), m.record.Boot, Rebooted, "")
-		m.a.opt.Say("Device rebooted")
+		m.a.opt.OnEvent(RebootEnds)
 	} else {
 		q.end(m.now(), m.record.Boot, NotRebooted, "the agent was started again and had forgotten the reboot; the machine is still up")
 	}

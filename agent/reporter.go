@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/twin"
 )
@@ -25,8 +27,8 @@ const (
 // merges objects, the reporter keeps in mind what the hub has, and removes what is to go.
 type reporter struct {
 	client *mqttdevice.Client
-	note   func(format string, args ...any)
-	wake   chan struct{} // of capacity 1
+	log    *slog.Logger
+	wake   wait.Signal
 
 	mu         sync.Mutex // guards what follows
 	properties map[string]*reported
@@ -39,11 +41,11 @@ type reported struct {
 	wanted  bool            // want has been set
 	known   json.RawMessage // what the hub has; nil: absent
 	sure    bool            // known is right
-	refused func(error)     // nil: the refusal of want is noted
+	refused func(error)     // nil: the refusal of want is logged
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{client: a.client, note: a.note, wake: make(chan struct{}, 1), properties: make(map[string]*reported)}
+	return &reporter{client: a.client, log: a.log, wake: wait.NewSignal(), properties: make(map[string]*reported)}
 }
 
 func (r *reporter) property(path string) *reported {
@@ -69,7 +71,7 @@ func (r *reporter) set(path string, value any, refused func(error)) {
 	if value != nil {
 		var err error
 		if doc, err = json.Marshal(value); err != nil {
-			r.note("iotdm: report %s: %v", path, err)
+			r.log.Error("a property is not reported", logProperty, path, logError, err)
 			return
 		}
 		// A twin has no null in objects: it is how a patch removes.
@@ -92,10 +94,7 @@ func (r *reporter) queue(path string) {
 		}
 	}
 	r.order = append(r.order, path)
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.wake.Set()
 }
 
 // learn tells what the hub has of all paths, as the twin shows it upon a connection.
@@ -173,17 +172,14 @@ func (r *reporter) send(ctx context.Context, path string) {
 	case refused != nil:
 		refused(answer)
 	default:
-		r.note("iotdm: report %s: %v", path, answer)
+		r.log.Warn("a property is not reported", logProperty, path, logError, answer)
 	}
 }
 
 // later queues a property that could not be sent; the hub may have it or not.
 func (r *reporter) later(ctx context.Context, path string, err error) {
 	if _, ok := errors.AsType[*mqttdevice.Error](err); ok {
-		select {
-		case <-ctx.Done():
-		case <-time.After(refusedPause):
-		}
+		_ = wait.For(ctx, refusedPause) // it is queued in any case
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/iotdm/iotdm/agent/tutorial"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -18,19 +20,19 @@ type simulatedReboot struct {
 // reboot answers when the reboot is over and reported, as the tutorial's device does.
 func (r *simulatedReboot) reboot(ctx context.Context, _ mqttdevice.Method) mqttdevice.Response {
 	if !r.busy.CompareAndSwap(false, true) {
-		return response(409, alreadyRebooting)
+		return tutorial.Response(409, tutorial.Busy)
 	}
 	defer r.busy.Store(false)
 	a := r.a
-	a.opt.Say("Rebooting device")
-	if wait(a.running, r.duration) != nil || ctx.Err() != nil {
-		return response(503, "The device was stopped while it rebooted")
+	a.opt.OnEvent(RebootBegins)
+	if wait.For(a.running, r.duration) != nil || ctx.Err() != nil {
+		return tutorial.Response(503, "The device was stopped while it rebooted")
 	}
-	a.opt.Say("Device rebooted")
-	if _, err := a.client.PatchReported(ctx, RebootReport(time.Now())); err != nil {
-		a.note("iotdm: %v", err)
-		return response(500, "The device rebooted but could not report the time")
+	a.opt.OnEvent(RebootEnds)
+	if _, err := a.client.PatchReported(ctx, tutorial.Report(time.Now())); err != nil {
+		a.log.Warn("the time of the simulated reboot is not reported", logError, err)
+		return tutorial.Response(500, tutorial.Unreported)
 	}
-	a.opt.Say(rebootReported)
-	return response(200, rebootAnswer)
+	a.opt.OnEvent(RebootReported)
+	return tutorial.Response(200, tutorial.Answer)
 }

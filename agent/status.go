@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -32,8 +33,8 @@ const (
 // as a whole, may be read by everybody, and holds no secret and no payload.
 type statusFile struct {
 	device  mqttdevice.Options
-	file    string        // empty: none is written
-	changed chan struct{} // of capacity 1
+	file    string // empty: none is written
+	changed wait.Signal
 	started time.Time
 	parts   map[string]func() any // what others have to tell, by name
 
@@ -79,7 +80,7 @@ type methodStatus struct {
 
 func newStatusFile(opt Options) *statusFile {
 	return &statusFile{
-		device: opt.Device, file: opt.StatusFile, changed: make(chan struct{}, 1), started: time.Now(), parts: make(map[string]func() any),
+		device: opt.Device, file: opt.StatusFile, changed: wait.NewSignal(), started: time.Now(), parts: make(map[string]func() any),
 	}
 }
 
@@ -107,7 +108,7 @@ func (f *statusFile) heard(s mqttdevice.State) {
 			f.due = f.retryAt.Add(lateBy)
 		}
 	}
-	f.signal()
+	f.changed.Set()
 }
 
 // working takes that what is to be done upon a connection begins, or has ended.
@@ -129,15 +130,7 @@ func (f *statusFile) called(name string, began time.Time, status int) {
 		f.methods = slices.Delete(f.methods, 0, 1)
 	}
 	f.methods = append(f.methods, m)
-	f.signal()
-}
-
-// signal has the file written soon.
-func (f *statusFile) signal() {
-	select {
-	case f.changed <- struct{}{}:
-	default:
-	}
+	f.changed.Set()
 }
 
 // document is what the file is to hold now.
@@ -198,10 +191,10 @@ func (a *Agent) keepStatus(ctx context.Context) {
 	for {
 		err := a.writeStatus()
 		if err != nil && !failed {
-			a.note("iotdm: the status is not written: %v", err)
+			a.log.Warn("the status is not written", logError, err)
 		}
 		failed = err != nil
-		if wait(ctx, statusPause) != nil {
+		if wait.For(ctx, statusPause) != nil {
 			return
 		}
 		select {
@@ -243,5 +236,5 @@ func tokenLife(opt mqttdevice.Options) time.Duration {
 	if opt.ConnectionString.SharedAccessKey == "" {
 		return 0
 	}
-	return cmp.Or(opt.TokenLife, time.Hour) // as mqttdevice has it
+	return cmp.Or(opt.TokenLife, mqttdevice.DefaultTokenLife)
 }

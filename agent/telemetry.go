@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/iotdm/iotdm/agent/outbox"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -22,15 +22,15 @@ const (
 	droppedPause  = time.Second // so that one report tells of much
 )
 
-// A telemetry sends what the agent's source, and other processes, put into the outbox.
-type telemetry struct {
+// An outboxSender sends what the agent's source, and other processes, put into the outbox.
+type outboxSender struct {
 	a      *Agent
 	dir    string // of the outbox
 	source *source
 
 	connected chan struct{} // closed upon the first connection
 	once      sync.Once
-	dropped   chan struct{} // of capacity 1: something was
+	dropped   wait.Signal // something was
 
 	mu  sync.Mutex
 	box *outbox.Box // nil until there is one
@@ -45,9 +45,9 @@ func (a *Agent) handleTelemetry() error {
 		}
 		return nil
 	}
-	t := &telemetry{
+	t := &outboxSender{
 		a: a, dir: outboxFolder(a.opt.Folder),
-		connected: make(chan struct{}), dropped: make(chan struct{}, 1),
+		connected: make(chan struct{}), dropped: wait.NewSignal(),
 	}
 	if !opt.isZero() {
 		var err error
@@ -94,22 +94,17 @@ func (a *Agent) Outbox() outbox.Stats {
 	return outbox.Stats{}
 }
 
-func (t *telemetry) opened() *outbox.Box {
+func (t *outboxSender) opened() *outbox.Box {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.box
 }
 
-func (t *telemetry) open() error {
+func (t *outboxSender) open() error {
 	box, err := outbox.Open(t.dir, outbox.Options{
-		MaxBytes: t.a.opt.OutboxBytes,
-		Logger:   slog.New(noteHandler{t.a.note}),
-		OnDropped: func(uint64) {
-			select {
-			case t.dropped <- struct{}{}:
-			default:
-			}
-		},
+		MaxBytes:  t.a.opt.OutboxBytes,
+		Logger:    t.a.log,
+		OnDropped: func(uint64) { t.dropped.Set() },
 	})
 	if err != nil {
 		return err
@@ -121,16 +116,16 @@ func (t *telemetry) open() error {
 }
 
 // close closes the outbox, if there is one, when nothing of the agent uses it any more.
-func (t *telemetry) close() {
+func (t *outboxSender) close() {
 	if box := t.opened(); box != nil {
 		if err := box.Close(); err != nil {
-			t.a.note("iotdm: %v", err)
+			t.a.log.Warn("what was sent may be sent again", logError, err)
 		}
 	}
 }
 
 // run does all there is to do until ctx ends.
-func (t *telemetry) run(ctx context.Context) {
+func (t *outboxSender) run(ctx context.Context) {
 	if !t.await(ctx) {
 		return
 	}
@@ -145,38 +140,26 @@ func (t *telemetry) run(ctx context.Context) {
 }
 
 // await waits until there is an outbox. A device that has no telemetry is to leave nothing on disk.
-func (t *telemetry) await(ctx context.Context) bool {
-	wait := time.Duration(0)
+func (t *outboxSender) await(ctx context.Context) bool {
+	delay := time.Duration(0)
 	for t.opened() == nil {
-		if !pause(ctx, wait) {
+		if wait.For(ctx, delay) != nil {
 			return false
 		}
-		wait = outboxPoll
+		delay = outboxPoll
 		if _, err := os.Stat(t.dir); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err := t.open(); err != nil {
-			t.a.note("iotdm: %v; messages that are queued are not sent", err)
-			wait = outboxRetry
+			t.a.log.Error("messages that are queued are not sent", logError, err, logRetry, outboxRetry)
+			delay = outboxRetry
 		}
 	}
 	return true
 }
 
-// pause waits for d and reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // send sends what the outbox has, from the first connection on.
-func (t *telemetry) send(ctx context.Context) {
+func (t *outboxSender) send(ctx context.Context) {
 	select {
 	case <-t.connected:
 	case <-ctx.Done():
@@ -187,8 +170,8 @@ func (t *telemetry) send(ctx context.Context) {
 		if ctx.Err() != nil || errors.Is(err, mqttdevice.ErrClosed) {
 			return
 		}
-		t.a.note("iotdm: %v; trying again in %v", err, outboxRetry)
-		if !pause(ctx, outboxRetry) {
+		t.a.log.Error("the outbox is not sent", logError, err, logRetry, outboxRetry)
+		if wait.For(ctx, outboxRetry) != nil {
 			return
 		}
 	}
@@ -196,20 +179,20 @@ func (t *telemetry) send(ctx context.Context) {
 
 // reportDropped tells the twin what could not be kept, and the status file how it goes. The operator
 // hears of what is dropped from the outbox.
-func (t *telemetry) reportDropped(ctx context.Context) {
+func (t *outboxSender) reportDropped(ctx context.Context) {
 	var known, last outbox.Stats
 	for {
 		s := t.box.Stats()
 		if s != last {
 			last = s
-			t.a.status.signal()
+			t.a.status.changed.Set()
 		}
 		if s.Dropped+s.Damaged > known.Dropped+known.Damaged {
 			patch := map[string]any{"outbox": map[string]uint64{"dropped": s.Dropped, "damaged": s.Damaged}}
 			if _, err := t.a.client.PatchReported(ctx, patch); err == nil {
 				known = s
 			} else if ctx.Err() == nil && !errors.Is(err, mqttdevice.ErrConnectionLost) && !errors.Is(err, mqttdevice.ErrNotConnected) {
-				t.a.note("iotdm: report dropped messages: %v", err)
+				t.a.log.Warn("dropped messages are not reported", logError, err)
 				known = s
 			}
 		}
@@ -218,23 +201,23 @@ func (t *telemetry) reportDropped(ctx context.Context) {
 		case <-ctx.Done():
 		case <-time.After(droppedPeriod): // what is damaged shows when it is to be sent
 		}
-		if !pause(ctx, droppedPause) {
+		if wait.For(ctx, droppedPause) != nil {
 			return
 		}
 	}
 }
 
 // produce puts a message into the outbox at each interval.
-func (t *telemetry) produce(ctx context.Context) {
+func (t *outboxSender) produce(ctx context.Context) {
 	tick := time.NewTicker(t.source.interval)
 	defer tick.Stop()
 	var last string
 	for {
 		err := t.produceOne(ctx)
-		// A source that fails at each interval is noted once.
+		// A source that fails at each interval is logged once.
 		if text := fmt.Sprint(err); text != last {
 			if err != nil && ctx.Err() == nil {
-				t.a.note("iotdm: telemetry: %v", err)
+				t.a.log.Warn("the source of telemetry failed", logError, err)
 			}
 			last = text
 		}
@@ -246,30 +229,10 @@ func (t *telemetry) produce(ctx context.Context) {
 	}
 }
 
-func (t *telemetry) produceOne(ctx context.Context) error {
+func (t *outboxSender) produceOne(ctx context.Context) error {
 	m, err := t.source.message(ctx, time.Now())
 	if err != nil {
 		return err
 	}
 	return t.box.Add(m)
 }
-
-// A noteHandler makes notes of what the outbox logs.
-type noteHandler struct{ note func(string, ...any) }
-
-func (noteHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
-
-func (h noteHandler) Handle(_ context.Context, r slog.Record) error {
-	text := "iotdm: " + r.Message
-	sep := ": "
-	r.Attrs(func(a slog.Attr) bool {
-		text += fmt.Sprintf("%s%s %v", sep, a.Key, a.Value)
-		sep = ", "
-		return true
-	})
-	h.note("%s", text)
-	return nil
-}
-
-func (h noteHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
-func (h noteHandler) WithGroup(string) slog.Handler      { return h }

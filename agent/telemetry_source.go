@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"text/template"
 	"time"
 
+	"github.com/iotdm/iotdm/agent/telemetry"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -23,46 +23,38 @@ type Telemetry struct {
 	// than its Timeout, or the Interval if that is zero, there is no message this time.
 	Command Command
 
-	// Template is the message as a text/template, with .DeviceID, .ModuleID, .Time (RFC 3339, UTC),
-	// .Sequence (from 1 on) and the functions "rand LOW HIGH", a number of two decimals below HIGH, and
-	// "pick A B ...", one of them. Empty means DefaultTemplate unless there is a Command.
+	// Template is the message as [telemetry.Parse] reads it. Empty means [telemetry.Default] unless there
+	// is a Command.
 	Template string
 }
-
-// DefaultTemplate is what a simulated device sends.
-const DefaultTemplate = `{"deviceId": "{{.DeviceID}}", "sequence": {{.Sequence}}, "time": "{{.Time}}", ` +
-	`"temperature": {{rand 18 26}}, "humidity": {{rand 40 70}}}`
 
 func (t Telemetry) isZero() bool {
 	return t.Interval == 0 && t.Command.isZero() && t.Template == ""
 }
 
-const (
-	defaultTelemetryInterval = time.Minute
-	maxTelemetry             = 256 << 10 // what a hub takes as a message
-)
+const defaultTelemetryInterval = time.Minute
 
 // A source makes messages.
 type source struct {
 	interval time.Duration
 	command  Command
-	env      []string // of the command
-	template *template.Template
-	fields   sourceFields
+	env      []string            // of the command
+	template *telemetry.Template // nil: the command
+	last     sourceInput
 }
 
-// sourceFields are what a template and a command get.
-type sourceFields struct {
+// A sourceInput is what a command gets.
+type sourceInput struct {
 	DeviceID string `json:"deviceId"`
 	ModuleID string `json:"moduleId,omitempty"`
 	Time     string `json:"time"`
-	Sequence int64  `json:"sequence"`
+	Sequence uint64 `json:"sequence"`
 }
 
 func (a *Agent) newSource() (*source, error) {
 	opt, device := a.opt.Telemetry, a.opt.Device.ConnectionString
 	s := &source{interval: opt.Interval, command: opt.Command, env: a.commandEnv(),
-		fields: sourceFields{DeviceID: device.DeviceID, ModuleID: device.ModuleID}}
+		last: sourceInput{DeviceID: device.DeviceID, ModuleID: device.ModuleID}}
 	if s.interval == 0 {
 		s.interval = defaultTelemetryInterval
 	}
@@ -80,7 +72,7 @@ func (a *Agent) newSource() (*source, error) {
 		return s, nil
 	}
 	var err error
-	if s.template, err = parseTelemetry(opt.Template); err != nil {
+	if s.template, err = telemetry.Parse(opt.Template); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -88,24 +80,25 @@ func (a *Agent) newSource() (*source, error) {
 
 // message makes the next message.
 func (s *source) message(ctx context.Context, now time.Time) (mqttdevice.Message, error) {
-	s.fields.Time = now.UTC().Format(telemetryTimeFormat)
-	s.fields.Sequence++
-	payload, err := s.payload(ctx)
+	s.last.Sequence++
+	if s.template != nil {
+		return s.template.Message(s.last.DeviceID, s.last.ModuleID, s.last.Sequence, now)
+	}
+	s.last.Time = now.UTC().Format(telemetry.TimeFormat)
+	payload, err := s.print(ctx)
 	if err != nil {
 		return mqttdevice.Message{}, err
 	}
-	return telemetryMessage(payload, now), nil
+	return telemetry.Of(payload, now), nil
 }
 
-func (s *source) payload(ctx context.Context) ([]byte, error) {
-	if s.template != nil {
-		return expandTelemetry(s.template, s.fields)
-	}
-	in, err := json.Marshal(s.fields)
+// print lets the command print a payload.
+func (s *source) print(ctx context.Context) ([]byte, error) {
+	in, err := json.Marshal(s.last)
 	if err != nil {
 		return nil, err
 	}
-	r := s.command.run(ctx, in, s.env, maxTelemetry)
+	r := s.command.run(ctx, in, s.env, telemetry.MaxBytes)
 	if r.err != nil {
 		return nil, errors.New(r.text())
 	}

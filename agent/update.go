@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -79,7 +80,7 @@ type updater struct {
 	boot   func() (Boot, error)
 	inTurn bool // the agent's turn is that of the update; only for work
 
-	wake chan struct{} // of capacity 1
+	wake wait.Signal // look what there is to do
 
 	mu       sync.Mutex // guards what follows; held while the record is written
 	record   updateRecord
@@ -123,7 +124,7 @@ func (a *Agent) handleUpdates() error {
 			return errors.New(`the shell does not know {file} and {version}; write "$IOTDM_UPDATE_FILE" and "$IOTDM_UPDATE_VERSION"`)
 		}
 		if err := c.check(); err != nil {
-			a.note("iotdm: updates: %v; until that is mended they fail", err)
+			a.log.Warn("the command of an update cannot run", logError, err)
 		}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -132,14 +133,14 @@ func (a *Agent) handleUpdates() error {
 	u := &updater{
 		agent: a, opt: opt, client: downloadClient(transport), pause: time.Second,
 		file: filepath.Join(a.opt.Folder, "update.json"), folder: filepath.Join(a.opt.Folder, "update"),
-		wake: make(chan struct{}, 1), boot: a.opt.Boot,
+		wake: wait.NewSignal(), boot: a.opt.Boot,
 	}
 	if u.boot == nil {
 		u.boot = readBoot
 	}
 	var err error
 	if u.record, err = readUpdateRecord(u.file); err != nil {
-		a.note("iotdm: updates: %v; what was under way is forgotten", err)
+		a.log.Error("what was known of updates is forgotten", logError, err)
 	}
 	if u.record.Version == "" {
 		u.record.Version = opt.Version
@@ -232,7 +233,7 @@ func (u *updater) accept(job updateJob) (status int, text string) {
 			u.withdraw()
 		}
 	}
-	u.signal()
+	u.wake.Set()
 	return 202, "the update to version " + version + " has begun"
 }
 
@@ -241,16 +242,16 @@ func (u *updater) begin(job updateJob) error {
 	now := time.Now()
 	r := updateRecord{Version: u.record.Version, SHA256: u.record.SHA256, Request: &job.request, DesiredVersion: job.version, Started: now}
 	r.enter(downloading, ackInProgress, "", now)
-	if err := r.write(u.file); err != nil {
+	if err := writeJSON(u.file, &r); err != nil {
+		u.agent.log.Error("the update is not stored", logError, err)
 		err = fmt.Errorf("the device could not store that it is to update: %w", err)
-		u.agent.note("iotdm: updates: %v", err)
 		u.record.DesiredVersion = job.version
 		u.record.enter(failed, 500, err.Error(), now)
 		u.report()
 		return err
 	}
 	u.record = r
-	u.agent.note("Update to version %s begins", job.request.Version)
+	u.agent.log.Info("update begins", logUpdate, job.request.Version)
 	u.report()
 	return nil
 }
@@ -259,7 +260,7 @@ func (u *updater) begin(job updateJob) error {
 func (u *updater) refuse(version int64, why error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.agent.note("Update refused: %v", why)
+	u.agent.log.Info("update refused", logError, why)
 	u.next = nil
 	if !u.record.Phase.final() {
 		return // the report of what is under way is worth more
@@ -287,18 +288,10 @@ func (u *updater) withdrawn() {
 	u.save()
 }
 
-// signal makes work look what there is to do.
-func (u *updater) signal() {
-	select {
-	case u.wake <- struct{}{}:
-	default:
-	}
-}
-
 // save writes the record down, and reports it in any case. u.mu is held.
 func (u *updater) save() {
-	if err := u.record.write(u.file); err != nil {
-		u.agent.note("iotdm: updates: %v", err)
+	if err := writeJSON(u.file, &u.record); err != nil {
+		u.agent.log.Error("the update is not stored", logError, err)
 	}
 	u.report()
 }

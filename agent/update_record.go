@@ -24,8 +24,9 @@ const (
 func (p phase) final() bool { return p == "" || p == current || p == failed || p == rolledBack }
 
 // readUpdateRecord returns an empty record if there is no file.
-func readUpdateRecord(file string) (r updateRecord, err error) {
-	if err := readJSON(file, &r); err != nil {
+func readUpdateRecord(file string) (updateRecord, error) {
+	r, err := readJSON[updateRecord](file)
+	if err != nil {
 		return updateRecord{}, err
 	}
 	switch r.Phase {
@@ -58,8 +59,6 @@ type updateRecord struct {
 	Validator      string              `json:"validator,omitempty"` // of what has been downloaded
 	Boot           Boot                `json:"boot,omitzero"`       // in which a reboot was asked for
 }
-
-func (r *updateRecord) write(file string) error { return writeJSON(file, r) }
 
 // enter begins a phase.
 func (r *updateRecord) enter(p phase, code int, detail string, now time.Time) {

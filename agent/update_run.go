@@ -34,7 +34,7 @@ func (u *updater) resume() {
 	u.mu.Unlock()
 	switch r.Phase {
 	case downloading, verifying:
-		u.agent.note("Update to version %s goes on: %s", r.Request.Version, r.Phase)
+		u.agent.log.Info("update goes on", logUpdate, r.Request.Version, logPhase, r.Phase)
 	case applying:
 		const why = "the agent ended while the update command ran"
 		if u.opt.Rollback.isZero() {
@@ -48,7 +48,7 @@ func (u *updater) resume() {
 		boot, err := u.boot()
 		switch {
 		case err != nil:
-			u.agent.note("iotdm: updates: %v; whether the machine has rebooted is not known", err)
+			u.agent.log.Warn("whether the machine has rebooted is not known", logError, err)
 		case boot.same(r.Boot):
 			u.enter(rebooting, ackInProgress, cmp.Or(r.Detail, "waiting for a reboot"))
 		default:
@@ -105,18 +105,14 @@ func (u *updater) enter(p phase, code int, detail string) {
 	}
 	before := u.record
 	u.record.enter(p, code, clip(detail, maxDescription), time.Now())
-	if err := u.record.write(u.file); err != nil {
-		u.agent.note("iotdm: updates: %v", err)
+	if err := writeJSON(u.file, &u.record); err != nil {
+		u.agent.log.Error("the update is not stored", logError, err)
 		if !p.final() {
 			u.record = before
 			u.record.enter(failed, 500, clip(err.Error(), maxDescription), time.Now())
 		}
 	}
-	if text := u.record.Detail; text != "" {
-		u.agent.note("Update to version %s: %s (%s)", u.record.Request.Version, u.record.Phase, text)
-	} else {
-		u.agent.note("Update to version %s: %s", u.record.Request.Version, u.record.Phase)
-	}
+	u.agent.log.Info("update", logUpdate, u.record.Request.Version, logPhase, u.record.Phase, logDetail, u.record.Detail)
 	if u.record.Phase.final() {
 		u.clear() // before it is told
 		u.endTurn()
@@ -152,7 +148,7 @@ func (u *updater) succeed() {
 // clear removes what was downloaded.
 func (u *updater) clear() {
 	if err := os.RemoveAll(u.folder); err != nil {
-		u.agent.note("iotdm: updates: %v", plainPathError(err))
+		u.agent.log.Warn("the package of an update is not removed", logError, plainPathError(err))
 	}
 }
 
@@ -188,7 +184,7 @@ func (u *updater) download(parent context.Context, r updateRecord) {
 			u.mu.Lock()
 			defer u.mu.Unlock()
 			u.record.Validator = validator
-			return u.record.write(u.file)
+			return writeJSON(u.file, &u.record)
 		},
 		progress: func(done, total int64) {
 			if total <= 0 || time.Since(reported) < progressEvery || int(done*100/total) == percent {

@@ -159,8 +159,8 @@ func TestUpdateByDesiredProperty(t *testing.T) {
 	p.awaitFirmware(strings.TrimSuffix(failed, " ac 500 av 6"))
 	wantFile(t, installed+".log", "app_2.0.bin\n")
 	p.Close()
-	if notes := strings.Join(p.notes, "\n"); strings.Contains(notes, "begins") || strings.Contains(notes, "secret") {
-		t.Errorf("notes:\n%s", notes)
+	if log := p.log.String(); strings.Contains(log, "begins") || strings.Contains(log, "secret") {
+		t.Errorf("log:\n%s", log)
 	}
 }
 
@@ -399,7 +399,7 @@ func TestDamagedState(t *testing.T) {
 	p.awaitFirmware("current 2.0> () ac 200 av 2")
 	p.awaitReported("speed", `{"value":1,"ac":200,"av":2,"ad":"done"}`)
 	p.Close()
-	if notes := strings.Join(p.notes, "\n"); strings.Count(notes, "is damaged") != 4 {
-		t.Errorf("notes:\n%s", notes)
+	if log := p.log.String(); strings.Count(log, "is damaged") != 4 {
+		t.Errorf("log:\n%s", log)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/agent"
+	clidevice "github.com/iotdm/iotdm/cli/device"
 	clihub "github.com/iotdm/iotdm/cli/hub"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
@@ -93,11 +95,14 @@ func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration
 	g.say("service", "registered the device %s", registered.DeviceID)
 
 	device := local(sas.ConnectionString{DeviceID: target.LocalDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
+	line := func(text string) { g.say("device", "%s", text) }
+	options := device.DeviceOptions()
+	options.OnState = (&clidevice.LinkLog{Line: line}).Changed
 	a, err := agent.New(agent.Options{
-		Device:         device.DeviceOptions(),
+		Device:         options,
 		RebootDuration: rebootDuration,
-		Say:            func(text string) { g.say("device", "%s", text) },
-		Note:           func(text string) { g.say("device", "%s", text) },
+		OnEvent:        func(e agent.Event) { line(string(e)) },
+		Logger:         slog.New(clidevice.AgentLog{Line: line}),
 	})
 	if err != nil {
 		return err

@@ -16,11 +16,11 @@ var hubAndBelow = []string{"sas", "twin", "hub/store", "hub/eventlog", "hub/quer
 
 // frame is what every command of package cli stands on: how a command line is
 // read, which hub it means, and how it prints and fails.
-var frame = slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "cli/internal/fail", "cli/internal/condition",
+var frame = slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "internal/wait", "cli/internal/fail", "cli/internal/condition",
 	"cli/internal/output", "cli/internal/command", "cli/internal/localhub", "cli/internal/target"})
 
 // commands are the commands and what only they use. They don't see each other.
-var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/service", "cli/device", "agent", "agent/outbox", "fleet"}
+var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/service", "cli/device", "agent", "agent/outbox", "agent/telemetry", "agent/tutorial", "fleet"}
 
 // allowed says which packages of this module a package may import, directly or
 // not, apart from tests: arrows point down only, and the device, the service
@@ -28,29 +28,32 @@ var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/ser
 var allowed = map[string][]string{
 	"sas":                    {},
 	"twin":                   {},
-	"mqttdevice":             {"sas", "twin"},
-	"hubrest":                {"sas", "twin"},
+	"internal/wait":          {},
+	"mqttdevice":             {"sas", "twin", "internal/wait"},
+	"hubrest":                {"sas", "twin", "internal/wait"},
 	"hub/store":              {},
 	"hub/eventlog":           {"hub/store"},
 	"hub/query":              {},
 	"hub":                    {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
 	"hub/hubtest":            {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
-	"agent":                  {"sas", "twin", "mqttdevice", "agent/outbox"},
-	"fleet":                  {"agent", "agent/outbox", "sas", "twin", "mqttdevice"},
-	"agent/outbox":           {"sas", "twin", "mqttdevice"},
+	"agent":                  {"sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial", "agent/telemetry", "agent/outbox"},
+	"fleet":                  {"sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial"},
+	"agent/tutorial":         {"sas", "twin", "mqttdevice", "internal/wait"},
+	"agent/telemetry":        {"sas", "twin", "mqttdevice", "internal/wait"},
+	"agent/outbox":           {"sas", "twin", "mqttdevice", "internal/wait"},
 	"cli/internal/fail":      {},
 	"cli/internal/condition": {},
 	"cli/internal/output":    {"cli/internal/fail"},
 	"cli/internal/command":   {"cli/internal/fail", "cli/internal/output"},
 	"cli/internal/localhub":  slices.Concat(hubAndBelow, []string{"cli/internal/fail"}),
-	"cli/internal/target": slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest",
+	"cli/internal/target": slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "internal/wait",
 		"cli/internal/fail", "cli/internal/output", "cli/internal/command", "cli/internal/localhub"}),
-	"cli/bulk":    {"sas", "twin", "hubrest", "cli/internal/fail", "cli/internal/condition", "cli/internal/output", "cli/internal/command"},
+	"cli/bulk":    {"sas", "twin", "hubrest", "internal/wait", "cli/internal/fail", "cli/internal/condition", "cli/internal/output", "cli/internal/command"},
 	"cli/doctor":  frame,
 	"cli/sas":     slices.Concat(frame, []string{"cli/doctor"}),
 	"cli/hub":     frame,
-	"cli/service": slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox"}),
-	"cli/device":  slices.Concat(frame, []string{"agent", "agent/outbox", "fleet"}),
+	"cli/service": slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox", "agent/telemetry", "agent/tutorial"}),
+	"cli/device":  slices.Concat(frame, []string{"agent", "agent/outbox", "agent/telemetry", "agent/tutorial", "fleet"}),
 	"cli":         slices.Concat(frame, commands),
 	"":            slices.Concat(frame, commands, []string{"cli"}),
 	"e2e":         {},

@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/agent/tutorial"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -62,7 +63,7 @@ func (d *device) live() {
 	for ctx := d.fleet.stop; ctx.Err() == nil; {
 		away := d.connected(ctx)
 		d.enter(gone)
-		if pause(ctx, away) != nil {
+		if wait.For(ctx, away) != nil {
 			return
 		}
 	}
@@ -133,7 +134,7 @@ func vary(r *rand.Rand, duration time.Duration, share float64) time.Duration {
 
 // report reports a reboot, on a later connection if it must.
 func (d *device) report(ctx context.Context, c *mqttdevice.Client) {
-	patch := agent.RebootReport(time.Now())
+	patch := tutorial.Report(time.Now())
 	for ctx.Err() == nil {
 		err := d.patch(ctx, c, patch)
 		if _, refused := errors.AsType[*mqttdevice.Error](err); err == nil || refused {

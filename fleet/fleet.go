@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -163,7 +164,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	for i, d := range f.devices {
 		if f.opt.RampUp > 0 {
 			at := began.Add(time.Duration(float64(i) / f.opt.RampUp * float64(time.Second)))
-			if pause(f.stop, time.Until(at)) != nil {
+			if wait.For(f.stop, time.Until(at)) != nil {
 				break
 			}
 		}
@@ -191,18 +192,3 @@ func (f *Fleet) enter() bool {
 }
 
 func (f *Fleet) leave() { <-f.gate }
-
-// pause waits for d, or less if ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -4,13 +4,14 @@ import (
 	"context"
 	"time"
 
-	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/agent/tutorial"
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
 // serve sets the handlers of d on c.
 func (d *device) serve(c *mqttdevice.Client) {
-	for _, name := range agent.RebootMethods() {
+	for _, name := range tutorial.Methods() {
 		c.HandleMethod(name, d.counted(func(ctx context.Context, _ mqttdevice.Method) mqttdevice.Response {
 			return d.reboot(ctx, c)
 		}))
@@ -31,7 +32,7 @@ func (d *device) counted(h mqttdevice.MethodHandler) mqttdevice.MethodHandler {
 	return func(ctx context.Context, m mqttdevice.Method) mqttdevice.Response {
 		d.fleet.counts.call()
 		fails, delay := d.fate()
-		r := mqttdevice.Response{Status: 500, Payload: response("The device failed, as --fail-rate has it")}
+		r := tutorial.Response(500, "The device failed, as its fail rate has it")
 		switch err := d.wait(ctx, delay); {
 		case err != nil:
 			r = stopped
@@ -58,13 +59,13 @@ func (d *device) fate() (fails bool, delay time.Duration) {
 // reboot plays a reboot.
 func (d *device) reboot(ctx context.Context, c *mqttdevice.Client) mqttdevice.Response {
 	if !d.rebooting.CompareAndSwap(false, true) {
-		return mqttdevice.Response{Status: 409, Payload: response("The device is already rebooting")}
+		return tutorial.Response(409, tutorial.Busy)
 	}
 	d.mu.Lock()
 	duration := vary(d.calls, d.fleet.opt.RebootDuration, d.fleet.opt.Jitter)
 	d.mu.Unlock()
 	d.fleet.counts.reboot()
-	answer := agent.RebootAnswer()
+	answer := tutorial.Response(200, tutorial.Answer)
 	if d.fleet.opt.RebootOffline {
 		answer.Sent = func(error) { d.reboots <- duration } // there is room: only one reboots
 		return answer
@@ -73,8 +74,8 @@ func (d *device) reboot(ctx context.Context, c *mqttdevice.Client) mqttdevice.Re
 	if d.wait(ctx, duration) != nil {
 		return stopped
 	}
-	if d.patch(ctx, c, agent.RebootReport(time.Now())) != nil {
-		return mqttdevice.Response{Status: 500, Payload: response("The device rebooted but could not report the time")}
+	if d.patch(ctx, c, tutorial.Report(time.Now())) != nil {
+		return tutorial.Response(500, tutorial.Unreported)
 	}
 	return answer
 }
@@ -87,9 +88,7 @@ func (d *device) wait(ctx context.Context, duration time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.fleet.stop, cancel)()
-	return pause(ctx, duration)
+	return wait.For(ctx, duration)
 }
 
-var stopped = mqttdevice.Response{Status: 503, Payload: response("The device was stopped before it could answer")}
-
-func response(text string) map[string]string { return map[string]string{"Response": text} }
+var stopped = tutorial.Response(503, "The device was stopped before it could answer")

@@ -37,5 +37,5 @@ func (d *device) send(ctx context.Context, client *mqttdevice.Client) {
 // plainTelemetry makes a message that says where it belongs, so that a reader can tell what is missing.
 func plainTelemetry(device, _ string, n uint64) (mqttdevice.Message, error) {
 	payload := `{"deviceId":` + strconv.Quote(device) + `,"sequence":` + strconv.FormatUint(n, 10) + `}`
-	return mqttdevice.Message{Payload: []byte(payload), ContentType: "application/json", ContentEncoding: "utf-8"}, nil
+	return mqttdevice.Message{Payload: []byte(payload), ContentType: mqttdevice.JSONType, ContentEncoding: mqttdevice.JSONEncoding}, nil
 }

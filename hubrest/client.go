@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -85,7 +86,7 @@ func New(o Options) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		log:  o.Logger,
-		wait: wait,
+		wait: wait.For,
 
 		maxBody: defaultMaxBody,
 	}, nil

@@ -7,10 +7,7 @@ import (
 	"time"
 )
 
-var (
-	RetryAfter = retryAfter
-	Wait       = wait
-)
+var RetryAfter = retryAfter
 
 // SetWait replaces the pauses between attempts.
 func (c *Client) SetWait(f func(context.Context, time.Duration) error) { c.wait = f }

@@ -119,15 +119,3 @@ func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	}
 	return max(0, t.Sub(now)), true
 }
-
-// wait returns when d has passed, or with the reason that ctx ended.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // misbehave answers the nth request (from 1) with the nth step: a status, "cut" (the request was read, the connection
@@ -222,7 +224,7 @@ func TestCallersMayCancel(t *testing.T) {
 	t.Run("between attempts", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		c := newClient(t, func(w http.ResponseWriter, req *http.Request) { w.WriteHeader(503) })
-		c.SetWait(func(ctx context.Context, d time.Duration) error { cancel(reason); return hubrest.Wait(ctx, time.Hour) })
+		c.SetWait(func(ctx context.Context, d time.Duration) error { cancel(reason); return wait.For(ctx, time.Hour) })
 		if _, err := c.Device(ctx, "dev1"); !errors.Is(err, reason) {
 			t.Errorf("Device: %v, want %v", err, reason)
 		}

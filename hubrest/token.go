@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 const (
@@ -83,7 +85,7 @@ func newTokenSource(from string, client *http.Client, now func() time.Time) *tok
 		from:   from,
 		client: &c,
 		now:    now,
-		wait:   wait,
+		wait:   wait.For,
 		backoff: backoff.ExponentialBackOff{
 			InitialInterval: 500 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
 		},

@@ -58,8 +58,10 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
+// DefaultTokenLife is what zero means as [Options.TokenLife].
+const DefaultTokenLife = time.Hour
+
 const (
-	defaultTokenLife = time.Hour
 	defaultKeepAlive = time.Minute
 	// The hub gives up after 1.5 times the keep-alive, and after 1767 s at the latest.
 	maxKeepAlive = 1177 * time.Second
@@ -95,9 +97,9 @@ type Options struct {
 	// and with a ClientSessionCache resume each other's sessions; those with certificates must not.
 	TLS *tls.Config
 
-	// TokenLife is how long a shared access signature is valid, at least one second; zero means one
-	// hour. The client replaces it before it ends (see [sas.RenewAt]) by connecting again: MQTT has
-	// no other way.
+	// TokenLife is how long a shared access signature is valid, at least one second; zero means
+	// [DefaultTokenLife]. The client replaces it before it ends (see [sas.RenewAt]) by connecting
+	// again: MQTT has no other way.
 	TokenLife time.Duration
 
 	// KeepAlive is the silence after which the client pings the hub, in whole seconds, 1177 at most;
@@ -164,7 +166,7 @@ func New(opt Options) (*Client, error) {
 		}
 	}
 	if opt.TokenLife == 0 {
-		opt.TokenLife = defaultTokenLife
+		opt.TokenLife = DefaultTokenLife
 	}
 	if opt.TokenLife < time.Second {
 		return nil, fmt.Errorf("token life %v is less than a second", opt.TokenLife)

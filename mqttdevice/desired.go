@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -117,7 +118,7 @@ func (c *Client) deliver() {
 		c.desired.outdate()
 		c.mu.Unlock()
 		c.log.Warn("desired properties not read", logError, err)
-		if pause(c.work, backoff(failures, err)) != nil {
+		if wait.For(c.work, backoff(failures, err)) != nil {
 			return
 		}
 		failures++

@@ -20,14 +20,21 @@ const (
 	maxTopic   = 1<<16 - 1 // of MQTT
 )
 
+// JSONType and JSONEncoding are the content type and encoding of a message whose payload is JSON, by
+// which hubs route and query it.
+const (
+	JSONType     = "application/json"
+	JSONEncoding = "utf-8"
+)
+
 // A Message is telemetry: a device-to-cloud message. Everything is optional.
 type Message struct {
 	Payload         []byte
 	ID              string // unique among the device's messages
 	CorrelationID   string
 	UserID          string
-	ContentType     string // such as application/json; routing by content needs it, and ContentEncoding
-	ContentEncoding string // such as utf-8
+	ContentType     string // such as JSONType; routing by content needs it, and ContentEncoding
+	ContentEncoding string // such as JSONEncoding
 	Created         time.Time
 	Output          string // which output of a module sends it
 	Component       string // which component of a Plug and Play device sends it

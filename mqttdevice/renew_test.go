@@ -110,7 +110,7 @@ func TestRenewalDoesNotWaitLongerThanTheTokenLasts(t *testing.T) {
 		began := time.Now()
 		far.publish("$iothub/methods/POST/stuck/?$rid=1", "{}")
 		far.leaves()
-		if waited, want := time.Since(began), defaultTokenLife; waited != want {
+		if waited, want := time.Since(began), DefaultTokenLife; waited != want {
 			t.Errorf("renewed after %v, want %v", waited, want)
 		}
 		p.accept()
@@ -142,7 +142,7 @@ func TestRenewalThatFails(t *testing.T) {
 			defer c.Close()
 			events.await(Connected)
 			replace(func(context.Context) (net.Conn, error) { return nil, errors.New("no route") })
-			time.Sleep(defaultTokenLife + 5*time.Minute) // the connection is used for as long as the hub lets it
+			time.Sleep(DefaultTokenLife + 5*time.Minute) // the connection is used for as long as the hub lets it
 			select {
 			case got := <-events.ch:
 				t.Errorf("event %+v, want none", got)

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"time"
+
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // A schedule of delays before connecting again: up to least after the first failure, then up to twice
@@ -48,32 +50,17 @@ func backoff(attempt int, err error) time.Duration {
 	return rand.N(min(s.least<<min(attempt, 16), s.most))
 }
 
-// pause waits for d, or less if ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // open connects after the given delay, and tries again until it succeeds, ctx ends, or fatal says
 // that an error will not mend. The first attempt is on stream, unless that is nil. The session it
 // returns is in use.
-func (c *Client) open(ctx context.Context, stream net.Conn, wait time.Duration, fatal func(error) bool) (*session, error) {
+func (c *Client) open(ctx context.Context, stream net.Conn, delay time.Duration, fatal func(error) bool) (*session, error) {
 	defer func() {
 		if stream != nil {
 			stream.Close()
 		}
 	}()
 	var last error
-	for pause(ctx, wait) == nil {
+	for wait.For(ctx, delay) == nil {
 		c.link.attempts++
 		c.notify(State{Status: Connecting})
 		c.link.tried = time.Now()
@@ -95,7 +82,7 @@ func (c *Client) open(ctx context.Context, stream net.Conn, wait time.Duration, 
 			return nil, last
 		}
 		c.link.evictions = 0 // a hub that is away, or refuses, has its own reasons to close
-		wait = c.failed(last)
+		delay = c.failed(last)
 	}
 	if last == nil {
 		last = fmt.Errorf("connect %s to %s: not tried", c.id, c.dialer.name())
@@ -132,11 +119,11 @@ func (c *Client) connected(s *session) {
 // failed tells of a connection that broke or was not made, and returns how long to wait.
 func (c *Client) failed(reason error) time.Duration {
 	c.ceased()
-	wait := max(backoff(c.link.failures, reason), attemptGap-time.Since(c.link.tried))
+	delay := max(backoff(c.link.failures, reason), attemptGap-time.Since(c.link.tried))
 	c.link.failures++
-	c.log.Warn("not connected", logError, reason, logRetry, wait)
-	c.notify(State{Status: Disconnected, Reason: reason, Retry: wait})
-	return wait
+	c.log.Warn("not connected", logError, reason, logRetry, delay)
+	c.notify(State{Status: Disconnected, Reason: reason, Retry: delay})
+	return delay
 }
 
 // ceased notes that there is no connection any more, or not yet.
@@ -167,12 +154,12 @@ func (c *Client) run(s *session) {
 		if lasted > stable {
 			c.link.failures = 0
 		}
-		var wait time.Duration
+		var delay time.Duration
 		if reason != nil {
-			wait = c.failed(c.evicted(s.explain(reason), lasted))
+			delay = c.failed(c.evicted(s.explain(reason), lasted))
 		}
 		var err error
-		if s, err = c.open(c.closing, next, wait, func(error) bool { return false }); err != nil {
+		if s, err = c.open(c.closing, next, delay, func(error) bool { return false }); err != nil {
 			return
 		}
 	}

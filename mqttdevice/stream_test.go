@@ -179,7 +179,7 @@ func TestStreamMakesWayForARenewal(t *testing.T) {
 		if len(way) > 0 {
 			t.Errorf("the client left with %d messages on their way", len(way))
 		}
-		if lasted := time.Since(began); lasted >= defaultTokenLife {
+		if lasted := time.Since(began); lasted >= DefaultTokenLife {
 			t.Errorf("the connection lasted %v", lasted)
 		}
 		far = p.accept()
@@ -201,6 +201,7 @@ func TestStreamThatIsStoppedWaitsForAcknowledgements(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			result := f.stream(ctx, c, 10)
 			way := arrive(far, 0, 2)
+			synctest.Wait() // the client knows that it has sent both
 			cancel()
 			synctest.Wait()
 			for _, m := range way[:acks+1] {

@@ -121,11 +121,11 @@ func (b *Box) makeRoom(n int64) {
 	total := b.dropped
 	b.mu.Unlock()
 	if err := b.storeState(true); err != nil {
-		b.logger.Warn("the outbox could not store what it dropped", "outbox", b.dir, "error", err)
+		b.logger.Warn("the outbox could not store what it dropped", logOutbox, b.dir, logError, err)
 	}
 	b.remove(gone)
 	if total > before {
-		b.logger.Warn("the outbox is full; the oldest messages were dropped", "outbox", b.dir, "dropped", total-before, "total", total)
+		b.logger.Warn("the outbox is full; the oldest messages were dropped", logOutbox, b.dir, logDropped, total-before, logTotal, total)
 		b.onDropped(total)
 	}
 }
@@ -153,7 +153,7 @@ func (b *Box) acknowledged(upTo, n uint64) {
 	// The position need not be durable: after a power cut some messages are
 	// sent again. A removal would then look like a loss, though.
 	if err := b.storeState(len(gone) > 0); err != nil {
-		b.logger.Warn("the outbox could not store what was sent; a restart may send it again", "outbox", b.dir, "error", err)
+		b.logger.Warn("the outbox could not store what was sent; a restart may send it again", logOutbox, b.dir, logError, err)
 	}
 	b.remove(gone)
 }
@@ -163,7 +163,7 @@ func (b *Box) acknowledged(upTo, n uint64) {
 func (b *Box) remove(gone []segment) {
 	for _, s := range gone {
 		if err := os.Remove(b.path(s.base)); err != nil {
-			b.logger.Debug("removing a segment of the outbox", "outbox", b.dir, "error", err)
+			b.logger.Debug("removing a segment of the outbox", logOutbox, b.dir, logError, err)
 		}
 	}
 }

@@ -145,6 +145,6 @@ func (b *Box) skip(first, end uint64) {
 	b.skipped = end
 	b.holes = append(b.holes, hole{first, end})
 	b.mu.Unlock()
-	b.logger.Warn("messages in the outbox are damaged and cannot be sent", "outbox", b.dir, "count", end-first)
+	b.logger.Warn("messages in the outbox are damaged and cannot be sent", logOutbox, b.dir, logCount, end-first)
 	b.acknowledged(0, 0) // they may be the oldest
 }

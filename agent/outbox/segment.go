@@ -109,10 +109,10 @@ func (b *Box) recover() error {
 	oldest := b.segments[0].base
 	switch {
 	case !found:
-		b.logger.Warn("the outbox does not know any more what was sent; it sends all it has", "outbox", b.dir)
+		b.logger.Warn("the outbox does not know any more what was sent; it sends all it has", logOutbox, b.dir)
 		b.first = oldest
 	case b.first < oldest:
-		b.logger.Warn("messages are missing in the outbox", "outbox", b.dir, "count", oldest-b.first)
+		b.logger.Warn("messages are missing in the outbox", logOutbox, b.dir, logCount, oldest-b.first)
 		b.damaged += oldest - b.first
 		b.first = oldest
 	}
@@ -188,7 +188,7 @@ func (b *Box) openLast() error {
 	if len(rest) == 0 {
 		return nil
 	}
-	b.logger.Warn("the outbox ends with messages that were not completely written", "outbox", b.dir, "bytes", len(rest))
+	b.logger.Warn("the outbox ends with messages that were not completely written", logOutbox, b.dir, logBytes, len(rest))
 	last.size -= int64(len(rest))
 	if err := f.Truncate(last.size); err != nil {
 		return err

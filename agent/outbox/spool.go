@@ -122,7 +122,7 @@ func (b *Box) Collect(ctx context.Context) error {
 		}
 		text := fmt.Sprint(err)
 		if err != nil && text != last {
-			b.logger.Error("messages in the spool cannot be taken", "error", err)
+			b.logger.Error("messages in the spool cannot be taken", logError, err)
 		}
 		last = text
 		select {
@@ -159,7 +159,7 @@ func (b *Box) collect() error {
 func (b *Box) takeFile(file string) error {
 	messages, err := readSpooled(file)
 	if errors.Is(err, errRejected) {
-		b.logger.Warn("a file in the spool is set aside", "file", file+rejectedSuffix, "error", err)
+		b.logger.Warn("a file in the spool is set aside", logFile, file+rejectedSuffix, logError, err)
 		return os.Rename(file, file+rejectedSuffix)
 	} else if err != nil {
 		return err
@@ -229,16 +229,9 @@ func parseSpooled(line []byte) (mqttdevice.Message, error) {
 		}
 		s.Payload = s.Body
 		if s.ContentType == "" {
-			s.ContentType, s.ContentEncoding = JSONType, JSONEncoding
+			s.ContentType, s.ContentEncoding = mqttdevice.JSONType, mqttdevice.JSONEncoding
 		}
 	}
 	m := s.message(s.Payload)
 	return m, m.Validate()
 }
-
-// JSONType and JSONEncoding are the content type and encoding of a message
-// whose payload is JSON, by which hubs route and query it.
-const (
-	JSONType     = "application/json"
-	JSONEncoding = "utf-8"
-)

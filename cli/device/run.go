@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -87,6 +88,7 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 	if err != nil && (o.rebootCommand != "" || o.commands.needFolder()) {
 		return err
 	}
+	line := func(text string) { s.Note("%s", text) }
 	opt := agent.Options{
 		Device:         t.DeviceOptions(),
 		RebootDuration: time.Duration(o.rebootDuration),
@@ -94,10 +96,12 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 		RebootGrace:    time.Duration(o.rebootGrace),
 		Folder:         folder,
 		StatusFile:     o.statusFile,
-		Say:            func(text string) { s.Print("%s", text) },
-		Note:           func(text string) { s.Note("%s", text) },
+		OnEvent:        func(e agent.Event) { s.Print("%s", e) },
+		Logger:         slog.New(AgentLog{line}),
 	}
+	link := LinkLog{Line: line}
 	opt.Device.OnState = func(state mqttdevice.State) {
+		link.Changed(state)
 		if text := connectionText(t, state); text != "" {
 			super.status(text)
 		}

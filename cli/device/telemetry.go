@@ -6,6 +6,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/agent"
+	"github.com/iotdm/iotdm/agent/telemetry"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
@@ -79,12 +80,12 @@ func (o *telemetryOptions) simulate(s output.Streams, opt *fleet.Options) error 
 	if err != nil {
 		return err
 	}
-	message, err := agent.SimulateTelemetry(text)
+	template, err := telemetry.Parse(text)
 	if err != nil {
 		return fail.Usagef("--telemetry-template: %v", err)
 	}
 	opt.Telemetry = func(device, module string, n uint64) (mqttdevice.Message, error) {
-		return message(device, module, n, time.Now())
+		return template.Message(device, module, n, time.Now())
 	}
 	return nil
 }
