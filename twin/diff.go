@@ -3,6 +3,8 @@ package twin
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // A Change is a property that differs between two documents.
@@ -31,23 +33,23 @@ func Diff(old, new []byte) []Change {
 func diff(changes []Change, parent string, old, new []byte) []Change {
 	now := members(new)
 	lookup := newIndex(now)
-	for c := (cursor{b: old}); c.member(); {
-		name := decode(c.key())
+	for c := jsontext.Walk(old); c.Member(); {
+		name := jsontext.Unquote(c.Key())
 		if parent == "" && bytes.HasPrefix(name, []byte("$")) {
 			continue
 		}
 		path := parent + string(name)
 		m := lookup.find(now, name)
 		if m == nil {
-			changes = append(changes, Change{Path: path, Old: c.value()})
+			changes = append(changes, Change{Path: path, Old: c.Value()})
 			continue
 		}
 		m.used = true
 		switch {
-		case isObject(c.value()) && isObject(m.value):
-			changes = diff(changes, path+".", c.value(), m.value)
-		case !equal(c.value(), m.value):
-			changes = append(changes, Change{Path: path, Old: c.value(), New: m.value})
+		case isObject(c.Value()) && isObject(m.value):
+			changes = diff(changes, path+".", c.Value(), m.value)
+		case !equal(c.Value(), m.value):
+			changes = append(changes, Change{Path: path, Old: c.Value(), New: m.value})
 		}
 	}
 	for _, m := range now {
@@ -60,8 +62,8 @@ func diff(changes []Change, parent string, old, new []byte) []Change {
 
 func members(object []byte) []member {
 	var list []member
-	for c := (cursor{b: object}); c.member(); {
-		list = append(list, member{key: c.key(), value: c.value(), name: decode(c.key())})
+	for c := jsontext.Walk(object); c.Member(); {
+		list = append(list, member{key: c.Key(), value: c.Value(), name: jsontext.Unquote(c.Key())})
 	}
 	return list
 }
@@ -75,20 +77,20 @@ func equal(a, b []byte) bool {
 	case a[0] != b[0]:
 		return false
 	case a[0] == '"':
-		return bytes.Equal(decode(a), decode(b))
+		return bytes.Equal(jsontext.Unquote(a), jsontext.Unquote(b))
 	case isObject(a):
 		return len(diff(nil, ".", a, b)) == 0
 	case isArray(a):
-		x, y := cursor{b: a}, cursor{b: b}
+		x, y := jsontext.Walk(a), jsontext.Walk(b)
 		for {
-			more := x.element()
-			if more != y.element() {
+			more := x.Element()
+			if more != y.Element() {
 				return false
 			}
 			if !more {
 				return true
 			}
-			if !equal(x.value(), y.value()) {
+			if !equal(x.Value(), y.Value()) {
 				return false
 			}
 		}

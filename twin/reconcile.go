@@ -1,6 +1,10 @@
 package twin
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
+)
 
 // MergePatch returns the patch by which [Merge] makes one document of another: what it does not
 // name is the same in both. Members of the root that begin with "$" are left out. What is no JSON
@@ -13,20 +17,20 @@ func mergePatch(old, new []byte) []byte {
 	patch := []byte{'{'}
 	now := members(new)
 	lookup := newIndex(now)
-	for c := (cursor{b: old}); c.member(); {
-		m := lookup.find(now, decode(c.key()))
+	for c := jsontext.Walk(old); c.Member(); {
+		m := lookup.find(now, jsontext.Unquote(c.Key()))
 		if m == nil || isNull(m.value) {
 			if m != nil {
 				m.used = true
 			}
-			patch = append(appendKey(patch, c.key()), "null"...)
+			patch = append(appendKey(patch, c.Key()), "null"...)
 			continue
 		}
 		m.used = true
 		switch {
-		case equal(c.value(), m.value):
-		case isObject(c.value()) && isObject(m.value):
-			patch = append(appendKey(patch, m.key), mergePatch(c.value(), m.value)...)
+		case equal(c.Value(), m.value):
+		case isObject(c.Value()) && isObject(m.value):
+			patch = append(appendKey(patch, m.key), mergePatch(c.Value(), m.value)...)
 		default:
 			patch = append(appendKey(patch, m.key), m.value...)
 		}
@@ -107,9 +111,9 @@ func rootOf(doc []byte) []byte {
 		return []byte("{}")
 	}
 	root := []byte{'{'}
-	for c := (cursor{b: b}); c.member(); {
-		if name := decode(c.key()); len(name) == 0 || name[0] != '$' {
-			root = append(appendKey(root, c.key()), c.value()...)
+	for c := jsontext.Walk(b); c.Member(); {
+		if name := jsontext.Unquote(c.Key()); len(name) == 0 || name[0] != '$' {
+			root = append(appendKey(root, c.Key()), c.Value()...)
 		}
 	}
 	return append(root, '}')
