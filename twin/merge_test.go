@@ -195,7 +195,7 @@ func FuzzPatch(f *testing.F) {
 	f.Add([]byte(`{"a":1,"a":{"b":{"c":true}}}`), []byte(`{"a":{"b":{"c":null},"d":{"e":null}}}`))
 	f.Add([]byte(`{"é":"\ud83d\ude00","\u00e8":"\\\""}`), []byte(`{"\u00e9":null,"è":[[]]}`))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		s := twin.New(twin.Reported, t0)
+		s := twin.New(t0)
 		meta := map[string]any{"$lastUpdated": twin.FormatTime(t0)}
 		doc := map[string]any{}
 		for i, patch := range [][]byte{first, second} {

@@ -42,9 +42,9 @@ type Section struct {
 }
 
 // New returns the empty section of a twin that is created now. A zero time stands for "never", as
-// IoT Hub writes it for new modules. All kinds begin alike: $lastUpdatedVersion comes with the first
-// change of desired properties.
-func New(_ Kind, now time.Time) Section {
+// IoT Hub writes it for new modules. Desired and reported properties begin alike: $lastUpdatedVersion
+// comes with the first change of desired ones.
+func New(now time.Time) Section {
 	meta := append([]byte{'{'}, stamp(Reported, now, 1)...)
 	return Section{Properties: json.RawMessage("{}"), Metadata: append(meta, '}'), Version: 1}
 }
