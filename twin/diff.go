@@ -16,28 +16,15 @@ type Change struct {
 
 // Diff returns what changed from one document to another: first what the old one has, in its
 // order, then what is new, level by level. Objects that are in both are compared member by member,
-// arrays and all else as a whole. Members of the root that begin with "$" are left out, for they
-// change always. What is no JSON object counts as an empty one.
-func Diff(old, new []byte) []Change {
-	a, err := read(0, old)
-	if err != nil {
-		a = nil
-	}
-	b, err := read(0, new)
-	if err != nil {
-		b = nil
-	}
-	return diff(nil, "", a, b)
-}
+// arrays and all else as a whole. $metadata and $version of the root are left out, for they change
+// always. What [Merge] would refuse counts as an empty object.
+func Diff(old, new []byte) []Change { return diff(nil, "", orEmpty(old), orEmpty(new)) }
 
 func diff(changes []Change, parent string, old, new []byte) []Change {
 	now := members(new)
 	lookup := newIndex(now)
 	for c := jsontext.Walk(old); c.Member(); {
 		name := jsontext.Unquote(c.Key())
-		if parent == "" && bytes.HasPrefix(name, []byte("$")) {
-			continue
-		}
 		path := parent + string(name)
 		m := lookup.find(now, name)
 		if m == nil {
@@ -53,23 +40,43 @@ func diff(changes []Change, parent string, old, new []byte) []Change {
 		}
 	}
 	for _, m := range now {
-		if !m.used && (parent != "" || !bytes.HasPrefix(m.name, []byte("$"))) {
+		if !m.used {
 			changes = append(changes, Change{Path: parent + string(m.name), New: m.value})
 		}
 	}
 	return changes
 }
 
+// properties returns a document without white space and without the members of its root that only
+// the hub writes. No document is an empty one.
+func properties(doc []byte) ([]byte, error) {
+	if len(doc) == 0 {
+		return []byte("{}"), nil
+	}
+	b, err := read(0, doc)
+	if err != nil {
+		return nil, err
+	}
+	return stripReadOnly(b), nil
+}
+
+func orEmpty(doc []byte) []byte {
+	b, err := properties(doc)
+	if err != nil {
+		return []byte("{}")
+	}
+	return b
+}
+
 func members(object []byte) []member {
-	var list []member
+	list := make([]member, 0, 8)
 	for c := jsontext.Walk(object); c.Member(); {
 		list = append(list, member{key: c.Key(), value: c.Value(), name: jsontext.Unquote(c.Key())})
 	}
 	return list
 }
 
-// equal reports whether two values without white space are the same. Numbers are compared by their
-// text, strings after decoding, objects without regard to order.
+// equal reports whether two values without white space are the same, as the package has it.
 func equal(a, b []byte) bool {
 	switch {
 	case bytes.Equal(a, b):
@@ -79,7 +86,7 @@ func equal(a, b []byte) bool {
 	case a[0] == '"':
 		return bytes.Equal(jsontext.Unquote(a), jsontext.Unquote(b))
 	case isObject(a):
-		return len(diff(nil, ".", a, b)) == 0
+		return len(diff(nil, "", a, b)) == 0
 	case isArray(a):
 		x, y := jsontext.Walk(a), jsontext.Walk(b)
 		for {

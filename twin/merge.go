@@ -226,7 +226,7 @@ func appendKey(b, key []byte) []byte {
 // each would let a peer make the hub work for long.
 type index map[string]int
 
-const indexFrom = 16
+const indexFrom = 32
 
 func newIndex(members []member) index {
 	if len(members) < indexFrom {

@@ -83,7 +83,6 @@ func TestMergeOfManyMembers(t *testing.T) {
 }
 
 func TestMergeRefuses(t *testing.T) {
-	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	if _, err := twin.Merge(nil, []byte(deep(60))); err != nil {
 		t.Errorf("60 levels: %v", err)
 	}
@@ -100,6 +99,8 @@ func TestMergeRefuses(t *testing.T) {
 		}
 	}
 }
+
+func deep(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 
 func TestTags(t *testing.T) {
 	got, err := twin.MergeTags([]byte(`{"a":1,"b":{"c":2}}`), []byte(`{"b":{"c":null},"d":{"e":null}}`))
@@ -132,7 +133,7 @@ func TestStripReadOnly(t *testing.T) {
 	}
 	for _, in := range []string{``, `[]`, `null`, `{`} {
 		if got, err := twin.StripReadOnly([]byte(in)); err == nil {
-			t.Errorf("StripReadOnly(%q) = %s", in, got)
+			t.Errorf("StripReadOnly(%.20q) = %s", in, got)
 		}
 	}
 }

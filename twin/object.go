@@ -43,6 +43,9 @@ func StripReadOnly(object []byte) (json.RawMessage, error) {
 }
 
 func stripReadOnly(object []byte) []byte {
+	if bytes.IndexByte(object, '$') < 0 && bytes.IndexByte(object, '\\') < 0 { // that may stand for one
+		return object
+	}
 	found := false
 	for c := jsontext.Walk(object); c.Member(); {
 		found = found || isReadOnly(c.Key())

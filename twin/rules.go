@@ -24,7 +24,7 @@ const (
 // The article sets no limits for these; ours keep what one peer can store or cost in bounds.
 const (
 	maxNumber    = 128 // characters of a number's text
-	maxBareDepth = 64  // of documents that Merge and StripReadOnly read
+	maxBareDepth = 64  // of documents that are merged or compared
 	maxText      = 8   // JSON text of a section, as a multiple of its size limit
 )
 

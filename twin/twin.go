@@ -12,6 +12,12 @@
 // they were sent; members that are new come last; white space goes. Names are compared after
 // decoding their escapes, and of members with the same name the last one counts.
 //
+// [Diff], [MergePatch] and [Reconcile] have one idea of what is equal: strings that decode to the same,
+// arrays with equal elements, objects with equal members in whatever order, and numbers with the same
+// text. So 1, 1.0 and 1e0 are three values: the hub keeps each as it was sent, and readers with types tell
+// them apart. To write a value again that somebody thinks the same does no harm; to take a change for
+// none would lose it.
+//
 // Nothing here does I/O or reads the clock. No function changes its arguments, so all of them may
 // be called concurrently. The rules are those of the IoT Hub article "Understand and use device
 // twins in IoT Hub".

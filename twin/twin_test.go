@@ -225,6 +225,24 @@ func BenchmarkPatch(b *testing.B) {
 	}
 }
 
+func BenchmarkMergePatch(b *testing.B) {
+	old := oneKB(b)
+	for _, bb := range []struct{ name, patch string }{
+		{"the same 1 KB", `{}`},
+		{"three nested of 1 KB", `{"sensor01":{"value":7.25},"sensor20":{"value":null},"firmware":{"size":1}}`},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			now := mustPatch(b, old, twin.Reported, bb.patch, t2)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := twin.MergePatch(old.Properties, now.Properties); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkValid is the yardstick: only checking that the same section is JSON.
 func BenchmarkValid(b *testing.B) {
 	s := oneKB(b)
