@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/sas"
 	"github.com/iotdm/iotdm/twin"
 )
@@ -203,7 +204,7 @@ func cellValue(cell string) json.RawMessage {
 	if json.Valid([]byte(cell)) {
 		return json.RawMessage(cell)
 	}
-	text, _ := marshal(cell) // a string
+	text, _ := jsontext.Marshal(cell) // a string
 	return text
 }
 
@@ -237,7 +238,7 @@ func withMember(doc []byte, path []string, value json.RawMessage) (json.RawMessa
 		value = inner
 	}
 	members[name] = value
-	return marshal(members)
+	return jsontext.Marshal(members)
 }
 
 // A csvWriter writes an export as CSV.

@@ -13,6 +13,8 @@ import (
 	"github.com/tidwall/gjson"
 	urfave "github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // outputOptions are the flags that say how a result is printed.
@@ -79,7 +81,7 @@ func (o *outputOptions) print(s streams, r result) error {
 	case r.columns != nil:
 		format = "table"
 	}
-	doc, err := marshal(r.value)
+	doc, err := jsontext.Marshal(r.value)
 	if err != nil {
 		return err
 	}
@@ -101,7 +103,7 @@ func (o *outputOptions) printEvent(s streams, r result) error {
 	if o.format != "json" || o.jq != "" {
 		return o.print(s, r)
 	}
-	doc, err := marshal(r.value)
+	doc, err := jsontext.Marshal(r.value)
 	if err != nil {
 		return err
 	}
@@ -121,15 +123,6 @@ func (o *outputOptions) printLine(s streams, r result) error {
 		return r.text(s.out)
 	}
 	return o.printEvent(s, r)
-}
-
-// marshal is json.Marshal that leaves <, > and & as they are.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(v)
-	return bytes.TrimSpace(b.Bytes()), err
 }
 
 func printJSON(w io.Writer, doc []byte) error {

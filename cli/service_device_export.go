@@ -16,6 +16,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 type deviceExportOptions struct {
@@ -74,7 +75,7 @@ func newBulkWriter(w io.Writer, format string, keys bool) (bulkWriter, error) {
 type ndjsonWriter struct{ w *bufio.Writer }
 
 func (n *ndjsonWriter) write(e *hubrest.BulkEntry) error {
-	line, err := marshal(e)
+	line, err := jsontext.Marshal(e)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // deviceColumns are what the table of devices shows.
@@ -140,5 +141,5 @@ func listed(row json.RawMessage) (json.RawMessage, error) {
 	d := t.listedDevice
 	d.ETag, d.StatusUpdatedTime = t.DeviceETag, t.StatusUpdateTime
 	d.Authentication = listedAuth{X509Thumbprint: t.X509Thumbprint, Type: t.AuthenticationType}
-	return marshal(d)
+	return jsontext.Marshal(d)
 }

@@ -12,6 +12,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 type serviceRebootOptions struct {
@@ -129,7 +130,7 @@ func rebootFromService(ctx context.Context, s streams, o serviceRebootOptions) e
 
 func (o *serviceRebootOptions) printAnswer(s streams, report rebootReport) error {
 	return o.output.print(s, result{value: report, text: func(w io.Writer) error {
-		doc, err := marshal(answerDocument{report.Status, report.Payload})
+		doc, err := jsontext.Marshal(answerDocument{report.Status, report.Payload})
 		if err == nil {
 			_, err = fmt.Fprintf(w, "%s\n", doc)
 		}

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -39,7 +40,7 @@ func (e editedTwin) document(asJSON bool, comments []string) ([]byte, error) {
 	for _, c := range comments {
 		b.WriteString(strings.TrimRight(commentMark(asJSON)+" "+c, " ") + "\n")
 	}
-	doc, err := marshal(struct {
+	doc, err := jsontext.Marshal(struct {
 		Tags    json.RawMessage `json:"tags"`
 		Desired json.RawMessage `json:"desired"`
 	}{e.tags, e.desired})
@@ -225,6 +226,6 @@ func appendScalar(b []byte, n *yaml.Node, at func(string, ...any) error) ([]byte
 }
 
 func appendJSONText(b []byte, text string) ([]byte, error) {
-	quoted, err := marshal(text)
+	quoted, err := jsontext.Marshal(text)
 	return append(b, quoted...), err
 }
