@@ -154,10 +154,13 @@ func (r *reporter) send(ctx context.Context, path string) {
 		}
 		known = lookup(t.Reported, path)
 	}
-	patch, change := replacement(known, want)
-	var err error
-	if change {
-		_, err = r.client.PatchReported(ctx, under(path, patch))
+	patch, err := twin.MergePatch(under(path, known), under(path, want))
+	if err != nil { // want is deep beyond all measure, or no text
+		r.refuse(path, err, refused)
+		return
+	}
+	if string(patch) != "{}" {
+		_, err = r.client.PatchReported(ctx, patch)
 	}
 	if err == nil {
 		r.mu.Lock()
@@ -169,11 +172,18 @@ func (r *reporter) send(ctx context.Context, path string) {
 	switch {
 	case !isAnswer || answer.Status == 429 || answer.Status >= 500:
 		r.later(ctx, path, err)
-	case refused != nil:
-		refused(answer)
 	default:
-		r.log.Warn("a property is not reported", logProperty, path, logError, answer)
+		r.refuse(path, answer, refused)
 	}
+}
+
+// refuse tells that what was to be at path never will be.
+func (r *reporter) refuse(path string, err error, refused func(error)) {
+	if refused != nil {
+		refused(err)
+		return
+	}
+	r.log.Warn("a property is not reported", logProperty, path, logError, err)
 }
 
 // later queues a property that could not be sent; the hub may have it or not.
@@ -198,44 +208,8 @@ func (r *reporter) current(path string) json.RawMessage {
 	return p.known
 }
 
-// replacement returns the merge patch that makes to out of from, and whether one is needed. Nil stands
-// for no value.
-func replacement(from, to json.RawMessage) (patch json.RawMessage, needed bool) {
-	switch {
-	case sameValue(from, to):
-		return nil, false
-	case to == nil:
-		return json.RawMessage("null"), true
-	case !isObject(from) || !isObject(to):
-		return to, true
-	}
-	var a, b map[string]json.RawMessage
-	if json.Unmarshal(from, &a) != nil || json.Unmarshal(to, &b) != nil {
-		return to, true
-	}
-	changes := make(map[string]json.RawMessage)
-	for name := range a {
-		if _, ok := b[name]; !ok {
-			changes[name] = json.RawMessage("null")
-		}
-	}
-	for name, value := range b {
-		if change, needed := replacement(a[name], value); needed {
-			changes[name] = change
-		}
-	}
-	patch, err := json.Marshal(changes)
-	if err != nil {
-		return to, true
-	}
-	return patch, true
-}
-
 // sameValue compares two JSON values; nil stands for none.
 func sameValue(a, b json.RawMessage) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
 	return len(twin.Diff(under("v", a), under("v", b))) == 0
 }
 
@@ -243,10 +217,14 @@ func isObject(value json.RawMessage) bool {
 	return bytes.HasPrefix(bytes.TrimSpace(value), []byte("{"))
 }
 
-// under returns the object that has nothing but value, at path.
+// under returns the object that has nothing but value, at path; nil stands for no value.
 func under(path string, value json.RawMessage) json.RawMessage {
 	names := strings.Split(path, ".")
 	for i := len(names) - 1; i >= 0; i-- {
+		if value == nil {
+			value = json.RawMessage("{}") // that it is not in
+			continue
+		}
 		name, _ := json.Marshal(names[i]) // strings cannot fail
 		value = append(append(append(append([]byte{'{'}, name...), ':'), value...), '}')
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // hubAndBelow is what a hub consists of.
-var hubAndBelow = []string{"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"}
+var hubAndBelow = []string{"internal/jsontext", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"}
 
 // frame is what every command of package cli stands on: how a command line is
 // read, which hub it means, and how it prints and fails.
@@ -27,28 +27,29 @@ var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/ser
 // client and the hub never borrow each other's code.
 var allowed = map[string][]string{
 	"sas":                    {},
-	"twin":                   {},
+	"twin":                   {"internal/jsontext"},
 	"internal/wait":          {},
-	"mqttdevice":             {"sas", "twin", "internal/wait"},
-	"hubrest":                {"sas", "twin", "internal/wait"},
+	"internal/jsontext":      {},
+	"mqttdevice":             {"internal/jsontext", "sas", "twin", "internal/wait"},
+	"hubrest":                {"internal/jsontext", "sas", "twin", "internal/wait"},
 	"hub/store":              {},
 	"hub/eventlog":           {"hub/store"},
-	"hub/query":              {},
-	"hub":                    {"sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
-	"hub/hubtest":            {"sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
-	"agent":                  {"sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial", "agent/telemetry", "agent/outbox"},
-	"fleet":                  {"sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial"},
-	"agent/tutorial":         {"sas", "twin", "mqttdevice", "internal/wait"},
-	"agent/telemetry":        {"sas", "twin", "mqttdevice", "internal/wait"},
-	"agent/outbox":           {"sas", "twin", "mqttdevice", "internal/wait"},
+	"hub/query":              {"internal/jsontext"},
+	"hub":                    {"internal/jsontext", "sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
+	"hub/hubtest":            {"internal/jsontext", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
+	"agent":                  {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial", "agent/telemetry", "agent/outbox"},
+	"fleet":                  {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial"},
+	"agent/tutorial":         {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait"},
+	"agent/telemetry":        {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait"},
+	"agent/outbox":           {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait"},
 	"cli/internal/fail":      {},
 	"cli/internal/condition": {},
-	"cli/internal/output":    {"cli/internal/fail"},
-	"cli/internal/command":   {"cli/internal/fail", "cli/internal/output"},
+	"cli/internal/output":    {"internal/jsontext", "cli/internal/fail"},
+	"cli/internal/command":   {"internal/jsontext", "cli/internal/fail", "cli/internal/output"},
 	"cli/internal/localhub":  slices.Concat(hubAndBelow, []string{"cli/internal/fail"}),
 	"cli/internal/target": slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "internal/wait",
 		"cli/internal/fail", "cli/internal/output", "cli/internal/command", "cli/internal/localhub"}),
-	"cli/bulk":    {"sas", "twin", "hubrest", "internal/wait", "cli/internal/fail", "cli/internal/condition", "cli/internal/output", "cli/internal/command"},
+	"cli/bulk":    {"internal/jsontext", "sas", "twin", "hubrest", "internal/wait", "cli/internal/fail", "cli/internal/condition", "cli/internal/output", "cli/internal/command"},
 	"cli/doctor":  frame,
 	"cli/sas":     slices.Concat(frame, []string{"cli/doctor"}),
 	"cli/hub":     frame,

@@ -53,7 +53,7 @@ func (c *ConfigurationContent) fit(module string, paths map[string]json.RawMessa
 	}
 	patch, err := configuredPatch([]byte("{}"), nil, winningLayers(layers))
 	if err == nil {
-		_, err = twin.New(twin.Desired, time.Time{}).Patch(twin.Desired, patch, time.Time{})
+		_, err = twin.New(time.Time{}).Patch(twin.Desired, patch, time.Time{})
 	}
 	switch {
 	case err == nil:

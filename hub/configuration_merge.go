@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"github.com/iotdm/iotdm/twin"
 )
 
 // A layer is a part of what a configuration sets in one twin: the value of a
@@ -73,10 +75,6 @@ func merged(properties map[string]any, winners []layer) (map[string]any, error) 
 // configuredPatch returns the patch that takes the stale paths, which nobody
 // sets any more, from the properties, and sets those of the winners.
 func configuredPatch(properties []byte, stale []string, winners []layer) (json.RawMessage, error) {
-	before, err := decodeTree(properties)
-	if err != nil {
-		return nil, err
-	}
 	after, err := decodeTree(properties)
 	if err != nil {
 		return nil, err
@@ -89,10 +87,7 @@ func configuredPatch(properties []byte, stale []string, winners []layer) (json.R
 	if after, err = merged(after, winners); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"$metadata", "$version"} { // a manifest may be a twin that was read
-		delete(after, name)
-	}
-	return mustMarshal(diffTree(before, after)), nil
+	return twin.MergePatch(properties, mustMarshal(after))
 }
 
 // settersOf returns what tells which of the winners a property has its value
@@ -187,28 +182,4 @@ func setPath(tree map[string]any, keys []string, value any) {
 	default:
 		tree[key] = value
 	}
-}
-
-// diffTree returns the patch that makes one object of another.
-func diffTree(before, after map[string]any) map[string]any {
-	patch := make(map[string]any)
-	for key := range before {
-		if _, ok := after[key]; !ok {
-			patch[key] = nil
-		}
-	}
-	for key, value := range after {
-		old, had := before[key]
-		a, wasObject := old.(map[string]any)
-		b, isObject := value.(map[string]any)
-		switch {
-		case wasObject && isObject:
-			if below := diffTree(a, b); len(below) > 0 {
-				patch[key] = below
-			}
-		case !had || !bytes.Equal(mustMarshal(old), mustMarshal(value)):
-			patch[key] = value
-		}
-	}
-	return patch
 }

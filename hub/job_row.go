@@ -6,8 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/tidwall/gjson"
-
+	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/twin"
 )
@@ -106,7 +105,9 @@ func (s jobDeviceStatus) count(n *JobStatistics, by int) {
 }
 
 // rowStatus reads the status from a stored row.
-func rowStatus(row []byte) jobDeviceStatus { return jobDeviceStatus(gjson.GetBytes(row, "status").Str) }
+func rowStatus(row []byte) jobDeviceStatus {
+	return jobDeviceStatus(query.JSON(row).Get("status").Chars())
+}
 
 // openRows returns up to limit devices of a job, behind the device after, that
 // have no outcome yet.

@@ -516,6 +516,6 @@ func newTwin(id ID, now time.Time) twinRecord {
 	}
 	return twinRecord{
 		ETag: 1, Version: 2, Tags: json.RawMessage("{}"),
-		Desired: twin.New(twin.Desired, now), Reported: twin.New(twin.Reported, now),
+		Desired: twin.New(now), Reported: twin.New(now),
 	}
 }

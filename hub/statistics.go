@@ -1,8 +1,6 @@
 package hub
 
-import (
-	"github.com/tidwall/gjson"
-)
+import "github.com/iotdm/iotdm/hub/query"
 
 // DeviceStatistics counts the device identities of the registry.
 type DeviceStatistics struct {
@@ -17,7 +15,7 @@ func (s *Server) DeviceStatistics() (DeviceStatistics, error) {
 	prefix := []byte(devicePrefix)
 	err := s.store.Scan(prefix, prefixEnd(prefix), func(_, v []byte) error {
 		n.Total++
-		if gjson.GetBytes(v, "status").Str == string(StatusDisabled) {
+		if string(query.JSON(v).Get("status").Chars()) == string(StatusDisabled) {
 			n.Disabled++
 		} else {
 			n.Enabled++

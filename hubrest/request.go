@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 const (
@@ -205,13 +207,7 @@ func encode(v any) ([]byte, error) {
 	case []byte:
 		return v, nil
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return jsontext.Marshal(v)
 }
 
 // escape percent-encodes everything in a path segment that RFC 3986 does not call unreserved.

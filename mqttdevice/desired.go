@@ -1,7 +1,6 @@
 package mqttdevice
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -136,7 +135,7 @@ func (c *Client) deliverOne(h func(context.Context, Desired), d Desired, read bo
 		if err != nil {
 			return err
 		}
-		if d.Patch, err = difference(seen.properties, t.Desired); err != nil {
+		if d.Patch, err = twin.MergePatch(seen.properties, t.Desired); err != nil {
 			return fmt.Errorf("compare desired properties: %w", err)
 		}
 		// A smaller version is news too: the device was deleted and made again.
@@ -160,47 +159,4 @@ func (c *Client) deliverOne(h func(context.Context, Desired), d Desired, read bo
 	}()
 	h(c.work, d)
 	return nil
-}
-
-// difference returns the patch that makes the JSON object to out of from; nil stands for an empty
-// object.
-func difference(from, to json.RawMessage) (json.RawMessage, error) {
-	var a, b map[string]json.RawMessage
-	if len(from) > 0 {
-		if err := json.Unmarshal(from, &a); err != nil {
-			return nil, err
-		}
-	}
-	if err := json.Unmarshal(to, &b); err != nil {
-		return nil, err
-	}
-	patch := make(map[string]json.RawMessage)
-	for name := range a {
-		if _, ok := b[name]; !ok {
-			patch[name] = json.RawMessage("null")
-		}
-	}
-	for name, after := range b {
-		before, ok := a[name]
-		if ok && isObject(before) && isObject(after) {
-			d, err := difference(before, after)
-			if err != nil {
-				return nil, err
-			}
-			if string(d) != "{}" {
-				patch[name] = d
-			}
-		} else if !ok || !sameText(before, after) {
-			patch[name] = after
-		}
-	}
-	return json.Marshal(patch)
-}
-
-func isObject(value json.RawMessage) bool { return bytes.HasPrefix(value, []byte("{")) }
-
-// sameText compares JSON texts apart from white space. Calling equal values different does no harm.
-func sameText(a, b json.RawMessage) bool {
-	var x, y bytes.Buffer
-	return json.Compact(&x, a) == nil && json.Compact(&y, b) == nil && bytes.Equal(x.Bytes(), y.Bytes())
 }

@@ -9,8 +9,6 @@ import (
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/iotdm/iotdm/twin"
 )
 
 // A watch is a client whose desired properties a test watches.
@@ -159,33 +157,5 @@ func TestDesiredHandlerSetLater(t *testing.T) {
 		c.HandleDesired(nil)
 		far.publish("$iothub/twin/PATCH/properties/desired/?$version=4", `{"a":3}`)
 		synctest.Wait()
-	})
-}
-
-func FuzzDifference(f *testing.F) {
-	f.Add(`{"a":1,"b":{"c":[1,2]}}`, `{"b":{"d":{}},"e":"x"}`)
-	f.Add(`{}`, `{"a":{"b":{"c":true}}}`)
-	f.Add(`{"a":{}}`, `{"a":0}`)
-	f.Fuzz(func(t *testing.T, from, to string) {
-		before, err := twin.Merge([]byte(`{}`), []byte(from)) // nulls are not stored
-		if err != nil {
-			t.Skip()
-		}
-		after, err := twin.Merge([]byte(`{}`), []byte(to))
-		if err != nil {
-			t.Skip()
-		}
-		patch, err := difference(before, after)
-		if err != nil {
-			t.Fatalf("difference(%s, %s): %v", before, after, err)
-		}
-		got, err := twin.Merge(before, patch)
-		if err != nil {
-			t.Fatalf("merge %s into %s: %v", patch, before, err)
-		}
-		rest, err := difference(got, after)
-		if err != nil || string(rest) != "{}" {
-			t.Errorf("%s with %s is %s, which still differs from %s by %s (%v)", before, patch, got, after, rest, err)
-		}
 	})
 }

@@ -3,6 +3,8 @@ package twin
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // A Change is a property that differs between two documents.
@@ -14,60 +16,67 @@ type Change struct {
 
 // Diff returns what changed from one document to another: first what the old one has, in its
 // order, then what is new, level by level. Objects that are in both are compared member by member,
-// arrays and all else as a whole. Members of the root that begin with "$" are left out, for they
-// change always. What is no JSON object counts as an empty one.
-func Diff(old, new []byte) []Change {
-	a, err := read(0, old)
-	if err != nil {
-		a = nil
-	}
-	b, err := read(0, new)
-	if err != nil {
-		b = nil
-	}
-	return diff(nil, "", a, b)
-}
+// arrays and all else as a whole. $metadata and $version of the root are left out, for they change
+// always. What [Merge] would refuse counts as an empty object.
+func Diff(old, new []byte) []Change { return diff(nil, "", orEmpty(old), orEmpty(new)) }
 
 func diff(changes []Change, parent string, old, new []byte) []Change {
 	now := members(new)
 	lookup := newIndex(now)
-	for c := (cursor{b: old}); c.member(); {
-		name := decode(c.key())
-		if parent == "" && bytes.HasPrefix(name, []byte("$")) {
-			continue
-		}
+	for c := jsontext.Walk(old); c.Member(); {
+		name := jsontext.Unquote(c.Key())
 		path := parent + string(name)
 		m := lookup.find(now, name)
 		if m == nil {
-			changes = append(changes, Change{Path: path, Old: c.value()})
+			changes = append(changes, Change{Path: path, Old: c.Value()})
 			continue
 		}
 		m.used = true
 		switch {
-		case isObject(c.value()) && isObject(m.value):
-			changes = diff(changes, path+".", c.value(), m.value)
-		case !equal(c.value(), m.value):
-			changes = append(changes, Change{Path: path, Old: c.value(), New: m.value})
+		case isObject(c.Value()) && isObject(m.value):
+			changes = diff(changes, path+".", c.Value(), m.value)
+		case !equal(c.Value(), m.value):
+			changes = append(changes, Change{Path: path, Old: c.Value(), New: m.value})
 		}
 	}
 	for _, m := range now {
-		if !m.used && (parent != "" || !bytes.HasPrefix(m.name, []byte("$"))) {
+		if !m.used {
 			changes = append(changes, Change{Path: parent + string(m.name), New: m.value})
 		}
 	}
 	return changes
 }
 
+// properties returns a document without white space and without the members of its root that only
+// the hub writes. No document is an empty one.
+func properties(doc []byte) ([]byte, error) {
+	if len(doc) == 0 {
+		return []byte("{}"), nil
+	}
+	b, err := read(0, doc)
+	if err != nil {
+		return nil, err
+	}
+	return stripReadOnly(b), nil
+}
+
+func orEmpty(doc []byte) []byte {
+	b, err := properties(doc)
+	if err != nil {
+		return []byte("{}")
+	}
+	return b
+}
+
 func members(object []byte) []member {
-	var list []member
-	for c := (cursor{b: object}); c.member(); {
-		list = append(list, member{key: c.key(), value: c.value(), name: decode(c.key())})
+	list := make([]member, 0, 8)
+	for c := jsontext.Walk(object); c.Member(); {
+		list = append(list, member{key: c.Key(), value: c.Value(), name: jsontext.Unquote(c.Key())})
 	}
 	return list
 }
 
-// equal reports whether two values without white space are the same. Numbers are compared by their
-// text, strings after decoding, objects without regard to order.
+// equal reports whether two values without white space are the same, as the package has it.
 func equal(a, b []byte) bool {
 	switch {
 	case bytes.Equal(a, b):
@@ -75,20 +84,20 @@ func equal(a, b []byte) bool {
 	case a[0] != b[0]:
 		return false
 	case a[0] == '"':
-		return bytes.Equal(decode(a), decode(b))
+		return bytes.Equal(jsontext.Unquote(a), jsontext.Unquote(b))
 	case isObject(a):
-		return len(diff(nil, ".", a, b)) == 0
+		return len(diff(nil, "", a, b)) == 0
 	case isArray(a):
-		x, y := cursor{b: a}, cursor{b: b}
+		x, y := jsontext.Walk(a), jsontext.Walk(b)
 		for {
-			more := x.element()
-			if more != y.element() {
+			more := x.Element()
+			if more != y.Element() {
 				return false
 			}
 			if !more {
 				return true
 			}
-			if !equal(x.value(), y.value()) {
+			if !equal(x.Value(), y.Value()) {
 				return false
 			}
 		}

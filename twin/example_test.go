@@ -11,7 +11,7 @@ import (
 // A hub applies what a device reports.
 func ExampleSection_Patch() {
 	created := time.Date(2024, 5, 1, 10, 0, 0, 0, time.UTC)
-	s := twin.New(twin.Reported, created)
+	s := twin.New(created)
 	s, err := s.Patch(twin.Reported, []byte(`{"battery":60,"wifi":{"ssid":"plant"}}`), created.Add(time.Second))
 	if err != nil {
 		fmt.Println(err)

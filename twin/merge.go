@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // errDamaged is not an [*Error]: not the patch is to blame. Only what a merge looks at is noticed.
@@ -95,42 +97,42 @@ func (m *merger) object(doc, meta, patch []byte) {
 	m.openMeta()
 
 	base := len(m.members)
-	p := cursor{b: patch}
-	for p.member() {
-		m.members = append(m.members, member{key: p.key(), value: p.value(), name: decode(p.key())})
+	p := jsontext.Walk(patch)
+	for p.Member() {
+		m.members = append(m.members, member{key: p.Key(), value: p.Value(), name: jsontext.Unquote(p.Key())})
 	}
 	members := m.members[base:]
 	lookup := newIndex(members)
 
-	d := cursor{b: doc}
-	old := cursor{b: meta}
-	has := old.property()
+	d := jsontext.Walk(doc)
+	old := jsontext.Walk(meta)
+	has := nextProperty(&old)
 	left := len(members)
-	for left > 0 && d.member() {
+	for left > 0 && d.Member() {
 		var node []byte // the metadata of this member
-		if has && bytes.Equal(old.key(), d.key()) {
-			node = old.value()
-			has = old.property()
+		if has && bytes.Equal(old.Key(), d.Key()) {
+			node = old.Value()
+			has = nextProperty(&old)
 		}
-		change := lookup.find(members, decode(d.key()))
+		change := lookup.find(members, jsontext.Unquote(d.Key()))
 		switch {
 		case change == nil:
-			m.keep(d.key(), d.value(), node)
+			m.keep(d.Key(), d.Value(), node)
 			continue
 		case isNull(change.value):
-		case isObject(change.value) && isObject(d.value()):
-			m.open(d.key())
-			m.object(d.value(), node, change.value)
+		case isObject(change.value) && isObject(d.Value()):
+			m.open(d.Key())
+			m.object(d.Value(), node, change.value)
 		default:
-			m.write(d.key(), change.value)
+			m.write(d.Key(), change.value)
 		}
 		change.used = true
 		left--
 	}
 	if left == 0 { // the patch names nothing of the rest, so there is no need to look at it
-		m.props = appendRest(m.props, doc, d.pos)
+		m.props = appendRest(m.props, d.Behind())
 		if has {
-			m.meta = appendRest(m.meta, meta, old.keyStart)
+			m.meta = appendRest(m.meta, old.FromKey())
 		}
 	}
 	for i := range members {
@@ -140,27 +142,28 @@ func (m *merger) object(doc, meta, patch []byte) {
 	}
 
 	m.members = m.members[:base]
-	m.damaged = m.damaged || p.damaged || d.damaged || old.damaged
+	m.damaged = m.damaged || p.Damaged() || d.Damaged() || old.Damaged()
 	m.props = append(m.props, '}')
 	m.closeMeta()
 }
 
-// appendRest appends the members of object from pos on to the object that b ends in.
-func appendRest(b, object []byte, pos int) []byte {
-	if pos >= len(object)-1 {
+// appendRest appends the last members of an object, which are all that is left of its text, to the
+// object that b ends in.
+func appendRest(b, rest []byte) []byte {
+	if len(rest) < 2 {
 		return b
 	}
-	rest := bytes.Trim(object[pos:len(object)-1], "{, \t\r\n") // no value ends in one of these
+	rest = bytes.Trim(rest[:len(rest)-1], "{, \t\r\n") // no value ends in one of these
 	if len(rest) > 0 && b[len(b)-1] != '{' {
 		b = append(b, ',')
 	}
 	return append(b, rest...)
 }
 
-// property moves a cursor over metadata to the next node, past the stamps.
-func (c *cursor) property() bool {
-	for c.member() {
-		if len(c.key()) > 1 && c.key()[1] != '$' {
+// nextProperty moves a cursor over metadata to the next node, past the stamps.
+func nextProperty(c *jsontext.Cursor) bool {
+	for c.Member() {
+		if len(c.Key()) > 1 && c.Key()[1] != '$' {
 			return true
 		}
 	}
@@ -223,7 +226,7 @@ func appendKey(b, key []byte) []byte {
 // each would let a peer make the hub work for long.
 type index map[string]int
 
-const indexFrom = 16
+const indexFrom = 32
 
 func newIndex(members []member) index {
 	if len(members) < indexFrom {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // WithVersion returns object, which is a JSON object or nothing, with the member $version as its last. A
@@ -41,23 +43,30 @@ func StripReadOnly(object []byte) (json.RawMessage, error) {
 }
 
 func stripReadOnly(object []byte) []byte {
+	if bytes.IndexByte(object, '$') < 0 && bytes.IndexByte(object, '\\') < 0 { // that may stand for one
+		return object
+	}
 	found := false
-	for c := (cursor{b: object}); c.member(); {
-		found = found || isReadOnly(c.key())
+	for c := jsontext.Walk(object); c.Member(); {
+		found = found || isReadOnly(c.Key())
 	}
 	if !found {
 		return object
 	}
 	b := append(make([]byte, 0, len(object)), '{')
-	for c := (cursor{b: object}); c.member(); {
-		if !isReadOnly(c.key()) {
-			b = append(appendKey(b, c.key()), c.value()...)
+	for c := jsontext.Walk(object); c.Member(); {
+		if !isReadOnly(c.Key()) {
+			b = append(appendKey(b, c.Key()), c.Value()...)
 		}
 	}
 	return append(b, '}')
 }
 
 func isReadOnly(key []byte) bool {
-	name := string(decode(key))
+	name := string(jsontext.Unquote(key))
 	return name == "$metadata" || name == "$version"
 }
+
+func isObject(value []byte) bool { return len(value) > 0 && value[0] == '{' }
+func isArray(value []byte) bool  { return len(value) > 0 && value[0] == '[' }
+func isNull(value []byte) bool   { return len(value) > 0 && value[0] == 'n' }

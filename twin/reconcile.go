@@ -1,42 +1,62 @@
 package twin
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
 
-// MergePatch returns the patch by which [Merge] makes one document of another: what it does not
-// name is the same in both. Members of the root that begin with "$" are left out. What is no JSON
-// object counts as an empty one. Null members of new, which no twin has, are removed by the patch.
-func MergePatch(old, new []byte) json.RawMessage {
-	return mergePatch(rootOf(old), rootOf(new))
+	"github.com/iotdm/iotdm/internal/jsontext"
+)
+
+// MergePatch returns the patch by which [Merge] makes one document of another. It names nothing that
+// is the same in both, so it is {} if and only if all of them is. $metadata and $version of the root
+// are left out. A document of no bytes is an empty object, and a member that is null, which no twin
+// has, is absent. The error is an [*Error] if Merge would refuse one of the two.
+func MergePatch(old, new []byte) (json.RawMessage, error) {
+	old, err := properties(old)
+	if err != nil {
+		return nil, err
+	}
+	if new, err = properties(new); err != nil {
+		return nil, err
+	}
+	return appendPatch(make([]byte, 0, len(new)+2), old, new), nil
 }
 
-func mergePatch(old, new []byte) []byte {
-	patch := []byte{'{'}
+// appendPatch appends the patch that makes one object of another.
+func appendPatch(b, old, new []byte) []byte {
+	b = append(b, '{')
+	if bytes.Equal(old, new) {
+		return append(b, '}')
+	}
 	now := members(new)
 	lookup := newIndex(now)
-	for c := (cursor{b: old}); c.member(); {
-		m := lookup.find(now, decode(c.key()))
-		if m == nil || isNull(m.value) {
-			if m != nil {
-				m.used = true
-			}
-			patch = append(appendKey(patch, c.key()), "null"...)
-			continue
+	for c := jsontext.Walk(old); c.Member(); {
+		m := lookup.find(now, jsontext.Unquote(c.Key()))
+		if m != nil {
+			m.used = true
 		}
-		m.used = true
+		gone := m == nil || isNull(m.value)
 		switch {
-		case equal(c.value(), m.value):
-		case isObject(c.value()) && isObject(m.value):
-			patch = append(appendKey(patch, m.key), mergePatch(c.value(), m.value)...)
-		default:
-			patch = append(appendKey(patch, m.key), m.value...)
+		case gone && isNull(c.Value()):
+		case gone:
+			b = append(appendKey(b, c.Key()), "null"...)
+		case isObject(c.Value()) && isObject(m.value):
+			before := len(b)
+			b = appendKey(b, m.key)
+			empty := len(b) + len("{}")
+			if b = appendPatch(b, c.Value(), m.value); len(b) == empty {
+				b = b[:before]
+			}
+		case !equal(c.Value(), m.value):
+			b = append(appendKey(b, m.key), m.value...)
 		}
 	}
 	for _, m := range now {
 		if !m.used && !isNull(m.value) {
-			patch = append(appendKey(patch, m.key), m.value...)
+			b = append(appendKey(b, m.key), m.value...)
 		}
 	}
-	return append(patch, '}')
+	return append(b, '}')
 }
 
 // A Conflict is a property that two writers have changed in different ways.
@@ -48,10 +68,10 @@ type Conflict struct {
 // Reconcile returns theirs with the changes that lead from base to mine: what only one of the two
 // has changed is as that one has it, be it a member deep in an object that both have changed. What
 // both have changed, and not to the same, is a conflict: the merged document has it as mine.
-// Members of the root that begin with "$" are left out. What is no JSON object counts as an empty
-// one.
+// $metadata and $version of the root are left out. What [Merge] would refuse counts as an empty
+// object.
 func Reconcile(base, mine, theirs []byte) (merged json.RawMessage, conflicts []Conflict) {
-	return reconcile("", rootOf(base), rootOf(mine), rootOf(theirs), nil)
+	return reconcile("", orEmpty(base), orEmpty(mine), orEmpty(theirs), nil)
 }
 
 func reconcile(parent string, base, mine, theirs []byte, conflicts []Conflict) ([]byte, []Conflict) {
@@ -97,20 +117,4 @@ func same(a, b []byte) bool {
 		return a == nil && b == nil
 	}
 	return equal(a, b)
-}
-
-// rootOf returns a document without white space and without the members of its root that begin with
-// "$".
-func rootOf(doc []byte) []byte {
-	b, err := read(0, doc)
-	if err != nil {
-		return []byte("{}")
-	}
-	root := []byte{'{'}
-	for c := (cursor{b: b}); c.member(); {
-		if name := decode(c.key()); len(name) == 0 || name[0] != '$' {
-			root = append(appendKey(root, c.key()), c.value()...)
-		}
-	}
-	return append(root, '}')
 }

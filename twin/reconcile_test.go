@@ -1,6 +1,8 @@
 package twin_test
 
 import (
+	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,18 +17,32 @@ func TestMergePatch(t *testing.T) {
 		{"inside an object", `{"a":{"b":1,"c":2},"d":{"e":1}}`, `{"a":{"b":1,"c":3},"d":{}}`, `{"a":{"c":3},"d":{"e":null}}`},
 		{"an object for a value and back", `{"a":1,"b":{"c":1}}`, `{"a":{"x":1},"b":1}`, `{"a":{"x":1},"b":1}`},
 		{"an array is one value", `{"a":[1,2]}`, `{"a":[1]}`, `{"a":[1]}`},
-		{"null removes", `{"a":1}`, `{"a":null,"b":null}`, `{"a":null}`},
-		{"numbers are their text", `{"a":1.10}`, `{"a":1.1}`, `{"a":1.1}`},
+		{"null is absent", `{"a":1,"b":null,"c":null,"d":null}`, `{"a":null,"b":null,"d":1}`, `{"a":null,"d":1}`},
+		{"an object that empties", `{"a":{"b":{"c":1}},"d":{}}`, `{"a":{"b":{}},"d":{}}`, `{"a":{"b":{"c":null}}}`},
+		{"objects deep in arrays", `{"a":[{"b":1,"c":2},3]}`, `{"a":[{"c":2,"b":1},3]}`, `{}`},
+		{"numbers are their text", `{"a":1,"b":[1.10],"c":1e0,"d":1}`, `{"a":1.0,"b":[1.1],"c":1E0,"d":1}`, `{"a":1.0,"b":[1.1],"c":1E0}`},
+		{"strings are their characters", `{"a":"\u00e9","b":["<"]}`, `{"a":"é","b":["\u003c"]}`, `{}`},
 		{"names that escapes hide", `{"\u0061":1}`, `{"a":2}`, `{"a":2}`},
 		{"what the hub writes is left out", `{"$version":1,"a":1}`, `{"$version":2,"$metadata":{},"a":1}`, `{}`},
-		{"no documents", ``, `[]`, `{}`},
+		{"a name that the hub refuses is not", `{"$a":1,"$b":1}`, `{"$b":2,"$c":3}`, `{"$a":null,"$b":2,"$c":3}`},
+		{"no documents", ``, ``, `{}`},
+		{"all of it", ``, `{"a":1}`, `{"a":1}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, string(twin.MergePatch([]byte(tt.old), []byte(tt.new)))); diff != "" {
-				t.Errorf("MergePatch(%s, %s) (-want +got):\n%s", tt.old, tt.new, diff)
+			got, err := twin.MergePatch([]byte(tt.old), []byte(tt.new))
+			if diff := cmp.Diff(tt.want, string(got)); diff != "" || err != nil {
+				t.Errorf("MergePatch(%s, %s): %v (-want +got):\n%s", tt.old, tt.new, err, diff)
 			}
 		})
+	}
+	for _, in := range []string{`null`, `[]`, `{"a":1`, deep(70)} {
+		for _, args := range [][2]string{{`{}`, in}, {in, `{}`}} {
+			got, err := twin.MergePatch([]byte(args[0]), []byte(args[1]))
+			if _, ok := errors.AsType[*twin.Error](err); !ok {
+				t.Errorf("MergePatch(%.20q, %.20q) = %s, %v, want an *Error", args[0], args[1], got, err)
+			}
+		}
 	}
 }
 
@@ -60,19 +76,67 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
-// FuzzReconcile holds patches and three-way merges to their laws.
+// FuzzMergePatch holds patches to their laws, with maps as the judge.
+func FuzzMergePatch(f *testing.F) {
+	f.Add([]byte(`{"a":1,"b":{"c":[1,2],"x":{}}}`), []byte(`{"b":{"d":{},"x":{"y":{}}},"e":"x"}`))
+	f.Add([]byte(`{"a":{},"b":{"c":1}}`), []byte(`{"a":0,"b":{}}`))
+	f.Add([]byte(`{"\u0061":"\ud800","n":1.0}`), []byte(`{"a":"\ufffd","n":1}`))
+	f.Add([]byte(`{"a":[{"b":null,"c":1}]}`), []byte(`{"a":[{"c":1,"b":null}]}`))
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		var docs [2][]byte
+		for i, text := range [][]byte{first, second} {
+			// As a twin has it: each name once, no nulls, nothing of the hub's.
+			doc, err := twin.StripReadOnly(text)
+			if err != nil {
+				return
+			}
+			if docs[i], err = twin.Merge(nil, doc); err != nil {
+				return
+			}
+		}
+		before, after := docs[0], docs[1]
+		patch, err := twin.MergePatch(before, after)
+		if err != nil {
+			t.Fatalf("MergePatch(%s, %s): %v", before, after, err)
+		}
+		got, err := twin.Merge(before, patch)
+		if err != nil || !sameJSON(t, after, got) {
+			t.Fatalf("%s patched with %s is %s, %v, want %s", before, patch, got, err, after)
+		}
+		if again, err := twin.Merge(got, patch); err != nil || !bytes.Equal(got, again) {
+			t.Fatalf("%s patched with %s is %s, %v", got, patch, again, err)
+		}
+		if rest, err := twin.MergePatch(got, after); err != nil || string(rest) != "{}" {
+			t.Fatalf("%s still differs from %s by %s, %v", got, after, rest, err)
+		}
+		same := sameJSON(t, before, after)
+		if (string(patch) == "{}") != same || (len(twin.Diff(before, after)) == 0) != same {
+			t.Fatalf("the patch from %s to %s is %s, the difference %v", before, after, patch, twin.Diff(before, after))
+		}
+		old, now := decodeAny(t, before), decodeAny(t, after)
+		for name := range decodeAny(t, patch) {
+			a, had := old[name]
+			if b, has := now[name]; had == has && cmp.Equal(a, b) {
+				t.Fatalf("the patch from %s to %s names %q: %s", before, after, name, patch)
+			}
+		}
+	})
+}
+
+// FuzzReconcile holds three-way merges to their laws.
 func FuzzReconcile(f *testing.F) {
 	f.Add(`{"a":1,"b":{"c":2}}`, `{"a":2,"b":{"c":2}}`, `{"a":1,"b":{"d":[null]}}`)
 	f.Add(`{"a":{}}`, `{"a":1}`, `{"a":{"":"x"}}`)
 	f.Fuzz(func(t *testing.T, b, m, o string) {
 		var docs [3][]byte
 		for i, text := range []string{b, m, o} {
-			// As a twin has it: each name once, no nulls, nothing of the hub's.
-			doc, err := twin.Merge(nil, []byte(text))
+			doc, err := twin.StripReadOnly([]byte(text))
 			if err != nil {
 				return
 			}
-			docs[i], _ = twin.Reconcile(doc, doc, doc)
+			if docs[i], err = twin.Merge(nil, doc); err != nil {
+				return
+			}
 		}
 		base, mine, theirs := docs[0], docs[1], docs[2]
 		same := func(what string, want, got []byte) {
@@ -80,14 +144,6 @@ func FuzzReconcile(f *testing.F) {
 			if diff := twin.Diff(want, got); len(diff) > 0 {
 				t.Errorf("%s: want %s, got %s", what, want, got)
 			}
-		}
-		patched, err := twin.Merge(base, twin.MergePatch(base, mine))
-		if err != nil {
-			t.Fatal(err)
-		}
-		same("the patch", mine, patched)
-		if patch := twin.MergePatch(mine, mine); string(patch) != "{}" {
-			t.Errorf("a patch from %s to itself is %s", mine, patch)
 		}
 		for _, law := range []struct {
 			what               string

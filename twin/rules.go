@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // The limits of the article "Understand and use device twins in IoT Hub".
@@ -22,7 +24,7 @@ const (
 // The article sets no limits for these; ours keep what one peer can store or cost in bounds.
 const (
 	maxNumber    = 128 // characters of a number's text
-	maxBareDepth = 64  // of documents that Merge and StripReadOnly read
+	maxBareDepth = 64  // of documents that are merged or compared
 	maxText      = 8   // JSON text of a section, as a multiple of its size limit
 )
 
@@ -93,16 +95,16 @@ type checker struct {
 
 func (c *checker) object(b []byte, depth int, inArray bool) *Error {
 	base := len(c.names)
-	members := cursor{b: b}
-	for members.member() {
-		name := decode(members.key())
+	members := jsontext.Walk(b)
+	for members.Member() {
+		name := jsontext.Unquote(members.Key())
 		c.names = append(c.names, name)
 		if c.strict {
 			if e := checkName(name); e != nil {
 				return e
 			}
 		}
-		if e := c.value(name, members.value(), depth+1, inArray); e != nil {
+		if e := c.value(name, members.Value(), depth+1, inArray); e != nil {
 			e.under(clip(name))
 			return e
 		}
@@ -113,9 +115,9 @@ func (c *checker) object(b []byte, depth int, inArray bool) *Error {
 }
 
 func (c *checker) array(name, b []byte, depth int) *Error {
-	elements := cursor{b: b}
-	for i := 0; elements.element(); i++ {
-		if e := c.value(name, elements.value(), depth+1, true); e != nil {
+	elements := jsontext.Walk(b)
+	for i := 0; elements.Element(); i++ {
+		if e := c.value(name, elements.Value(), depth+1, true); e != nil {
 			e.under("[" + strconv.Itoa(i) + "]")
 			return e
 		}
@@ -148,7 +150,7 @@ func (c *checker) value(name, b []byte, depth int, inArray bool) *Error {
 			return refuse(name, "Value of Property or Tag cannot be null.")
 		}
 	case '"':
-		if len(b)-2 > maxString && len(decode(b)) > maxString {
+		if len(b)-2 > maxString && len(jsontext.Unquote(b)) > maxString {
 			return refuse(name, "Property or Tag value should be maximum %d bytes.", maxString)
 		}
 	case 't', 'f':
@@ -252,25 +254,25 @@ func dropRepeated(dst, value []byte) []byte {
 	switch {
 	case isObject(value):
 		last := make(map[string][]byte)
-		for c := (cursor{b: value}); c.member(); {
-			last[string(decode(c.key()))] = c.value()
+		for c := jsontext.Walk(value); c.Member(); {
+			last[string(jsontext.Unquote(c.Key()))] = c.Value()
 		}
 		dst = append(dst, '{')
-		for c := (cursor{b: value}); c.member(); {
-			name := decode(c.key())
+		for c := jsontext.Walk(value); c.Member(); {
+			name := jsontext.Unquote(c.Key())
 			if v, ok := last[string(name)]; ok {
-				dst = dropRepeated(appendKey(dst, c.key()), v)
+				dst = dropRepeated(appendKey(dst, c.Key()), v)
 				delete(last, string(name))
 			}
 		}
 		return append(dst, '}')
 	case isArray(value):
 		dst = append(dst, '[')
-		for c := (cursor{b: value}); c.element(); {
+		for c := jsontext.Walk(value); c.Element(); {
 			if dst[len(dst)-1] != '[' {
 				dst = append(dst, ',')
 			}
-			dst = dropRepeated(dst, c.value())
+			dst = dropRepeated(dst, c.Value())
 		}
 		return append(dst, ']')
 	}
@@ -303,12 +305,12 @@ func size(value []byte) int {
 	n := 0
 	switch {
 	case isObject(value):
-		for c := (cursor{b: value}); c.member(); {
-			n += textSize(c.key()) + size(c.value())
+		for c := jsontext.Walk(value); c.Member(); {
+			n += textSize(c.Key()) + size(c.Value())
 		}
 	case isArray(value):
-		for c := (cursor{b: value}); c.element(); {
-			n += size(c.value())
+		for c := jsontext.Walk(value); c.Element(); {
+			n += size(c.Value())
 		}
 	case len(value) == 0 || isNull(value):
 	case value[0] == '"':
@@ -323,7 +325,7 @@ func size(value []byte) int {
 
 func textSize(raw []byte) int {
 	n := 0
-	for _, r := range string(decode(raw)) {
+	for _, r := range string(jsontext.Unquote(raw)) {
 		if !unicode.IsControl(r) {
 			n += utf8.RuneLen(r)
 		}

@@ -31,7 +31,7 @@ func TestPatchAccepts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			mustPatch(t, twin.New(twin.Reported, t0), twin.Reported, tt.patch, t1)
+			mustPatch(t, twin.New(t0), twin.Reported, tt.patch, t1)
 		})
 	}
 }
@@ -90,7 +90,7 @@ func TestPatchRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := twin.New(twin.Reported, t0)
+			s := twin.New(t0)
 			_, err := s.Patch(twin.Reported, []byte(tt.patch), t1)
 			var e *twin.Error
 			if !errors.As(err, &e) {
@@ -112,7 +112,7 @@ func TestPatchRefuses(t *testing.T) {
 // Services may send back $metadata and $version, but nowhere else than at the root.
 func TestDesiredPatchRefusesOtherDollars(t *testing.T) {
 	for _, patch := range []string{`{"$etag":1}`, `{"a":{"$version":1}}`, `{"a":[{"$metadata":1}]}`} {
-		if got, err := twin.New(twin.Desired, t0).Patch(twin.Desired, []byte(patch), t1); err == nil {
+		if got, err := twin.New(t0).Patch(twin.Desired, []byte(patch), t1); err == nil {
 			t.Errorf("Patch(%s) = %s", patch, got.Properties)
 		}
 	}
@@ -139,7 +139,7 @@ func TestSizeLimit(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.message, func(t *testing.T) {
-			full := mustPatch(t, twin.New(tt.kind, t0), tt.kind, strings64(tt.fits), t1)
+			full := mustPatch(t, twin.New(t0), tt.kind, strings64(tt.fits), t1)
 			want := &twin.Error{Reason: twin.TooLarge, Message: tt.message}
 			for _, patch := range []string{`{"x":true}`, `{"x":1}`, `{"x":"1"}`, `{"x":[1]}`, `{"x":{}}`, `{"0000":{"x":"` + strings.Repeat("x", 60) + `"}}`} {
 				_, err := full.Patch(tt.kind, []byte(patch), t2)
@@ -176,7 +176,7 @@ func TestUncountedTextIsBounded(t *testing.T) {
 		"empty arrays":       `{"a":[` + strings.Repeat(`[],`, 100_000) + `[]]}`,
 		"control characters": `{"a":["` + strings.Repeat(strings.Repeat(`\u0007`, 4000)+`","`, 20) + `"]}`,
 	} {
-		_, err := twin.New(twin.Reported, t0).Patch(twin.Reported, []byte(patch), t1)
+		_, err := twin.New(t0).Patch(twin.Reported, []byte(patch), t1)
 		var e *twin.Error
 		if !errors.As(err, &e) || e.Reason != twin.TooLarge {
 			t.Errorf("%s: %v, want too large", name, err)

@@ -12,6 +12,12 @@
 // they were sent; members that are new come last; white space goes. Names are compared after
 // decoding their escapes, and of members with the same name the last one counts.
 //
+// [Diff], [MergePatch] and [Reconcile] have one idea of what is equal: strings that decode to the same,
+// arrays with equal elements, objects with equal members in whatever order, and numbers with the same
+// text. So 1, 1.0 and 1e0 are three values: the hub keeps each as it was sent, and readers with types tell
+// them apart. To write a value again that somebody thinks the same does no harm; to take a change for
+// none would lose it.
+//
 // Nothing here does I/O or reads the clock. No function changes its arguments, so all of them may
 // be called concurrently. The rules are those of the IoT Hub article "Understand and use device
 // twins in IoT Hub".
@@ -42,9 +48,9 @@ type Section struct {
 }
 
 // New returns the empty section of a twin that is created now. A zero time stands for "never", as
-// IoT Hub writes it for new modules. All kinds begin alike: $lastUpdatedVersion comes with the first
-// change of desired properties.
-func New(_ Kind, now time.Time) Section {
+// IoT Hub writes it for new modules. Desired and reported properties begin alike: $lastUpdatedVersion
+// comes with the first change of desired ones.
+func New(now time.Time) Section {
 	meta := append([]byte{'{'}, stamp(Reported, now, 1)...)
 	return Section{Properties: json.RawMessage("{}"), Metadata: append(meta, '}'), Version: 1}
 }

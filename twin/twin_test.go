@@ -39,12 +39,10 @@ func mustPatch(t testing.TB, s twin.Section, kind twin.Kind, patch string, now t
 
 func TestNew(t *testing.T) {
 	want := section{`{}`, `{"$lastUpdated":"2024-05-01T10:00:00Z"}`, 1}
-	for _, kind := range []twin.Kind{twin.Desired, twin.Reported} {
-		if diff := cmp.Diff(want, text(twin.New(kind, t0))); diff != "" {
-			t.Errorf("New(%v) (-want +got):\n%s", kind, diff)
-		}
+	if diff := cmp.Diff(want, text(twin.New(t0))); diff != "" {
+		t.Errorf("New (-want +got):\n%s", diff)
 	}
-	if got, want := string(twin.New(twin.Desired, time.Time{}).Service()), `{"$metadata":{"$lastUpdated":"0001-01-01T00:00:00Z"},"$version":1}`; got != want {
+	if got, want := string(twin.New(time.Time{}).Service()), `{"$metadata":{"$lastUpdated":"0001-01-01T00:00:00Z"},"$version":1}`; got != want {
 		t.Errorf("new module: %s, want %s", got, want)
 	}
 }
@@ -87,7 +85,7 @@ func TestPatchStampsMetadata(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := mustPatch(t, twin.New(tt.kind, t0), tt.kind, tt.first, t1)
+			s := mustPatch(t, twin.New(t0), tt.kind, tt.first, t1)
 			s = mustPatch(t, s, tt.kind, tt.second, t2)
 			if diff := cmp.Diff(tt.want, text(s)); diff != "" {
 				t.Errorf("%s and then %s (-want +got):\n%s", tt.first, tt.second, diff)
@@ -97,7 +95,7 @@ func TestPatchStampsMetadata(t *testing.T) {
 }
 
 func TestReplace(t *testing.T) {
-	s := mustPatch(t, twin.New(twin.Desired, t0), twin.Desired, `{"a":1,"b":{"c":2}}`, t1)
+	s := mustPatch(t, twin.New(t0), twin.Desired, `{"a":1,"b":{"c":2}}`, t1)
 	got, err := s.Replace(twin.Desired, []byte(`{"b":{"d":null},"e":null,"$version":9}`), t2)
 	if err != nil {
 		t.Fatal(err)
@@ -117,14 +115,14 @@ func TestReplace(t *testing.T) {
 }
 
 func TestViews(t *testing.T) {
-	s := mustPatch(t, twin.New(twin.Reported, t0), twin.Reported, `{"a":1}`, t1)
+	s := mustPatch(t, twin.New(t0), twin.Reported, `{"a":1}`, t1)
 	tests := []struct {
 		name      string
 		got, want string
 	}{
 		{"the service sees metadata", string(s.Service()), `{"a":1,"$metadata":{"$lastUpdated":"2024-05-01T10:00:01.5Z","a":{"$lastUpdated":"2024-05-01T10:00:01.5Z"}},"$version":2}`},
 		{"the device sees none", string(s.Device()), `{"a":1,"$version":2}`},
-		{"a new section has only its version for the device", string(twin.New(twin.Desired, t0).Device()), `{"$version":1}`},
+		{"a new section has only its version for the device", string(twin.New(t0).Device()), `{"$version":1}`},
 		{"the zero section", string(twin.Section{}.Service()), `{"$metadata":{},"$version":0}`},
 		{"a version after a patch with white space", string(twin.WithVersion([]byte("{ \"a\": null }\n"), 8)), `{ "a": null,"$version":8}`},
 		{"a version alone", string(twin.WithVersion([]byte("{ }"), 8)), `{"$version":8}`},
@@ -143,7 +141,7 @@ func TestViews(t *testing.T) {
 }
 
 func TestPatchLeavesItsReceiver(t *testing.T) {
-	s := mustPatch(t, twin.New(twin.Reported, t0), twin.Reported, `{"a":{"x":1},"b":2}`, t1)
+	s := mustPatch(t, twin.New(t0), twin.Reported, `{"a":{"x":1},"b":2}`, t1)
 	before := text(s)
 	mustPatch(t, s, twin.Reported, `{"a":{"x":null},"b":3,"c":4}`, t2)
 	if _, err := s.Patch(twin.Reported, []byte(`{"b":5,"c":[null]}`), t2); err == nil {
@@ -204,7 +202,7 @@ func oneKB(t testing.TB) twin.Section {
 		fmt.Fprintf(&b, `,"sensor%02d":{"unit":"C","value":%d.5}`, i, i)
 	}
 	b.WriteString(`,"rebootTime":"2024-05-01T10:00:00Z"}`)
-	return mustPatch(t, twin.New(twin.Reported, t0), twin.Reported, b.String(), t1)
+	return mustPatch(t, twin.New(t0), twin.Reported, b.String(), t1)
 }
 
 func BenchmarkPatch(b *testing.B) {
@@ -220,6 +218,24 @@ func BenchmarkPatch(b *testing.B) {
 			patch := []byte(bb.patch)
 			for b.Loop() {
 				if _, err := s.Patch(twin.Reported, patch, t2); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkMergePatch(b *testing.B) {
+	old := oneKB(b)
+	for _, bb := range []struct{ name, patch string }{
+		{"the same 1 KB", `{}`},
+		{"three nested of 1 KB", `{"sensor01":{"value":7.25},"sensor20":{"value":null},"firmware":{"size":1}}`},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			now := mustPatch(b, old, twin.Reported, bb.patch, t2)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := twin.MergePatch(old.Properties, now.Properties); err != nil {
 					b.Fatal(err)
 				}
 			}

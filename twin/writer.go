@@ -3,6 +3,8 @@ package twin
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // WrittenBy returns s, which a patch has changed last, with the names in its metadata of who wrote
@@ -26,19 +28,19 @@ func (w *writers) object(b, meta, patch []byte) []byte {
 	set := members(patch)
 	lookup := newIndex(set)
 	b = append(b, '{')
-	for c := (cursor{b: meta}); c.member(); {
-		b = appendKey(b, c.key())
-		name := decode(c.key())
+	for c := jsontext.Walk(meta); c.Member(); {
+		b = appendKey(b, c.Key())
+		name := jsontext.Unquote(c.Key())
 		change := lookup.find(set, name)
 		if bytes.HasPrefix(name, []byte{'$'}) || change == nil || isNull(change.value) {
-			b = append(b, c.value()...)
+			b = append(b, c.Value()...)
 			continue
 		}
 		w.path = append(w.path, string(name))
 		if isObject(change.value) {
-			b = w.object(b, c.value(), change.value)
+			b = w.object(b, c.Value(), change.value)
 		} else {
-			b = w.leaf(b, c.value())
+			b = w.leaf(b, c.Value())
 		}
 		w.path = w.path[:len(w.path)-1]
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestWriters(t *testing.T) {
-	s := mustPatch(t, twin.New(twin.Desired, t0), twin.Desired, `{"a":{"x":1,"y":2},"own":3,"gone":4}`, t0)
+	s := mustPatch(t, twin.New(t0), twin.Desired, `{"a":{"x":1,"y":2},"own":3,"gone":4}`, t0)
 	const patch = `{"a":{"x":10,"z":[1]},"new":{"deep":{"\u0065":true}},"gone":null,"empty":{}}`
 	s = mustPatch(t, s, twin.Desired, patch, t1)
 	properties := string(s.Properties)

@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/sas"
 	"github.com/iotdm/iotdm/twin"
 )
@@ -215,7 +216,7 @@ func cellValue(cell string) json.RawMessage {
 	if json.Valid([]byte(cell)) {
 		return json.RawMessage(cell)
 	}
-	text, _ := output.Marshal(cell) // a string
+	text, _ := jsontext.Marshal(cell) // a string
 	return text
 }
 
@@ -244,7 +245,7 @@ func withMember(doc []byte, path []string, value json.RawMessage) (json.RawMessa
 		value = inner
 	}
 	members[name] = value
-	return output.Marshal(members)
+	return jsontext.Marshal(members)
 }
 
 // A csvWriter writes an export as CSV.

@@ -15,6 +15,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // A Writer writes the entries of an export. Flush writes what it still has.
@@ -35,7 +36,7 @@ func NewWriter(w io.Writer, format string, keys bool) (Writer, error) {
 type ndjsonWriter struct{ w *bufio.Writer }
 
 func (n *ndjsonWriter) write(e *hubrest.BulkEntry) error {
-	line, err := output.Marshal(e)
+	line, err := jsontext.Marshal(e)
 	if err != nil {
 		return err
 	}

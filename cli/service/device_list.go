@@ -14,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // deviceColumns are what the table of devices shows.
@@ -145,5 +146,5 @@ func listed(row json.RawMessage) (json.RawMessage, error) {
 	d := t.listedDevice
 	d.ETag, d.StatusUpdatedTime = t.DeviceETag, t.StatusUpdateTime
 	d.Authentication = listedAuth{X509Thumbprint: t.X509Thumbprint, Type: t.AuthenticationType}
-	return output.Marshal(d)
+	return jsontext.Marshal(d)
 }

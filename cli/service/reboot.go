@@ -16,6 +16,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 type rebootOptions struct {
@@ -134,7 +135,7 @@ func rebootFromService(ctx context.Context, s output.Streams, o rebootOptions) e
 
 func (o *rebootOptions) printAnswer(s output.Streams, report rebootReport) error {
 	return o.Output.Print(s, output.Result{Value: report, Text: func(w io.Writer) error {
-		doc, err := output.Marshal(answerDocument{report.Status, report.Payload})
+		doc, err := jsontext.Marshal(answerDocument{report.Status, report.Payload})
 		if err == nil {
 			_, err = fmt.Fprintf(w, "%s\n", doc)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -41,7 +42,7 @@ func (e editedTwin) document(asJSON bool, comments []string) ([]byte, error) {
 	for _, c := range comments {
 		b.WriteString(strings.TrimRight(commentMark(asJSON)+" "+c, " ") + "\n")
 	}
-	doc, err := output.Marshal(struct {
+	doc, err := jsontext.Marshal(struct {
 		Tags    json.RawMessage `json:"tags"`
 		Desired json.RawMessage `json:"desired"`
 	}{e.tags, e.desired})
@@ -227,6 +228,6 @@ func appendScalar(b []byte, n *yaml.Node, at func(string, ...any) error) ([]byte
 }
 
 func appendJSONText(b []byte, text string) ([]byte, error) {
-	quoted, err := output.Marshal(text)
+	quoted, err := jsontext.Marshal(text)
 	return append(b, quoted...), err
 }

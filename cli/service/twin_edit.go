@@ -194,11 +194,16 @@ func (e *twinEdit) submit(ctx context.Context, mine *editedTwin) (done bool, con
 	defer stop()
 	for {
 		change := hubrest.TwinChange{ETag: e.now.ETag}
-		if patch := twin.MergePatch(e.base.tags, mine.tags); string(patch) != "{}" {
-			change.Tags = patch
+		tags, tagsErr := twin.MergePatch(e.base.tags, mine.tags)
+		desired, desiredErr := twin.MergePatch(e.base.desired, mine.desired)
+		if err := errors.Join(tagsErr, desiredErr); err != nil {
+			return false, nil, err
 		}
-		if patch := twin.MergePatch(e.base.desired, mine.desired); string(patch) != "{}" {
-			change.Desired = patch
+		if string(tags) != "{}" {
+			change.Tags = tags
+		}
+		if string(desired) != "{}" {
+			change.Desired = desired
 		}
 		if change.Tags == nil && change.Desired == nil {
 			e.Note("Nothing changed")

@@ -71,8 +71,11 @@ func TestEditOfTwinLosesNoChange(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	theirs := properties{}
 	write := func(now properties) {
-		change := hub.TwinChange{Desired: twin.MergePatch(theirs.document(), now.document())}
-		if _, err := h.PatchTwin(id, change, hub.Match{}); err != nil {
+		patch, err := twin.MergePatch(theirs.document(), now.document())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.PatchTwin(id, hub.TwinChange{Desired: patch}, hub.Match{}); err != nil {
 			t.Fatal(err)
 		}
 		theirs = now

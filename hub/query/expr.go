@@ -3,6 +3,8 @@ package query
 import (
 	"bytes"
 	"math"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // An expr is a part of a condition.
@@ -233,17 +235,12 @@ func arrayContains(d Doc, args []expr) Value {
 	if a.kind != array {
 		return Value{}
 	}
-	for i := 1; ; i++ { // behind "[" or ","
-		if i = skipSpace(a.raw, i); i >= len(a.raw) {
-			return isFalse
-		}
-		if eq, _ := equal(valueAt(a.raw[i:]), x); eq {
+	for c := jsontext.Walk(a.raw); c.Element(); {
+		if eq, _ := equal(valueAt(c.Value()), x); eq {
 			return isTrue
 		}
-		if i = skipSpace(a.raw, skipValue(a.raw, i)); i >= len(a.raw) || a.raw[i] != ',' {
-			return isFalse
-		}
 	}
+	return isFalse
 }
 
 // fieldsOf returns the fields that an expression reads.

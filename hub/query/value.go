@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 type kind uint8
@@ -22,14 +24,14 @@ const (
 // refers to the text it was made of, which must not change while the Value is in use.
 type Value struct {
 	kind    kind
-	escaped bool    // raw is the inside of a JSON string that has escapes
+	escaped bool    // a string whose raw is its JSON text, which has escapes
 	num     float64 // a number without raw; for a boolean 1 is true
 	raw     []byte  // the characters of a string, or the JSON text of a number, object or array
 }
 
 // JSON returns the value of a JSON text, which is taken to be valid. No text at all is undefined.
 func JSON(text []byte) Value {
-	i := skipSpace(text, 0)
+	i := jsontext.SkipSpace(text, 0)
 	if i == len(text) {
 		return Value{}
 	}
@@ -93,17 +95,20 @@ func (v Value) at(steps []step) Value {
 
 // valueAt returns the value that b begins with, or undefined.
 func valueAt(b []byte) Value {
-	if len(b) == 0 {
+	end := jsontext.SkipValue(b, 0)
+	if end < 0 {
 		return Value{}
 	}
-	switch c := b[0]; c {
+	switch c, raw := b[0], b[:end]; c {
 	case '"':
-		raw := b[1:max(skipString(b, 0)-1, 1)]
-		return Value{kind: text, escaped: bytes.IndexByte(raw, '\\') >= 0, raw: raw}
+		if bytes.IndexByte(raw, '\\') >= 0 {
+			return Value{kind: text, escaped: true, raw: raw}
+		}
+		return Value{kind: text, raw: raw[1 : end-1]}
 	case '{':
-		return Value{kind: object, raw: b[:skipNested(b, 0)]}
+		return Value{kind: object, raw: raw}
 	case '[':
-		return Value{kind: array, raw: b[:skipNested(b, 0)]}
+		return Value{kind: array, raw: raw}
 	case 't':
 		return isTrue
 	case 'f':
@@ -114,14 +119,14 @@ func valueAt(b []byte) Value {
 		if c != '-' && !isDigit(c) {
 			return Value{}
 		}
-		return Value{kind: number, raw: b[:skipValue(b, 0)]}
+		return Value{kind: number, raw: raw}
 	}
 }
 
 // chars returns the characters of a string.
 func (v Value) chars() []byte {
 	if v.escaped {
-		return unescape(v.raw)
+		return jsontext.Unquote(v.raw)
 	}
 	return v.raw
 }
@@ -168,7 +173,6 @@ func (v Value) appendTo(dst []byte) []byte {
 		if !v.escaped {
 			return appendString(dst, v.raw)
 		}
-		return append(append(append(dst, '"'), v.raw...), '"')
 	}
 	return append(dst, v.raw...)
 }

@@ -163,6 +163,18 @@ func (db *DB) Scan(start, end []byte, fn func(key, value []byte) error) error {
 	return db.scan(start, end, fn)
 }
 
+// PrefixEnd returns the first key behind all that start with prefix, which ends a scan of these: each key from prefix
+// up to it starts with prefix. It is nil if there is no such key, since the prefix has no byte below 0xff.
+func PrefixEnd(prefix []byte) []byte {
+	end := bytes.Clone(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
 func (db *DB) scan(start, end []byte, fn func(key, value []byte) error) error {
 	it, err := db.engine.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {

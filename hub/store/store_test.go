@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -225,4 +226,37 @@ func TestReopenedStoreHasItsValues(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestPrefixEnd(t *testing.T) {
+	for _, tt := range []struct{ prefix, want string }{
+		{"a/", "a0"},
+		{"a\xfe", "a\xff"},
+		{"a\xff\xff", "b"},
+		{"\x00", "\x01"},
+	} {
+		prefix := []byte(tt.prefix)
+		if got := string(store.PrefixEnd(prefix)); got != tt.want || string(prefix) != tt.prefix {
+			t.Errorf("PrefixEnd(%q) = %q, want %q; the prefix is %q", tt.prefix, got, tt.want, prefix)
+		}
+	}
+	for _, prefix := range []string{"", "\xff", "\xff\xff"} {
+		if got := store.PrefixEnd([]byte(prefix)); got != nil {
+			t.Errorf("PrefixEnd(%q) = %q, want nil", prefix, got)
+		}
+	}
+}
+
+// What lies between a prefix and its end is what starts with it.
+func FuzzPrefixEnd(f *testing.F) {
+	f.Add([]byte("a/"), []byte("a/b"))
+	f.Add([]byte("a\xff"), []byte("b"))
+	f.Add([]byte("\xff"), []byte("\xff\x00"))
+	f.Fuzz(func(t *testing.T, prefix, key []byte) {
+		end := store.PrefixEnd(prefix)
+		between := bytes.Compare(key, prefix) >= 0 && (end == nil || bytes.Compare(key, end) < 0)
+		if between != bytes.HasPrefix(key, prefix) {
+			t.Errorf("%q is between %q and %q: %v", key, prefix, end, between)
+		}
+	})
 }

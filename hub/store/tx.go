@@ -149,7 +149,10 @@ func (tx *Tx) Delete(key []byte) { tx.add(write{key: bytes.Clone(key), deleted: 
 func (tx *Tx) DeletePrefix(prefix []byte) {
 	// The engine's range deletions slow down every read until they are compacted, so a few keys go one by one.
 	const few = 256
-	end := prefixEnd(prefix)
+	end := PrefixEnd(prefix)
+	if end == nil {
+		panic("store: a prefix needs a byte below 0xff")
+	}
 	keys, err := tx.db.keys(prefix, end, few)
 	if err != nil || len(keys) == few || len(tx.writes) > few {
 		tx.add(write{key: bytes.Clone(prefix), end: end, deleted: true})
@@ -176,14 +179,3 @@ func (tx *Tx) add(w write) {
 // OnCommit has f run after the changes are on disk, before Update returns and releases its lock. Functions run in the
 // order they were given; none runs if nothing is written because of an error.
 func (tx *Tx) OnCommit(f func()) { tx.onCommit = append(tx.onCommit, f) }
-
-// prefixEnd returns the first key after all that start with prefix.
-func prefixEnd(prefix []byte) []byte {
-	end := bytes.Clone(prefix)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i]++; end[i] != 0 {
-			return end[:i+1]
-		}
-	}
-	panic("store: a prefix needs a byte below 0xff")
-}

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // Options are the flags that say how a result is printed.
@@ -91,7 +92,7 @@ func (o *Options) Print(s Streams, r Result) error {
 	case r.Columns != nil:
 		format = "table"
 	}
-	doc, err := Marshal(r.Value)
+	doc, err := jsontext.Marshal(r.Value)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (o *Options) PrintEvent(s Streams, r Result) error {
 	if o.Format != "json" || o.jq != "" {
 		return o.Print(s, r)
 	}
-	doc, err := Marshal(r.Value)
+	doc, err := jsontext.Marshal(r.Value)
 	if err != nil {
 		return err
 	}
@@ -133,15 +134,6 @@ func (o *Options) PrintLine(s Streams, r Result) error {
 		return r.Text(s.Out)
 	}
 	return o.PrintEvent(s, r)
-}
-
-// Marshal is json.Marshal that leaves <, > and & as they are.
-func Marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(v)
-	return bytes.TrimSpace(b.Bytes()), err
 }
 
 // PrintJSON writes doc, a JSON text, indented.
