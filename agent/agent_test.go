@@ -114,18 +114,16 @@ func (m *machine) await(what string, ok func(shown) bool) shown {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
-	found := errors.New("found")
 	var r shown
-	err := m.hub.Events(ctx, hub.EventQuery{Sources: []hub.EventSource{hub.SourceTwinChange}, Follow: true}, func(hub.Event) error {
-		if r = m.reported(); ok(r) {
-			return found
+	for _, err := range m.hub.Events(ctx, hub.EventQuery{Sources: []hub.EventSource{hub.SourceTwinChange}, Follow: true}) {
+		if err != nil {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.t.Fatalf("the twin does not show %s: %+v (%v); the agent printed %q", what, r, err, m.lines)
 		}
-		return nil
-	})
-	if err != found {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.t.Fatalf("the twin does not show %s: %+v (%v); the agent printed %q", what, r, err, m.lines)
+		if r = m.reported(); ok(r) {
+			break
+		}
 	}
 	return r
 }

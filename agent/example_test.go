@@ -13,6 +13,8 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // The device of the tutorial, with one more direct method that the program answers itself. The hub is one
@@ -130,8 +132,8 @@ func ExampleQueue() {
 }
 
 // exampleHub starts a hub that knows the device pump-7, and says how that reaches it.
-func exampleHub() (*hub.Server, mqttdevice.Options) {
-	h, err := hub.New(hub.Options{})
+func exampleHub() (*node.Node, mqttdevice.Options) {
+	h, err := node.New(node.Options{})
 	if err != nil {
 		panic(err)
 	}

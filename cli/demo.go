@@ -15,7 +15,6 @@ import (
 
 	"github.com/iotdm/iotdm/agent"
 	clidevice "github.com/iotdm/iotdm/cli/device"
-	clihub "github.com/iotdm/iotdm/cli/hub"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
@@ -25,6 +24,8 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 type demoOptions struct {
@@ -76,13 +77,13 @@ func (g *stage) say(role, format string, args ...any) {
 
 func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration) (err error) {
 	g := &stage{s: s, colour: output.Colours(s.Out), start: time.Now()}
-	server, local, err := startDemoHub(g)
+	n, local, err := startDemoHub(g)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
+	defer func() { err = errors.Join(err, n.Close()) }()
 
-	operator := local(sas.ConnectionString{SharedAccessKeyName: localhub.OwnerPolicy, SharedAccessKey: ownerKey(server.Policies())})
+	operator := local(sas.ConnectionString{SharedAccessKeyName: localhub.OwnerPolicy, SharedAccessKey: ownerKey(n.Policies())})
 	client, err := operator.Client()
 	if err != nil {
 		return err
@@ -143,8 +144,8 @@ func demoReboot(ctx context.Context, g *stage, operator target.Target, r *servic
 
 // startDemoHub starts a hub in memory on free ports. What it returns makes
 // targets of connection strings that lack the host.
-func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target.Target, error) {
-	var on clihub.Listeners
+func startDemoHub(g *stage) (*node.Node, func(sas.ConnectionString) target.Target, error) {
+	var on node.Listeners
 	var err error
 	for _, l := range []*net.Listener{&on.MQTTS, &on.HTTPS} {
 		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -152,16 +153,16 @@ func startDemoHub(g *stage) (*hub.Server, func(sas.ConnectionString) target.Targ
 			return nil, nil, fmt.Errorf("start the hub: %w", err)
 		}
 	}
-	server, err := hub.New(hub.Options{})
+	n, err := node.New(node.Options{})
 	if err != nil {
 		on.Close()
 		return nil, nil, fmt.Errorf("start the hub: %w", err)
 	}
-	clihub.Serve(server, on)
+	n.Serve(on)
 	g.say("hub", "MQTT on %s, REST on %s, both over TLS", on.MQTTS.Addr(), on.HTTPS.Addr())
-	return server, func(c sas.ConnectionString) target.Target {
+	return n, func(c sas.ConnectionString) target.Target {
 		c.HostName = "localhost"
-		return target.Target{Connection: c, MQTTSAddr: on.MQTTS.Addr().String(), HTTPSAddr: on.HTTPS.Addr().String(), TLS: &tls.Config{RootCAs: server.RootCAs()}}
+		return target.Target{Connection: c, MQTTSAddr: on.MQTTS.Addr().String(), HTTPSAddr: on.HTTPS.Addr().String(), TLS: &tls.Config{RootCAs: n.RootCAs()}}
 	}, nil
 }
 

@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/cli"
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
+
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/clock"
 )
 
 // TestClockOff pins what a user whose clock is off gets to see: not that the
@@ -17,11 +20,10 @@ import (
 func TestClockOff(t *testing.T) {
 	data := t.TempDir()
 	t.Setenv("IOTDM_DATA", data)
-	h := hubtest.New(t, hubtest.WithOptions(hub.Options{
-		Data: data,
-		Now:  func() time.Time { return time.Now().Add(3 * time.Hour) },
-	}))
-	if err := h.Publish(hub.Info{HostName: h.HostName, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr}); err != nil {
+	ahead := clock.New()
+	ahead.Advance(3 * time.Hour)
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(data), Clock: ahead}))
+	if err := h.Publish(node.Info{HostName: h.HostName, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr}); err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := strings.Cut(h.MQTTSAddr, ":")

@@ -11,58 +11,73 @@ import (
 	"testing"
 )
 
-// hubAndBelow is what a hub consists of.
-var hubAndBelow = []string{"internal/jsontext", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"}
+// arrows says which packages of this module a package imports, apart from
+// tests, from the lowest to the highest. Arrows point down only. The device side,
+// the service side and the hub never borrow each other's code; of the hub, the
+// rules know no door, no door knows another, and only a node knows all.
+var arrows = map[string][]string{
+	"internal/jsontext": {},
+	"internal/wait":     {},
+	"sas":               {},
+	"twin":              {"internal/jsontext"},
 
-// frame is what every command of package cli stands on: how a command line is
-// read, which hub it means, and how it prints and fails.
-var frame = slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "internal/wait", "cli/internal/fail", "cli/internal/condition",
-	"cli/internal/output", "cli/internal/command", "cli/internal/localhub", "cli/internal/target"})
+	// The device side.
+	"mqttdevice":      {"internal/wait", "sas", "twin"},
+	"agent/outbox":    {"mqttdevice"},
+	"agent/telemetry": {"mqttdevice"},
+	"agent/tutorial":  {"mqttdevice"},
+	"agent":           {"agent/outbox", "agent/telemetry", "agent/tutorial", "internal/wait", "mqttdevice", "twin"},
+	"fleet":           {"agent/tutorial", "internal/wait", "mqttdevice"},
 
-// commands are the commands and what only they use. They don't see each other.
-var commands = []string{"cli/bulk", "cli/doctor", "cli/sas", "cli/hub", "cli/service", "cli/device", "agent", "agent/outbox", "agent/telemetry", "agent/tutorial", "fleet"}
+	// The service side.
+	"hubrest": {"internal/jsontext", "internal/wait", "sas"},
 
-// allowed says which packages of this module a package may import, directly or
-// not, apart from tests: arrows point down only, and the device, the service
-// client and the hub never borrow each other's code.
-var allowed = map[string][]string{
-	"sas":                    {},
-	"twin":                   {"internal/jsontext"},
-	"internal/wait":          {},
-	"internal/jsontext":      {},
-	"mqttdevice":             {"internal/jsontext", "sas", "twin", "internal/wait"},
-	"hubrest":                {"internal/jsontext", "sas", "twin", "internal/wait"},
-	"hub/store":              {},
-	"hub/eventlog":           {"hub/store"},
-	"hub/query":              {"internal/jsontext"},
-	"hub":                    {"internal/jsontext", "sas", "twin", "hub/store", "hub/eventlog", "hub/query"},
-	"hub/hubtest":            {"internal/jsontext", "sas", "twin", "hub/store", "hub/eventlog", "hub/query", "hub"},
-	"agent":                  {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial", "agent/telemetry", "agent/outbox"},
-	"fleet":                  {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait", "agent/tutorial"},
-	"agent/tutorial":         {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait"},
-	"agent/telemetry":        {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait"},
-	"agent/outbox":           {"internal/jsontext", "sas", "twin", "mqttdevice", "internal/wait"},
+	// The hub: what its rooms stand on, the rules, what stands on the rules, the
+	// doors, and the node.
+	"hub/store":             {},
+	"hub/eventlog":          {},
+	"hub/clock":             {},
+	"hub/query":             {"internal/jsontext"},
+	"hub/internal/disk":     {},
+	"hub/internal/words":    {"internal/jsontext"},
+	"hub/internal/serve":    {"hub/internal/words"},
+	"hub":                   {"hub/clock", "hub/eventlog", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "sas", "twin"},
+	"hub/jobs":              {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "twin"},
+	"hub/configurations":    {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "twin"},
+	"hub/entra":             {"hub", "hub/internal/words", "sas"},
+	"hub/internal/mqtt":     {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "twin"},
+	"hub/internal/rest":     {"hub", "hub/configurations", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},
+	"hub/node":              {"hub", "hub/clock", "hub/configurations", "hub/entra", "hub/eventlog", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/words", "hub/jobs", "hub/store", "sas"},
+	"hub/hubtest":           {"hub", "hub/node", "sas"},
+	"hub/internal/wiretest": {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/jobs", "hub/node", "sas"},
+
+	// The command line: the frame, the commands of each role, the tree.
 	"cli/internal/fail":      {},
 	"cli/internal/condition": {},
-	"cli/internal/output":    {"internal/jsontext", "cli/internal/fail"},
-	"cli/internal/command":   {"internal/jsontext", "cli/internal/fail", "cli/internal/output"},
-	"cli/internal/localhub":  slices.Concat(hubAndBelow, []string{"cli/internal/fail"}),
-	"cli/internal/target": slices.Concat(hubAndBelow, []string{"mqttdevice", "hubrest", "internal/wait",
-		"cli/internal/fail", "cli/internal/output", "cli/internal/command", "cli/internal/localhub"}),
-	"cli/bulk":    {"internal/jsontext", "sas", "twin", "hubrest", "internal/wait", "cli/internal/fail", "cli/internal/condition", "cli/internal/output", "cli/internal/command"},
-	"cli/doctor":  frame,
-	"cli/sas":     slices.Concat(frame, []string{"cli/doctor"}),
-	"cli/hub":     frame,
-	"cli/service": slices.Concat(frame, []string{"cli/bulk", "agent", "agent/outbox", "agent/telemetry", "agent/tutorial"}),
-	"cli/device":  slices.Concat(frame, []string{"agent", "agent/outbox", "agent/telemetry", "agent/tutorial", "fleet"}),
-	"cli":         slices.Concat(frame, commands),
-	"":            slices.Concat(frame, commands, []string{"cli"}),
-	"e2e":         {},
+	"cli/internal/output":    {"cli/internal/fail", "internal/jsontext"},
+	"cli/internal/command":   {"cli/internal/fail", "cli/internal/output"},
+	"cli/internal/localhub":  {"cli/internal/fail", "hub/node", "sas"},
+	"cli/internal/target":    {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "hubrest", "mqttdevice", "sas"},
+	"cli/bulk":               {"cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/output", "hubrest", "internal/jsontext", "sas", "twin"},
+	"cli/doctor":             {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubrest", "mqttdevice", "sas"},
+	"cli/sas":                {"cli/doctor", "cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubrest", "sas"},
+	"cli/hub":                {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hub/entra", "hub/node", "hubrest", "sas"},
+	"cli/device":             {"agent", "agent/outbox", "agent/telemetry", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "fleet", "hub/node", "hubrest", "mqttdevice", "sas", "twin"},
+	"cli/service":            {"agent", "cli/bulk", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/output", "cli/internal/target", "hub/query", "hubrest", "internal/jsontext", "sas", "twin"},
+	"cli":                    {"agent", "cli/device", "cli/doctor", "cli/hub", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "cli/sas", "cli/service", "hub", "hub/node", "hubrest", "sas"},
+	"":                       {"cli"},
+	"e2e":                    {},
 }
+
+// wires are what only doors, and what serves them, may know.
+var wires = []string{"net/http", "github.com/eclipse/paho.mqtt.golang/packets", "github.com/coder/websocket"}
+
+// wireless are the packages of the hub that parse no wire.
+var wireless = []string{"hub", "hub/jobs", "hub/configurations", "hub/query", "hub/store", "hub/eventlog"}
 
 func TestImportsPointDownOnly(t *testing.T) {
 	const module = "github.com/iotdm/iotdm"
-	list := exec.Command("go", "list", "-json=ImportPath,Deps", module+"/...")
+	list := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...")
 	list.Stderr = t.Output()
 	out, err := list.Output()
 	if err != nil {
@@ -77,7 +92,7 @@ func TestImportsPointDownOnly(t *testing.T) {
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p struct {
 			ImportPath string
-			Deps       []string
+			Imports    []string
 		}
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
 			return
@@ -85,14 +100,26 @@ func TestImportsPointDownOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		name, _ := local(p.ImportPath)
-		may, known := allowed[name]
+		may, known := arrows[name]
 		if !known {
 			t.Errorf("package %q has no place in the layers: give it one here", name)
 		}
-		for _, dep := range p.Deps {
-			if dep, ok := local(dep); ok && !slices.Contains(may, dep) {
-				t.Errorf("package %q must not import %q", name, dep)
+		unused := slices.Clone(may)
+		for _, imported := range p.Imports {
+			if slices.Contains(wires, imported) && slices.Contains(wireless, name) {
+				t.Errorf("package %q must not know of a wire: it imports %q", name, imported)
 			}
+			imported, ok := local(imported)
+			if !ok {
+				continue
+			}
+			if !slices.Contains(may, imported) {
+				t.Errorf("package %q must not import %q", name, imported)
+			}
+			unused = slices.DeleteFunc(unused, func(s string) bool { return s == imported })
+		}
+		if known && len(unused) > 0 {
+			t.Errorf("package %q no longer imports %q: take it out here", name, unused)
 		}
 	}
 }

@@ -11,11 +11,13 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // Three devices that answer what a back end calls, here on a hub in this process.
 func Example() {
-	h, err := hub.New(hub.Options{})
+	h, err := node.New(node.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -19,6 +19,8 @@ import (
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 const size = 20
@@ -62,15 +64,16 @@ func follow(t *testing.T, h *hubtest.Hub) func(enough func(hub.Event) bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	group.Go(func() {
-		h.Events(ctx, hub.EventQuery{Follow: true}, func(e hub.Event) error {
+		for e, err := range h.Events(ctx, hub.EventQuery{Follow: true}) {
+			if err != nil {
+				return // ctx has ended
+			}
 			e.Body = append([]byte(nil), e.Body...)
 			select {
 			case events <- e:
-				return nil
 			case <-ctx.Done():
-				return ctx.Err()
 			}
-		})
+		}
 	})
 	t.Cleanup(func() { cancel(); group.Wait() })
 	return func(enough func(hub.Event) bool) {
@@ -276,7 +279,7 @@ func TestAHubThatComesBack(t *testing.T) {
 	var list []mqttdevice.Options
 	var address string
 	t.Run("first", func(t *testing.T) {
-		h := hubtest.New(t, hubtest.WithOptions(hub.Options{Data: folder}))
+		h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(folder)}))
 		list, address = devices(h, size), h.MQTTSAddr
 	})
 	kinds := make(chan fleet.Kind, 100)
@@ -284,7 +287,7 @@ func TestAHubThatComesBack(t *testing.T) {
 	if got := <-kinds; got != fleet.Unreachable {
 		t.Errorf("without a hub, the devices are not connected because %q, want %q", got, fleet.Unreachable)
 	}
-	h := hubtest.New(t, hubtest.WithOptions(hub.Options{Data: folder}), hubtest.WithAddrs(address, "127.0.0.1:0"))
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(folder)}), hubtest.WithAddrs(address, "127.0.0.1:0"))
 	until(t, f, func(s fleet.Stats) bool { return s.Connected == size })
 	for i := range size {
 		invoke(t, h, name(i), "ping", "null")

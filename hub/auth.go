@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -51,19 +52,24 @@ func policiesByName(list []Policy) map[string]Policy {
 	return m
 }
 
-// A grant is what a device's or module's credential has proved.
-type grant struct {
-	expires time.Time // when the connection must end; zero never
-	scope   string    // "device", "module" or "hub": whose key it was
-	kind    string    // "sas" or "x509", as an event's auth method names it
+// A Grant is what a device's or module's credential has proved.
+type Grant struct {
+	Expires time.Time // when the connection must end; zero never
 
+	scope      string // "device", "module" or "hub": whose key it was
+	kind       string // "sas" or "x509"
 	generation string // of the identity
 
 	password string // the shared access signature, to check again when the identity changes
 	chain    []*x509.Certificate
 }
 
-// authenticate checks the credential with which identity id connects to the
+// method describes the grant as events do.
+func (g Grant) method() string {
+	return `{"scope":"` + g.scope + `","type":"` + g.kind + `","issuer":"iothub"}`
+}
+
+// Authenticate checks the credential with which identity id connects to the
 // hub that it calls host: a shared access signature of the identity's key or of
 // a policy with DeviceConnect, or the client certificate. A refused credential
 // is ErrUnauthorizedAccess whatever the cause, and the text is for the hub's
@@ -71,13 +77,13 @@ type grant struct {
 //
 // See "Control access to IoT Hub with shared access signatures" and
 // "Authenticate identities with X.509 certificates".
-func (s *Server) authenticate(host string, id ID, password string, chain []*x509.Certificate) (grant, error) {
+func (s *Server) Authenticate(host string, id ID, password string, chain []*x509.Certificate) (Grant, error) {
 	if !s.names.contains(host) {
-		return grant{}, ErrUnauthorizedAccess.with("%q is not a name of this hub", clip(host))
+		return Grant{}, ErrUnauthorizedAccess.With("%q is not a name of this hub", words.Clip(host))
 	}
 	rec, err := s.enabledIdentity(id)
 	if err != nil {
-		return grant{}, err
+		return Grant{}, err
 	}
 	if password == "" {
 		return s.checkCertificate(rec, chain)
@@ -92,7 +98,7 @@ func (s *Server) enabledIdentity(id ID) (Identity, error) {
 		return Identity{}, err
 	}
 	if device.Status == StatusDisabled {
-		return Identity{}, ErrUnauthorizedAccess.with("device %s is disabled", id.Device)
+		return Identity{}, ErrUnauthorizedAccess.With("device %s is disabled", id.Device)
 	}
 	if id.Module == "" {
 		return device, nil
@@ -100,20 +106,17 @@ func (s *Server) enabledIdentity(id ID) (Identity, error) {
 	return s.readIdentity(id)
 }
 
-func (s *Server) checkToken(host string, rec Identity, password string) (grant, error) {
-	t, err := sas.ParseToken(password)
+func (s *Server) checkToken(host string, rec Identity, password string) (Grant, error) {
+	t, err := s.parseToken(password)
 	if err != nil {
-		return grant{}, ErrUnauthorizedAccess.with("%v", err)
-	}
-	if t.Expired(s.now()) {
-		return grant{}, ErrUnauthorizedAccess.with("the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+		return Grant{}, err
 	}
 	// The device's token may cover the whole hub: the Go SDK signs the bare
 	// host name with the device key.
 	if !t.Covers(host + rec.ID.path()) {
-		return grant{}, ErrUnauthorizedAccess.with("the token is for another resource")
+		return Grant{}, ErrUnauthorizedAccess.With("the token is for another resource")
 	}
-	g := grant{expires: t.Expiry.Add(sas.Skew), scope: "device", kind: "sas", generation: rec.GenerationID, password: password}
+	g := Grant{Expires: t.Expiry.Add(sas.Skew), scope: "device", kind: "sas", generation: rec.GenerationID, password: password}
 	if rec.Module != "" {
 		g.scope = "module"
 	}
@@ -122,32 +125,53 @@ func (s *Server) checkToken(host string, rec Identity, password string) (grant, 
 	}
 	if t.Policy == "" {
 		if rec.Auth.Type != AuthSAS {
-			return grant{}, ErrUnauthorizedAccess.with("the identity's authentication type is %s, not sas", rec.Auth.Type)
+			return Grant{}, ErrUnauthorizedAccess.With("the identity's authentication type is %s, not sas", rec.Auth.Type)
 		}
-		return grant{}, ErrUnauthorizedAccess.with("the signature is not from a key of %s", rec.ID)
+		return Grant{}, ErrUnauthorizedAccess.With("the signature is not from a key of %s", rec.ID)
 	}
-	p, ok := s.policies[strings.ToLower(t.Policy)]
-	switch {
-	case !ok:
-		return grant{}, ErrUnauthorizedAccess.with("there is no policy %q", clip(t.Policy))
-	case !t.SignedBy(p.PrimaryKey) && !t.SignedBy(p.SecondaryKey):
-		return grant{}, ErrUnauthorizedAccess.with("the signature is not from a key of policy %s", p.Name)
-	case !slices.Contains(p.Rights, DeviceConnect):
-		return grant{}, ErrUnauthorizedAccess.with("policy %s lacks %s", p.Name, DeviceConnect)
+	if _, err := s.policyOf(t, DeviceConnect); err != nil {
+		return Grant{}, err
 	}
 	g.scope = "hub"
 	return g, nil
 }
 
-func (s *Server) checkCertificate(rec Identity, chain []*x509.Certificate) (grant, error) {
+// parseToken reads a shared access signature that has not expired.
+func (s *Server) parseToken(text string) (sas.Token, error) {
+	t, err := sas.ParseToken(text)
+	switch {
+	case err != nil:
+		return t, ErrUnauthorizedAccess.With("%v", err)
+	case t.Expired(s.Now()):
+		return t, ErrUnauthorizedAccess.With("the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+	}
+	return t, nil
+}
+
+// policyOf returns the policy that signed a token, which must have one of the
+// rights.
+func (s *Server) policyOf(t sas.Token, rights ...Right) (Policy, error) {
+	p, ok := s.policies[strings.ToLower(t.Policy)]
+	switch {
+	case !ok:
+		return Policy{}, ErrUnauthorizedAccess.With("there is no policy %q", words.Clip(t.Policy))
+	case !t.SignedBy(p.PrimaryKey) && !t.SignedBy(p.SecondaryKey):
+		return Policy{}, ErrUnauthorizedAccess.With("the signature is not from a key of policy %s", p.Name)
+	case !slices.ContainsFunc(rights, func(r Right) bool { return slices.Contains(p.Rights, r) }):
+		return Policy{}, ErrUnauthorizedAccess.With("policy %s lacks %s", p.Name, rights)
+	}
+	return p, nil
+}
+
+func (s *Server) checkCertificate(rec Identity, chain []*x509.Certificate) (Grant, error) {
 	if len(chain) == 0 {
-		return grant{}, ErrUnauthorizedAccess.with("neither a token nor a client certificate")
+		return Grant{}, ErrUnauthorizedAccess.With("neither a token nor a client certificate")
 	}
 	leaf := chain[0]
-	if now := s.now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return grant{}, ErrUnauthorizedAccess.with("the client certificate is not valid now")
+	if now := s.Now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return Grant{}, ErrUnauthorizedAccess.With("the client certificate is not valid now")
 	}
-	g := grant{expires: leaf.NotAfter, scope: "device", kind: "x509", generation: rec.GenerationID, chain: chain}
+	g := Grant{Expires: leaf.NotAfter, scope: "device", kind: "x509", generation: rec.GenerationID, chain: chain}
 	if rec.Module != "" {
 		g.scope = "module"
 	}
@@ -155,15 +179,15 @@ func (s *Server) checkCertificate(rec Identity, chain []*x509.Certificate) (gran
 	switch rec.Auth.Type {
 	case AuthSelfSigned:
 		if !rec.Auth.X509.matches(leaf) {
-			err = ErrUnauthorizedAccess.with("the client certificate has another thumbprint")
+			err = ErrUnauthorizedAccess.With("the client certificate has another thumbprint")
 		}
 	case AuthCertificateAuthority:
-		g.expires, err = s.checkCAChain(rec.ID, chain)
+		g.Expires, err = s.checkCAChain(rec.ID, chain)
 	default:
-		err = ErrUnauthorizedAccess.with("the identity's authentication type is %s", rec.Auth.Type)
+		err = ErrUnauthorizedAccess.With("the identity's authentication type is %s", rec.Auth.Type)
 	}
 	if err != nil {
-		return grant{}, err
+		return Grant{}, err
 	}
 	return g, nil
 }
@@ -183,30 +207,19 @@ func (x X509Thumbprint) matches(cert *x509.Certificate) bool {
 	return false
 }
 
-// authorize checks the shared access signature of a request for path (such as
-// "/twins/dev1", decoded) at the hub that the client calls host, and returns
-// the policy that signed it. It is ErrUnauthorizedAccess unless the policy
-// holds one of the rights.
-func (s *Server) authorize(token, host, path string, rights ...Right) (Policy, error) {
-	t, err := sas.ParseToken(token)
+// authorize checks the shared access signature of a service client for path
+// (such as "/twins/dev1", decoded) at the hub that it calls host, and returns
+// the policy that signed it.
+func (s *Server) authorize(token, host, path string) (Policy, error) {
+	t, err := s.parseToken(token)
 	if err != nil {
-		return Policy{}, ErrUnauthorizedAccess.with("%v", err)
+		return Policy{}, err
 	}
-	if t.Expired(s.now()) {
-		return Policy{}, ErrUnauthorizedAccess.with("the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+	p, err := s.policyOf(t, RegistryRead, RegistryWrite, ServiceConnect)
+	if err == nil && !s.covers(t, host, path) {
+		err = ErrUnauthorizedAccess.With("the token is for another resource")
 	}
-	p, ok := s.policies[strings.ToLower(t.Policy)]
-	switch {
-	case !ok:
-		return Policy{}, ErrUnauthorizedAccess.with("there is no policy %q", clip(t.Policy))
-	case !t.SignedBy(p.PrimaryKey) && !t.SignedBy(p.SecondaryKey):
-		return Policy{}, ErrUnauthorizedAccess.with("the signature is not from a key of policy %s", p.Name)
-	case !s.covers(t, host, path):
-		return Policy{}, ErrUnauthorizedAccess.with("the token is for another resource")
-	case !slices.ContainsFunc(rights, func(r Right) bool { return slices.Contains(p.Rights, r) }):
-		return Policy{}, ErrUnauthorizedAccess.with("policy %s does not allow this", p.Name)
-	}
-	return p, nil
+	return p, err
 }
 
 // covers reports whether t is for path under the name the client dialled or,

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -45,8 +45,8 @@ var importRules = map[ImportMode]struct {
 	ImportUpdateTwinIfMatchETag:     {twin: true, match: true},
 }
 
-// parseImportMode finds a mode whatever its case: SDKs differ in it.
-func parseImportMode(s string) (ImportMode, bool) {
+// ParseImportMode finds a mode whatever its case: SDKs differ in it.
+func ParseImportMode(s string) (ImportMode, bool) {
 	if s == "" {
 		return ImportCreateOrUpdate, true
 	}
@@ -78,7 +78,7 @@ type BulkError struct {
 // Limits of a bulk operation. Entries of different devices are applied side by
 // side, so that they share the wait for the disk.
 const (
-	maxBulk         = 100
+	MaxBulk         = 100
 	bulkConcurrency = 25
 )
 
@@ -89,14 +89,14 @@ const (
 // Errors, with nothing applied: ErrArgumentInvalid,
 // ErrDeviceDefinedMultipleTimes (an identity occurs twice).
 func (s *Server) Bulk(entries []BulkEntry) ([]BulkError, error) {
-	if len(entries) == 0 || len(entries) > maxBulk {
-		return nil, ErrArgumentInvalid.with("a bulk operation takes 1 to %d entries, not %d", maxBulk, len(entries))
+	if len(entries) == 0 || len(entries) > MaxBulk {
+		return nil, ErrArgumentInvalid.With("a bulk operation takes 1 to %d entries, not %d", MaxBulk, len(entries))
 	}
 	seen := make(map[ID]bool, len(entries))
 	byDevice := make(map[string][]int)
 	for n, e := range entries {
 		if seen[e.ID] {
-			return nil, ErrDeviceDefinedMultipleTimes.with("DeviceDefinedMultipleTimes, device ID %s", clip(e.ID.String()))
+			return nil, ErrDeviceDefinedMultipleTimes.With("DeviceDefinedMultipleTimes, device ID %s", words.Clip(e.ID.String()))
 		}
 		seen[e.ID] = true
 		byDevice[e.ID.Device] = append(byDevice[e.ID.Device], n)
@@ -126,29 +126,29 @@ func (s *Server) Bulk(entries []BulkEntry) ([]BulkError, error) {
 func (s *Server) applyEntry(e BulkEntry) error {
 	rule, ok := importRules[e.Mode]
 	if !ok {
-		return ErrArgumentInvalid.with("importMode '%s' is unknown", clip(string(e.Mode)))
+		return ErrArgumentInvalid.With("importMode '%s' is unknown", words.Clip(string(e.Mode)))
 	}
 	if rule.twin {
-		return s.store.Update(e.ID.Device, func(tx *store.Tx) error {
-			var m Match
-			if rule.match {
-				m = etagMatch(e.TwinETag)
-			}
-			_, err := s.writeTwin(tx, e.ID, m, e.Twin.patch)
-			return err
-		})
+		var m Match
+		if rule.match {
+			m = etagMatch(e.TwinETag)
+		}
+		return s.Update(e.ID.Device, func(tx *Tx) error { return tx.PatchTwin(e.ID, e.Twin, m) })
 	}
 	if err := e.Spec.validateFor(e.ID); err != nil {
 		return err
 	}
-	return s.store.Update(e.ID.Device, func(tx *store.Tx) error {
-		i, err := txIdentity(tx, e.ID)
+	return s.Update(e.ID.Device, func(tx *Tx) error {
+		_, err := tx.Identity(e.ID)
 		found := err == nil
 		switch {
 		case err != nil && !errors.Is(err, e.ID.notFound()):
 			return err
-		case !found && rule.create, found && !rule.update && !rule.remove:
-			return s.createEntry(tx, e)
+		case found && !rule.update && !rule.remove:
+			_, err := tx.Create(e.ID, e.Spec, nil)
+			return err // it exists
+		case !found && rule.create:
+			return tx.createEntry(e)
 		case !found:
 			return err
 		}
@@ -156,14 +156,10 @@ func (s *Server) applyEntry(e BulkEntry) error {
 		if rule.match {
 			m = etagMatch(e.ETag)
 		}
-		if m.ETag != "" && m.ETag != i.ETag() {
-			return ErrPreconditionFailed
-		}
 		if rule.remove {
-			s.deleteIdentity(tx, e.ID)
-			return nil
+			return tx.Delete(e.ID, m)
 		}
-		return s.updateEntry(tx, e, m)
+		return tx.updateEntry(e, m)
 	})
 }
 
@@ -175,37 +171,35 @@ func etagMatch(etag string) Match {
 	return Match{ETag: etag}
 }
 
-func (s *Server) updateEntry(tx *store.Tx, e BulkEntry, m Match) error {
-	if _, err := s.updateIdentity(tx, e.ID, e.Spec, m); err != nil {
+func (tx *Tx) updateEntry(e BulkEntry, m Match) error {
+	if _, err := tx.Update(e.ID, e.Spec, m); err != nil {
 		return err
 	}
 	if len(e.Twin.Tags) == 0 && len(e.Twin.Desired) == 0 {
 		return nil
 	}
-	_, err := s.writeTwin(tx, e.ID, Match{}, e.Twin.patch)
-	return err
+	return tx.PatchTwin(e.ID, e.Twin, Match{})
 }
 
 // createEntry creates the identity with what the entry says of its twin, so
-// that what was exported can be imported. It refuses if the identity exists.
-func (s *Server) createEntry(tx *store.Tx, e BulkEntry) error {
-	if _, err := s.createIdentity(tx, e.ID, e.Spec); err != nil {
+// that what was exported can be imported.
+//
+// The event of the creation shows the twin with it: its body is documented to
+// be the twin, and that tags of an import are in it is assumed.
+func (tx *Tx) createEntry(e BulkEntry) error {
+	t := newTwin(e.ID, tx.now)
+	if _, err := e.Twin.Patch(&t, tx.now); err != nil {
 		return err
-	}
-	now := s.now()
-	t := newTwin(e.ID, now)
-	if _, err := e.Twin.patch(&t, now); err != nil {
-		return twinError(err)
 	}
 	if len(e.Reported) > 0 {
 		reported, err := twin.StripReadOnly(e.Reported)
 		if err != nil {
-			return twinError(err)
+			return TwinError(err)
 		}
-		if t.Reported, err = t.Reported.Patch(twin.Reported, reported, now); err != nil {
-			return twinError(err)
+		if t.Reported, err = t.Reported.Patch(twin.Reported, reported, tx.now); err != nil {
+			return TwinError(err)
 		}
 	}
-	t.store(tx, e.ID)
-	return nil
+	_, err := tx.register(e.ID, e.Spec, &t)
+	return err
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -42,10 +44,6 @@ func (c CACertificate) Certificate() (*x509.Certificate, error) { return x509.Pa
 // throttling".
 const maxCACertificates = 25
 
-// caPrefix begins the store's keys of CA certificates, and is the lock that
-// changes of them take.
-const caPrefix = "ca/"
-
 var caNamePattern = regexp.MustCompile(`^[A-Za-z0-9\-._]{1,64}$`)
 
 // AddCACertificate registers a CA under a name, not verified yet. The
@@ -54,29 +52,29 @@ var caNamePattern = regexp.MustCompile(`^[A-Za-z0-9\-._]{1,64}$`)
 // Errors: ErrArgumentInvalid, ErrCACertificateExists, ErrTooManyCACertificates.
 func (s *Server) AddCACertificate(name string, certificate []byte) (CACertificate, error) {
 	if !caNamePattern.MatchString(name) {
-		return CACertificate{}, ErrArgumentInvalid.with("the name of a CA certificate must be 1 to 64 of the letters, digits and - . _")
+		return CACertificate{}, ErrArgumentInvalid.With("the name of a CA certificate must be 1 to 64 of the letters, digits and - . _")
 	}
 	cert, err := parseCertificate(certificate)
 	if err != nil {
 		return CACertificate{}, err
 	}
 	if !cert.IsCA {
-		return CACertificate{}, ErrArgumentInvalid.with("the certificate is not that of a certificate authority")
+		return CACertificate{}, ErrArgumentInvalid.With("the certificate is not that of a certificate authority")
 	}
-	now := s.now().UTC()
+	now := s.Now().UTC()
 	if err := validAt(cert, now); err != nil {
 		return CACertificate{}, err
 	}
 	code := make([]byte, 24)
 	rand.Read(code)
 	c := CACertificate{Name: name, DER: cert.Raw, VerificationCode: strings.ToUpper(hex.EncodeToString(code)), Created: now, Updated: now}
-	err = s.store.Update(caPrefix, func(tx *store.Tx) error {
+	err = s.store.Update(disk.CA, func(tx *store.Tx) error {
 		list, err := s.CACertificates()
 		if err != nil {
 			return err
 		}
 		if slices.ContainsFunc(list, func(have CACertificate) bool { return have.Name == name }) {
-			return ErrCACertificateExists.with("%s", name)
+			return ErrCACertificateExists.With("%s", name)
 		}
 		if len(list) >= maxCACertificates {
 			return ErrTooManyCACertificates
@@ -97,7 +95,7 @@ func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, 
 		return CACertificate{}, err
 	}
 	var c CACertificate
-	err = s.store.Update(caPrefix, func(tx *store.Tx) error {
+	err = s.store.Update(disk.CA, func(tx *store.Tx) error {
 		if c, err = readCA(name, tx.Get); err != nil || c.Verified {
 			return err
 		}
@@ -105,15 +103,15 @@ func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, 
 		if err != nil {
 			return err
 		}
-		now := s.now().UTC()
+		now := s.Now().UTC()
 		if err := cmp.Or(validAt(ca, now), validAt(cert, now)); err != nil {
 			return err
 		}
 		if cert.Subject.CommonName != c.VerificationCode {
-			return ErrArgumentInvalid.with("the common name of the proof is not the verification code %s", c.VerificationCode)
+			return ErrArgumentInvalid.With("the common name of the proof is not the verification code %s", c.VerificationCode)
 		}
 		if err := cert.CheckSignatureFrom(ca); err != nil {
-			return ErrArgumentInvalid.with("the proof is not signed by the CA certificate: %v", err)
+			return ErrArgumentInvalid.With("the proof is not signed by the CA certificate: %v", err)
 		}
 		c.Verified, c.VerificationCode, c.Updated = true, "", now
 		tx.OnCommit(func() { s.authorities.Store(nil) })
@@ -125,7 +123,7 @@ func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, 
 // CACertificates returns the registered CAs in the order of their names.
 func (s *Server) CACertificates() ([]CACertificate, error) {
 	list := []CACertificate{}
-	err := s.store.Scan([]byte(caPrefix), prefixEnd([]byte(caPrefix)), func(_, data []byte) error {
+	err := s.store.Scan([]byte(disk.CA), store.PrefixEnd([]byte(disk.CA)), func(_, data []byte) error {
 		var c CACertificate
 		if err := json.Unmarshal(data, &c); err != nil {
 			return fmt.Errorf("stored CA certificate: %w", err)
@@ -141,11 +139,11 @@ func (s *Server) CACertificates() ([]CACertificate, error) {
 //
 // Errors: ErrCACertificateNotFound.
 func (s *Server) DeleteCACertificate(name string) error {
-	err := s.store.Update(caPrefix, func(tx *store.Tx) error {
+	err := s.store.Update(disk.CA, func(tx *store.Tx) error {
 		if _, err := readCA(name, tx.Get); err != nil {
 			return err
 		}
-		tx.Delete([]byte(caPrefix + name))
+		tx.Delete([]byte(disk.CA + name))
 		tx.OnCommit(func() { s.authorities.Store(nil) })
 		return nil
 	})
@@ -156,9 +154,9 @@ func (s *Server) DeleteCACertificate(name string) error {
 }
 
 func readCA(name string, get func([]byte) ([]byte, error)) (c CACertificate, err error) {
-	data, err := get([]byte(caPrefix + name))
+	data, err := get([]byte(disk.CA + name))
 	if errors.Is(err, store.ErrNotFound) {
-		return c, ErrCACertificateNotFound.with("%s", clip(name))
+		return c, ErrCACertificateNotFound.With("%s", words.Clip(name))
 	}
 	if err == nil {
 		err = json.Unmarshal(data, &c)
@@ -169,7 +167,7 @@ func readCA(name string, get func([]byte) ([]byte, error)) (c CACertificate, err
 func writeCA(tx *store.Tx, c CACertificate) error {
 	data, err := json.Marshal(c)
 	if err == nil {
-		tx.Set([]byte(caPrefix+c.Name), data)
+		tx.Set([]byte(disk.CA+c.Name), data)
 	}
 	return err
 }
@@ -182,7 +180,7 @@ func (s *Server) verifiedCAs() (*x509.CertPool, error) {
 	}
 	var pool *x509.CertPool
 	// Under the lock, so that no change is missed between Scan and Store.
-	err := s.store.Update(caPrefix, func(*store.Tx) error {
+	err := s.store.Update(disk.CA, func(*store.Tx) error {
 		list, err := s.CACertificates()
 		if err != nil {
 			return err
@@ -207,7 +205,7 @@ func (s *Server) verifiedCAs() (*x509.CertPool, error) {
 // and returns when the first certificate of its chain expires.
 func (s *Server) checkCAChain(id ID, chain []*x509.Certificate) (expires time.Time, err error) {
 	if name := chain[0].Subject.CommonName; name != id.String() {
-		return time.Time{}, ErrUnauthorizedAccess.with("the common name of the client certificate is %q", clip(name))
+		return time.Time{}, ErrUnauthorizedAccess.With("the common name of the client certificate is %q", words.Clip(name))
 	}
 	roots, err := s.verifiedCAs()
 	if err != nil {
@@ -220,11 +218,11 @@ func (s *Server) checkCAChain(id ID, chain []*x509.Certificate) (expires time.Ti
 	chains, err := chain[0].Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: between,
-		CurrentTime:   s.now(),
+		CurrentTime:   s.Now(),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return time.Time{}, ErrUnauthorizedAccess.with("the client certificate: %v", err)
+		return time.Time{}, ErrUnauthorizedAccess.With("the client certificate: %v", err)
 	}
 	expires = chains[0][0].NotAfter
 	for _, c := range chains[0][1:] {
@@ -239,22 +237,22 @@ func (s *Server) checkCAChain(id ID, chain []*x509.Certificate) (expires time.Ti
 func parseCertificate(data []byte) (*x509.Certificate, error) {
 	if block, _ := pem.Decode(data); block != nil {
 		if block.Type != "CERTIFICATE" {
-			return nil, ErrArgumentInvalid.with("a PEM block of type CERTIFICATE is wanted, not %s", clip(block.Type))
+			return nil, ErrArgumentInvalid.With("a PEM block of type CERTIFICATE is wanted, not %s", words.Clip(block.Type))
 		}
 		data = block.Bytes
 	} else if bytes.Contains(data, []byte("-----BEGIN")) {
-		return nil, ErrArgumentInvalid.with("the PEM text is damaged")
+		return nil, ErrArgumentInvalid.With("the PEM text is damaged")
 	}
 	cert, err := x509.ParseCertificate(data)
 	if err != nil {
-		return nil, ErrArgumentInvalid.with("the certificate cannot be read: %v", err)
+		return nil, ErrArgumentInvalid.With("the certificate cannot be read: %v", err)
 	}
 	return cert, nil
 }
 
 func validAt(cert *x509.Certificate, now time.Time) error {
 	if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-		return ErrArgumentInvalid.with("the certificate of %s is valid from %s to %s only", clip(cert.Subject.String()),
+		return ErrArgumentInvalid.With("the certificate of %s is valid from %s to %s only", words.Clip(cert.Subject.String()),
 			cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339))
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -32,9 +34,8 @@ type lockedMessage struct {
 	sequence uint64
 	token    string
 	until    time.Time
-	settling bool   // the device has said what becomes of it
-	conn     *conn  // the connection it was sent on, nil over HTTPS
-	packet   uint16 // its packet identifier there
+	settling bool // the device has said what becomes of it
+	link     Link // the link it was sent on, nil over HTTPS
 }
 
 // A turn is held by who sends a device's messages, for their order.
@@ -215,7 +216,7 @@ func (q *queues) expiring(now time.Time) (devices []string) {
 
 // lockMessage makes the first visible message of a device invisible until then
 // and returns it. It is not ok if there is none.
-func (s *Server) lockMessage(device string, until time.Time, c *conn) (m ReceivedMessage, ok bool, err error) {
+func (s *Server) lockMessage(device string, until time.Time, link Link) (m ReceivedMessage, ok bool, err error) {
 	if s.queues.count(device) == 0 {
 		return ReceivedMessage{}, false, nil
 	}
@@ -224,15 +225,15 @@ func (s *Server) lockMessage(device string, until time.Time, c *conn) (m Receive
 	if err != nil {
 		return ReceivedMessage{}, false, err
 	}
-	now := s.now()
+	now := s.Now()
 	for _, entry := range queue {
-		l := lockedMessage{sequence: entry.sequence, token: newRequestID().String(), until: until, conn: c}
+		l := lockedMessage{sequence: entry.sequence, token: words.NewRequestID().String(), until: until, link: link}
 		if !entry.expires.After(now) || !s.queues.lock(device, l) {
 			continue
 		}
 		// The queue may have changed since it was read. From here on it
 		// doesn't, for this message.
-		data, err := s.store.Get(messageKey(device, entry.sequence))
+		data, err := s.store.Get(disk.MessageKey(device, entry.sequence))
 		if err == nil {
 			m, err = decodeMessage(data)
 		}
@@ -284,23 +285,23 @@ func (s *Server) settleMessage(device, token string, o outcome) error {
 }
 
 // deliver sends what waits for a device, in its order, if the device is
-// connected over MQTT and subscribed, and has not too much unacknowledged.
+// connected and takes it.
 func (s *Server) deliver(device string) {
 	if s.queues.count(device) == 0 {
 		return
 	}
 	defer s.queues.takeTurn(device)()
-	c := s.connection(ID{Device: device})
-	if c == nil {
+	link := s.Link(ID{Device: device})
+	if link == nil {
 		return
 	}
 	// What was sent on a connection that has been taken over comes again, and
 	// before what is new.
-	s.queues.unlockAll(device, func(l lockedMessage) bool { return l.conn != nil && l.conn != c && !l.settling })
+	s.queues.unlockAll(device, func(l lockedMessage) bool { return l.link != nil && l.link != link && !l.settling })
 	for {
-		more, err := s.deliverNext(c)
+		more, err := s.deliverNext(device, link)
 		if err != nil {
-			s.log.Error("delivering a message", logID, device, logReason, err)
+			s.log.Error("delivering a message", words.LogID, device, words.LogReason, err)
 		}
 		if !more || err != nil {
 			return
@@ -308,52 +309,24 @@ func (s *Server) deliver(device string) {
 	}
 }
 
-// deliverTo delivers when c has begun to take messages.
-func (s *Server) deliverTo(c *conn) {
-	if c.id.Module == "" {
-		s.deliver(c.id.Device)
-	}
-}
-
-// deliverNext sends one message to c. At QoS 0 it is completed by that, at QoS
-// 1 by the device's acknowledgement.
-func (s *Server) deliverNext(c *conn) (more bool, err error) {
-	device := c.id.Device
-	qos, ok := c.takesMessages()
-	if !ok {
+// deliverNext sends one message.
+func (s *Server) deliverNext(device string, link Link) (more bool, err error) {
+	if !link.TakesMessages() {
 		return false, nil
 	}
-	m, ok, err := s.lockMessage(device, s.now().Add(messageLock), c)
+	m, ok, err := s.lockMessage(device, s.Now().Add(messageLock), link)
 	if !ok || err != nil {
 		return false, err
 	}
-	token := m.LockToken
-	packet, ok := c.sendMessage(qos, m.bag(device), m.Body, func() { s.messageAcked(device, token) })
-	if !ok {
-		s.queues.unlock(device, token)
+	taken, settled := link.Deliver(&m)
+	switch {
+	case !taken:
+		s.queues.unlock(device, m.LockToken)
 		return false, nil
+	case settled:
+		return true, s.settleMessage(device, m.LockToken, completed)
 	}
-	if qos == 0 {
-		return true, s.settleMessage(device, token, completed)
-	}
-	s.queues.change(device, token, func(l *lockedMessage) { l.packet = packet })
 	return true, nil
-}
-
-// messageAcked completes a message that its device has acknowledged over MQTT.
-func (s *Server) messageAcked(device, token string) {
-	err := s.settleMessage(device, token, completed)
-	if err != nil && !errors.Is(err, ErrMessageLockLost) && !errors.Is(err, ErrDeviceNotFound) {
-		s.log.Error("completing a message", logID, device, logReason, err)
-	}
-	s.deliver(device)
-}
-
-// releaseMessages makes the messages visible again that were sent on a
-// connection that has ended.
-func (s *Server) releaseMessages(c *conn) {
-	s.queues.unlockAll(c.id.Device, func(l lockedMessage) bool { return l.conn == c && !l.settling })
-	s.deliverTo(c) // on the connection that took over
 }
 
 // messageTick is how long after its time a lock ends or a message expires at
@@ -362,7 +335,7 @@ const messageTick = time.Second
 
 // keepQueues ends locks and drops messages and feedback whose time is up.
 func (s *Server) keepQueues() {
-	tick := time.NewTicker(messageTick)
+	tick := s.clock.NewTicker(messageTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -375,11 +348,11 @@ func (s *Server) keepQueues() {
 }
 
 func (s *Server) sweepQueues() {
-	now := s.now()
+	now := s.Now()
 	for device, locks := range s.queues.unlockDue(now) {
 		for _, l := range locks {
-			if l.conn != nil {
-				l.conn.forgetMessage(l.packet)
+			if l.link != nil {
+				l.link.Forget(l.token)
 			}
 		}
 		s.deliver(device)
@@ -388,11 +361,11 @@ func (s *Server) sweepQueues() {
 		switch err := s.changeQueue(device, nil); {
 		case errors.Is(err, ErrDeviceNotFound): // deleted since
 		case err != nil:
-			s.log.Error("dropping expired messages", logID, device, logReason, err)
+			s.log.Error("dropping expired messages", words.LogID, device, words.LogReason, err)
 		}
 	}
 	if err := s.dropFeedback(now); err != nil {
-		s.log.Error("dropping expired feedback", logReason, err)
+		s.log.Error("dropping expired feedback", words.LogReason, err)
 	}
 }
 
@@ -408,28 +381,28 @@ func (s *Server) ReceiveMessage(device string, lock time.Duration) (m ReceivedMe
 	if lock <= 0 {
 		lock = messageLock
 	}
-	return s.lockMessage(device, s.now().Add(lock), nil)
+	return s.lockMessage(device, s.Now().Add(lock), nil)
 }
 
-// CompleteMessage removes a message that a device has received.
+// CompleteMessage removes a message that a device has received, and sends it
+// what waits besides. So do the others that settle one.
 //
 // Errors: ErrMessageLockLost, ErrDeviceNotFound.
 func (s *Server) CompleteMessage(device, lockToken string) error {
+	defer s.deliver(device)
 	return s.settleMessage(device, lockToken, completed)
 }
 
 // RejectMessage removes a message that a device has received and does not
 // want. The errors are those of CompleteMessage.
 func (s *Server) RejectMessage(device, lockToken string) error {
+	defer s.deliver(device)
 	return s.settleMessage(device, lockToken, rejected)
 }
 
 // AbandonMessage lets a message that a device has received wait again. After
 // the tenth time it is removed. The errors are those of CompleteMessage.
 func (s *Server) AbandonMessage(device, lockToken string) error {
-	err := s.settleMessage(device, lockToken, abandoned)
-	if err == nil {
-		s.deliver(device)
-	}
-	return err
+	defer s.deliver(device)
+	return s.settleMessage(device, lockToken, abandoned)
 }

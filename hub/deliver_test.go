@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,86 +14,44 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/hubtest"
+
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
-
-// A movableClock is the time until it is moved.
-type movableClock struct{ ahead atomic.Int64 }
-
-func (c *movableClock) now() time.Time       { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *movableClock) move(d time.Duration) { c.ahead.Add(int64(d)) }
-
-func sendMessage(t testing.TB, h *hub.Server, device string, m hub.Message) {
-	t.Helper()
-	if err := h.SendMessage(device, m); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func text(body string) hub.Message { return hub.Message{Body: []byte(body)} }
-
-// wantMessage reads a cloud-to-device message at QoS 1 and does not
-// acknowledge it.
-func (c *client) wantMessage(body string) *packets.PublishPacket {
-	c.t.Helper()
-	p := receive[*packets.PublishPacket](c)
-	if !strings.Contains(p.TopicName, "/messages/devicebound/") || string(p.Payload) != body || p.Qos != 1 {
-		c.t.Fatalf("got QoS %d %s %q, want a message at QoS 1 %q", p.Qos, p.TopicName, p.Payload, body)
-	}
-	return p
-}
-
-func (c *client) acknowledge(p *packets.PublishPacket) {
-	c.t.Helper()
-	ack := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
-	ack.MessageID = p.MessageID
-	c.send(ack)
-}
-
-// settled returns when the hub has handled what c has sent.
-func (c *client) settled() {
-	c.t.Helper()
-	c.send(packets.NewControlPacket(packets.Pingreq))
-	receive[*packets.PingrespPacket](c)
-}
-
-func wantPending(t testing.TB, h *hub.Server, device string, want int) {
-	t.Helper()
-	if got := h.ConnectionState(hub.ID{Device: device}).PendingMessages; got != want {
-		t.Errorf("%d messages wait for %s, want %d", got, device, want)
-	}
-}
 
 func TestMessagesReachTheDevice(t *testing.T) {
 	h := hubtest.New(t)
-	eachTransport(t, h, func(t *testing.T, dial func() *client) {
+	wiretest.EachTransport(t, h, func(t *testing.T, dial func() *wiretest.Client) {
 		const device = "a+b#c$d%41"
 		d := dial()
-		d.connect(h.Device(device))
-		d.subscribe(1, "devices/"+device+"/messages/devicebound/#")
-		sendMessage(t, h.Server, device, hub.Message{
+		d.Connect(h.Device(device))
+		d.Subscribe(1, "devices/"+device+"/messages/devicebound/#")
+		wiretest.SendMessage(t, h.Node, device, hub.Message{
 			MessageID: "m-1", CorrelationID: "c-1", UserID: "u", ContentType: "application/json", ContentEncoding: "utf-8", Ack: hub.AckFull,
 			Properties: []hub.Property{{Name: "prop1", Null: true}, {Name: "prop2"}, {Name: "prop3", Value: "a string/ü"}},
 			Body:       []byte(`{"a":1}`),
 		})
-		p := d.wantMessage(`{"a":1}`)
+		p := d.WantMessage(`{"a":1}`)
 		want := "devices/" + device + "/messages/devicebound/%24.mid=m-1&%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound" +
 			"&%24.cid=c-1&%24.uid=u&%24.ct=application%2Fjson&%24.ce=utf-8&iothub-ack=full&prop1&prop2=&prop3=a%20string%2F%C3%BC"
 		if p.TopicName != want {
 			t.Errorf("topic %s\nwant  %s", p.TopicName, want)
 		}
-		wantPending(t, h.Server, device, 1)
-		d.acknowledge(p)
-		d.settled()
-		wantPending(t, h.Server, device, 0)
+		wiretest.WantPending(t, h.Node, device, 1)
+		d.Acknowledge(p)
+		d.Settled()
+		wiretest.WantPending(t, h.Node, device, 0)
 
-		sendMessage(t, h.Server, device, text(""))
-		p = d.wantMessage("")
+		wiretest.SendMessage(t, h.Node, device, wiretest.Text(""))
+		p = d.WantMessage("")
 		if want := "devices/" + device + "/messages/devicebound/%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound&iothub-ack=none"; p.TopicName != want {
 			t.Errorf("topic %s\nwant  %s", p.TopicName, want)
 		}
-		d.acknowledge(p)
-		d.settled()
+		d.Acknowledge(p)
+		d.Settled()
 	})
 }
 
@@ -102,134 +59,134 @@ func TestMessagesWaitForTheDevice(t *testing.T) {
 	h := hubtest.New(t)
 	cs := h.Device("d1")
 	for i := range 3 {
-		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
 	}
-	wantPending(t, h.Server, "d1", 3)
+	wiretest.WantPending(t, h.Node, "d1", 3)
 
-	d := dialTLS(t, h)
-	d.connect(cs)
-	d.settled() // and nothing comes before the subscription
-	d.subscribe(1, "devices/d1/messages/devicebound/#")
+	d := wiretest.DialTLS(t, h)
+	d.Connect(cs)
+	d.Settled() // and nothing comes before the subscription
+	d.Subscribe(1, "devices/d1/messages/devicebound/#")
 	for i := range 3 {
-		p := d.wantMessage(fmt.Sprint(i))
+		p := d.WantMessage(fmt.Sprint(i))
 		if i == 1 {
-			d.acknowledge(p)
+			d.Acknowledge(p)
 		}
 	}
-	d.settled()
-	d.disconnect()
+	d.Settled()
+	d.Disconnect()
 
 	// The session's subscription is enough: what was not acknowledged comes
 	// again right after CONNACK, and before what is new.
-	sendMessage(t, h.Server, "d1", text("3"))
-	d = dialTLS(t, h)
-	if !d.connect(cs) {
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("3"))
+	d = wiretest.DialTLS(t, h)
+	if !d.Connect(cs) {
 		t.Error("no session is present")
 	}
 	var seen []*packets.PublishPacket
 	for _, body := range []string{"0", "2", "3"} {
-		seen = append(seen, d.wantMessage(body))
+		seen = append(seen, d.WantMessage(body))
 	}
 	for _, p := range seen {
-		d.acknowledge(p)
+		d.Acknowledge(p)
 	}
-	d.settled()
-	wantPending(t, h.Server, "d1", 0)
+	d.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 0)
 
-	d.send(&packets.UnsubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Unsubscribe, Qos: 1}, MessageID: 10, Topics: []string{"devices/d1/messages/devicebound/#"}})
-	receive[*packets.UnsubackPacket](d)
-	sendMessage(t, h.Server, "d1", text("4"))
-	d.settled()
-	wantPending(t, h.Server, "d1", 1)
+	d.Send(&packets.UnsubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Unsubscribe, Qos: 1}, MessageID: 10, Topics: []string{"devices/d1/messages/devicebound/#"}})
+	wiretest.Receive[*packets.UnsubackPacket](d)
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("4"))
+	d.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 1)
 }
 
 func TestMessagesGoOnWithTheConnectionThatTakesOver(t *testing.T) {
 	h := hubtest.New(t)
 	cs := h.Device("d1")
-	first := dialTLS(t, h)
-	first.connect(cs)
-	first.subscribe(1, "devices/d1/messages/devicebound/#")
-	sendMessage(t, h.Server, "d1", text("1"))
-	first.wantMessage("1")
-	second := dialTLS(t, h)
-	second.connect(cs)
-	second.acknowledge(second.wantMessage("1"))
-	second.settled()
-	wantPending(t, h.Server, "d1", 0)
+	first := wiretest.DialTLS(t, h)
+	first.Connect(cs)
+	first.Subscribe(1, "devices/d1/messages/devicebound/#")
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("1"))
+	first.WantMessage("1")
+	second := wiretest.DialTLS(t, h)
+	second.Connect(cs)
+	second.Acknowledge(second.WantMessage("1"))
+	second.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 0)
 }
 
 func TestQoS0CompletesBySending(t *testing.T) {
 	h := hubtest.New(t)
 	cs := h.Device("d1")
 	for i := range 20 {
-		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
 	}
-	d := dialTLS(t, h)
-	d.connect(cs)
-	d.subscribe(0, "devices/d1/messages/devicebound/#")
+	d := wiretest.DialTLS(t, h)
+	d.Connect(cs)
+	d.Subscribe(0, "devices/d1/messages/devicebound/#")
 	for i := range 20 {
-		if p := receive[*packets.PublishPacket](d); string(p.Payload) != fmt.Sprint(i) || p.Qos != 0 {
+		if p := wiretest.Receive[*packets.PublishPacket](d); string(p.Payload) != fmt.Sprint(i) || p.Qos != 0 {
 			t.Fatalf("got QoS %d %s, want QoS 0 %d", p.Qos, p.Payload, i)
 		}
 	}
-	d.settled()
-	wantPending(t, h.Server, "d1", 0)
+	d.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 0)
 }
 
 func TestAnUnacknowledgedMessageComesAgainAfterAMinute(t *testing.T) {
-	clock := new(movableClock)
-	h := hubtest.New(t, hubtest.WithOptions(hub.Options{Now: clock.now}))
-	d := dialTLS(t, h)
-	d.connect(h.Device("d1"))
-	d.subscribe(1, "devices/d1/messages/devicebound/#")
-	sendMessage(t, h.Server, "d1", text("1"))
-	first := d.wantMessage("1")
-	clock.move(59 * time.Second)
+	now := clock.New()
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Clock: now}))
+	d := wiretest.DialTLS(t, h)
+	d.Connect(h.Device("d1"))
+	d.Subscribe(1, "devices/d1/messages/devicebound/#")
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("1"))
+	first := d.WantMessage("1")
+	now.Advance(59 * time.Second)
 	h.SweepQueues()
-	d.settled()
-	clock.move(time.Second)
+	d.Settled()
+	now.Advance(time.Second)
 	h.SweepQueues()
-	second := d.wantMessage("1")
+	second := d.WantMessage("1")
 	if first.MessageID == second.MessageID {
 		t.Error("the packet identifier is the same")
 	}
-	d.acknowledge(first) // too late
-	d.settled()
-	wantPending(t, h.Server, "d1", 1)
-	d.acknowledge(second)
-	d.settled()
-	wantPending(t, h.Server, "d1", 0)
+	d.Acknowledge(first) // too late
+	d.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 1)
+	d.Acknowledge(second)
+	d.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 0)
 }
 
 func TestSixteenMessagesAreUnderWayAtMost(t *testing.T) {
 	h := hubtest.New(t)
-	d := dialTLS(t, h)
-	d.connect(h.Device("d1"))
-	d.subscribe(1, "devices/d1/messages/devicebound/#")
+	d := wiretest.DialTLS(t, h)
+	d.Connect(h.Device("d1"))
+	d.Subscribe(1, "devices/d1/messages/devicebound/#")
 	for i := range 20 {
-		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
 	}
 	var seen []*packets.PublishPacket
 	for i := range 16 {
-		seen = append(seen, d.wantMessage(fmt.Sprint(i)))
+		seen = append(seen, d.WantMessage(fmt.Sprint(i)))
 	}
-	d.settled() // and no seventeenth
+	d.Settled() // and no seventeenth
 	for i := range 4 {
-		d.acknowledge(seen[i])
-		seen = append(seen, d.wantMessage(fmt.Sprint(16+i)))
+		d.Acknowledge(seen[i])
+		seen = append(seen, d.WantMessage(fmt.Sprint(16+i)))
 	}
 	for _, p := range seen[4:] {
-		d.acknowledge(p)
+		d.Acknowledge(p)
 	}
-	d.settled()
-	wantPending(t, h.Server, "d1", 0)
+	d.Settled()
+	wiretest.WantPending(t, h.Node, "d1", 0)
 }
 
 func TestMessagesThatAreRefused(t *testing.T) {
 	h := hubtest.New(t)
 	h.Device("d1")
 	largest := hub.Message{MessageID: "1", Properties: []hub.Property{{Name: "ab", Value: "c"}}, Body: make([]byte, 64<<10-4)}
-	sendMessage(t, h.Server, "d1", largest)
+	wiretest.SendMessage(t, h.Node, "d1", largest)
 	tooLarge := largest
 	tooLarge.CorrelationID = "x"
 	for name, tt := range map[string]struct {
@@ -252,18 +209,18 @@ func TestMessagesThatAreRefused(t *testing.T) {
 		})
 	}
 	for i := range 49 {
-		sendMessage(t, h.Server, "d1", text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
 	}
-	if err := h.SendMessage("d1", text("one too many")); !errors.Is(err, hub.ErrQueueFull) {
+	if err := h.SendMessage("d1", wiretest.Text("one too many")); !errors.Is(err, hub.ErrQueueFull) {
 		t.Errorf("message 51: %v, want %v", err, hub.ErrQueueFull)
 	}
-	wantPending(t, h.Server, "d1", 50)
+	wiretest.WantPending(t, h.Node, "d1", 50)
 	h.Device("d2")
-	sendMessage(t, h.Server, "d2", text("another device's queue has room"))
+	wiretest.SendMessage(t, h.Node, "d2", wiretest.Text("another device's queue has room"))
 }
 
 // receivedOf receives a message as a device does over HTTPS.
-func receivedOf(t testing.TB, h *hub.Server, device string) hub.ReceivedMessage {
+func receivedOf(t testing.TB, h *node.Node, device string) hub.ReceivedMessage {
 	t.Helper()
 	m, ok, err := h.ReceiveMessage(device, 0)
 	if err != nil || !ok {
@@ -272,7 +229,7 @@ func receivedOf(t testing.TB, h *hub.Server, device string) hub.ReceivedMessage 
 	return m
 }
 
-func wantEmpty(t testing.TB, h *hub.Server, device string) {
+func wantEmpty(t testing.TB, h *node.Node, device string) {
 	t.Helper()
 	if m, ok, err := h.ReceiveMessage(device, 0); ok || err != nil {
 		t.Fatalf("ReceiveMessage: %+v, %v, want none", m, err)
@@ -280,12 +237,12 @@ func wantEmpty(t testing.TB, h *hub.Server, device string) {
 }
 
 func TestMessagesAreSettledByTheirLocks(t *testing.T) {
-	clock := new(movableClock)
-	h := newServer(t, hub.Options{Now: clock.now})
-	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	now := clock.New()
+	h := wiretest.NewServer(t, node.Options{Clock: now})
+	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	wantEmpty(t, h, "d1")
 	for i := range 3 {
-		sendMessage(t, h, "d1", hub.Message{MessageID: fmt.Sprint(i), Body: []byte("x"), Properties: []hub.Property{{Name: "a", Value: "b"}}})
+		wiretest.SendMessage(t, h, "d1", hub.Message{MessageID: fmt.Sprint(i), Body: []byte("x"), Properties: []hub.Property{{Name: "a", Value: "b"}}})
 	}
 	first, second := receivedOf(t, h, "d1"), receivedOf(t, h, "d1")
 	want := hub.ReceivedMessage{
@@ -319,8 +276,8 @@ func TestMessagesAreSettledByTheirLocks(t *testing.T) {
 	}
 	third := receivedOf(t, h, "d1")
 	wantEmpty(t, h, "d1")
-	wantPending(t, h, "d1", 1)
-	clock.move(61 * time.Second)
+	wiretest.WantPending(t, h, "d1", 1)
+	now.Advance(61 * time.Second)
 	h.SweepQueues()
 	if again := receivedOf(t, h, "d1"); again.MessageID != third.MessageID || again.Deliveries != 0 {
 		t.Errorf("after its lock ended comes %s with %d deliveries, want %s with 0", again.MessageID, again.Deliveries, third.MessageID)
@@ -329,13 +286,13 @@ func TestMessagesAreSettledByTheirLocks(t *testing.T) {
 
 func TestQueuesSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
-	h, err := hub.New(hub.Options{Data: dir})
+	h, err := node.New(node.Options{Storage: node.Folder(dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	for i := range 4 {
-		sendMessage(t, h, "d1", hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckFull})
+		wiretest.SendMessage(t, h, "d1", hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckFull})
 	}
 	if err := h.CompleteMessage("d1", receivedOf(t, h, "d1").LockToken); err != nil {
 		t.Fatal(err)
@@ -347,9 +304,9 @@ func TestQueuesSurviveARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	h = newServer(t, hub.Options{Data: dir})
-	wantPending(t, h, "d1", 3)
-	sendMessage(t, h, "d1", hub.Message{MessageID: "4"})
+	h = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	wiretest.WantPending(t, h, "d1", 3)
+	wiretest.SendMessage(t, h, "d1", hub.Message{MessageID: "4"})
 	for i := range 4 {
 		m := receivedOf(t, h, "d1")
 		deliveries := 0
@@ -366,9 +323,9 @@ func TestQueuesSurviveARestart(t *testing.T) {
 	if err := h.DeleteIdentity(hub.ID{Device: "d1"}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
-	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	wantEmpty(t, h, "d1")
-	wantPending(t, h, "d1", 0)
+	wiretest.WantPending(t, h, "d1", 0)
 }
 
 // TestMessagesKeepTheirOrderWhateverHappens has a device that now and then goes
@@ -398,14 +355,14 @@ func TestMessagesKeepTheirOrderWhateverHappens(t *testing.T) {
 			done := make([]bool, messages)
 			left := messages
 			for connections := 0; left > 0; connections++ {
-				d := dialTLS(t, h)
-				d.connect(cs)
+				d := wiretest.DialTLS(t, h)
+				d.Connect(cs)
 				if connections == 0 {
-					d.subscribe(1, "devices/"+device+"/messages/devicebound/#")
+					d.Subscribe(1, "devices/"+device+"/messages/devicebound/#")
 				}
 				last := -1
 				for taken := 0; left > 0 && taken < 20+n; taken++ {
-					p := receive[*packets.PublishPacket](d)
+					p := wiretest.Receive[*packets.PublishPacket](d)
 					var i int
 					if err := json.Unmarshal(p.Payload, &i); err != nil {
 						t.Error(err)
@@ -418,34 +375,17 @@ func TestMessagesKeepTheirOrderWhateverHappens(t *testing.T) {
 					if taken >= 18 {
 						continue // not acknowledged
 					}
-					d.acknowledge(p)
+					d.Acknowledge(p)
 					done[i] = true
 					left--
 				}
-				d.settledAmid()
+				d.SettledAmid()
 				d.Close()
 			}
 		})
 	}
 	wg.Wait()
 	for n := range devices {
-		wantPending(t, h.Server, fmt.Sprint("d", n), 0)
-	}
-}
-
-// settledAmid is settled with messages still coming in.
-func (c *client) settledAmid() {
-	c.t.Helper()
-	c.send(packets.NewControlPacket(packets.Pingreq))
-	for {
-		c.SetReadDeadline(time.Now().Add(patience))
-		p, err := packets.ReadPacket(c)
-		if err != nil {
-			c.t.Error(err)
-			return
-		}
-		if _, ok := p.(*packets.PingrespPacket); ok {
-			return
-		}
+		wiretest.WantPending(t, h.Node, fmt.Sprint("d", n), 0)
 	}
 }

@@ -1,11 +1,10 @@
 package hub
 
 import (
-	"math/rand/v2"
 	"slices"
 	"strings"
 
-	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // edgeScope begins the scope of an IoT Edge device. Its id, "-" and its
@@ -13,30 +12,33 @@ import (
 // related: parent and child relationships".
 const edgeScope = "ms-azure-iot-edge://"
 
-// edgeAgent is the system module whose desired properties say which modules an
+// EdgeAgent is the system module whose desired properties say which modules an
 // IoT Edge device runs.
-const edgeAgent = "$edgeAgent"
+const EdgeAgent = "$edgeAgent"
 
-// edgeModules are the system modules that an IoT Edge device is born with.
-var edgeModules = []string{edgeAgent, "$edgeHub"}
+// EdgeModules are the system modules that an IoT Edge device is born with.
+var EdgeModules = []string{EdgeAgent, "$edgeHub"}
 
 // isSystemModule reports whether id is a module that only IoT Edge itself may
 // change.
-func (id ID) isSystemModule() bool { return slices.Contains(edgeModules, id.Module) }
+func (id ID) isSystemModule() bool { return slices.Contains(EdgeModules, id.Module) }
 
 func (i Identity) ownScope() string { return edgeScope + i.Device + "-" + i.GenerationID }
 
-// applyEdge settles what of a device concerns IoT Edge: whether it is an edge
-// device, with a scope and system modules of its own, and whose child it is.
-// A new device has no before.
-func (s *Server) applyEdge(tx *store.Tx, i *Identity, spec IdentitySpec, before Identity) error {
+// settleEdge settles what of a device concerns IoT Edge: whether it is an edge
+// device, and whose child it is. A new device has no before.
+func (tx *Tx) settleEdge(i *Identity, spec IdentitySpec, before Identity) error {
 	if i.Module != "" {
 		return nil
 	}
 	i.IoTEdge = spec.IoTEdge
 	if i.IoTEdge != before.IoTEdge {
-		if err := s.switchEdge(tx, *i); err != nil {
+		modules, err := tx.hub.moduleIDs(i.Device)
+		if err != nil {
 			return err
+		}
+		if slices.ContainsFunc(modules, func(id ID) bool { return !id.isSystemModule() }) {
+			return ErrInvalidOperation.With("capabilities.iotEdge cannot change while the device has modules")
 		}
 	}
 	parents := slices.DeleteFunc(slices.Clone(spec.ParentScopes), func(scope string) bool { return scope == "" })
@@ -54,12 +56,12 @@ func (s *Server) applyEdge(tx *store.Tx, i *Identity, spec IdentitySpec, before 
 		}
 	}
 	if len(parents) > 1 {
-		return ErrInvalidDeviceScope.with("a device can have one parent only")
+		return ErrInvalidDeviceScope.With("a device can have one parent only")
 	}
 	// A parent that is gone must not keep its child from being changed.
 	if !slices.Equal(parents, before.ParentScopes) {
 		for _, scope := range parents {
-			if err := s.checkScope(tx, *i, scope); err != nil {
+			if err := tx.checkScope(*i, scope); err != nil {
 				return err
 			}
 		}
@@ -69,53 +71,39 @@ func (s *Server) applyEdge(tx *store.Tx, i *Identity, spec IdentitySpec, before 
 }
 
 // checkScope refuses a scope that is not that of another, existing edge device.
-func (s *Server) checkScope(tx *store.Tx, child Identity, scope string) error {
+func (tx *Tx) checkScope(child Identity, scope string) error {
 	name, ok := strings.CutPrefix(scope, edgeScope)
 	dash := strings.LastIndexByte(name, '-')
 	if !ok || dash <= 0 {
-		return ErrInvalidDeviceScope.with("'%s' is not the scope of an IoT Edge device", clip(scope))
+		return ErrInvalidDeviceScope.With("'%s' is not the scope of an IoT Edge device", words.Clip(scope))
 	}
-	parent, err := txIdentity(tx, ID{Device: name[:dash]})
+	parent, err := tx.Identity(ID{Device: name[:dash]})
 	if err != nil || !parent.IoTEdge || parent.DeviceScope != scope || parent.Device == child.Device {
 		return ErrInvalidDeviceScope
 	}
 	return nil
 }
 
+// EdgeManager is what the registry says of the modules that IoT Edge, or a
+// deployment for it, made.
+const EdgeManager = "IotEdge"
+
 // switchEdge makes or removes the system modules of a device that begins or
-// ends being an IoT Edge device. That is refused while it has other modules.
-func (s *Server) switchEdge(tx *store.Tx, i Identity) error {
-	modules := 0
-	prefix := modulePrefix + i.Device + "/"
-	err := s.scanIdentities(prefix, 0, func(m Identity) error {
-		if !m.isSystemModule() {
-			modules++
-		}
-		return nil
-	})
-	if err != nil {
-		return err
+// ends being an IoT Edge device. They are registered and deleted as others are,
+// with an event of each: what the service sends for them is not known.
+func (tx *Tx) switchEdge(i, before Identity) {
+	if i.IoTEdge == before.IoTEdge {
+		return
 	}
-	if modules > 0 {
-		return ErrInvalidOperation.with("capabilities.iotEdge cannot change while the device has modules")
-	}
-	for _, name := range edgeModules {
+	manager := EdgeManager
+	for _, name := range EdgeModules {
 		id := ID{Device: i.Device, Module: name}
 		if !i.IoTEdge {
-			s.deleteIdentity(tx, id)
+			tx.remove(id)
 			continue
 		}
 		m := Identity{ID: id, GenerationID: i.GenerationID, Version: firstVersion()}
-		m.apply(IdentitySpec{ManagedBy: &edgeManager})
-		if err := writeIdentity(tx, m); err != nil {
-			return err
-		}
-		t := newTwin(id, s.now())
-		t.store(tx, id)
+		m.apply(IdentitySpec{ManagedBy: &manager})
+		tx.add(m, nil)
 	}
-	return nil
 }
-
-// firstVersion is the number behind a new identity's etag: random, as in the
-// service, so that the etag of an identity does not fit its successor.
-func firstVersion() uint64 { return 100_000_000 + rand.Uint64N(400_000_000) }

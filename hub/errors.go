@@ -1,8 +1,12 @@
 package hub
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/iotdm/iotdm/hub/store"
 )
 
 // An Error is a refusal by the hub. Every one comes from the table below, so
@@ -32,11 +36,27 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
-// with returns a copy of e that says what went wrong.
-func (e *Error) with(format string, args ...any) *Error {
+// With returns a copy of e that says what went wrong.
+func (e *Error) With(format string, args ...any) *Error {
 	c := *e
 	c.Text = fmt.Sprintf(format, args...)
 	return &c
+}
+
+// RefusalOf returns the service's error for any error of the hub: ErrServer for
+// those that are none of the service's.
+func RefusalOf(err error) *Error {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, store.ErrFull):
+		return ErrServiceUnavailable.With("the hub's disk is full")
+	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled):
+		return ErrServiceUnavailable.With("the hub is closing")
+	default:
+		return ErrServer
+	}
 }
 
 // The hub's refusals: HTTP status, number and name.

@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/iotdm/iotdm/hub/eventlog"
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/store"
 )
 
 // An EventSource is what IoT Hub calls the message source: why an event was
@@ -49,29 +52,15 @@ type Event struct {
 // set when that is made.
 func (s *Server) EventPartitions() int { return s.events.Partitions() }
 
-// maxMessageSize bounds a device's message, counted as the service does.
-const maxMessageSize = 256 << 10
-
-// memoryEvents bounds the event log of a hub that keeps nothing on disk.
-const memoryEvents = 64 << 20
-
-func openEvents(f *folder, opt Options) (*eventlog.Log, error) {
-	o := eventlog.Options{MaxAge: opt.EventAge, MaxBytes: opt.EventBytes, Logger: opt.Logger, Now: opt.Now}
-	if f.dir != "" {
-		return eventlog.Open(f.eventDir(), o)
-	}
-	if o.MaxBytes == 0 {
-		o.MaxBytes = memoryEvents
-	}
-	return eventlog.OpenMemory(o)
-}
+// MaxMessageSize bounds a device's message, counted as the service does.
+const MaxMessageSize = 256 << 10
 
 // eventTrim is how often the event log of a hub that receives nothing drops
 // what is too old.
 const eventTrim = time.Minute
 
 func (s *Server) trimEvents() {
-	tick := time.NewTicker(eventTrim)
+	tick := s.clock.NewTicker(eventTrim)
 	defer tick.Stop()
 	for {
 		select {
@@ -83,20 +72,20 @@ func (s *Server) trimEvents() {
 	}
 }
 
-// receiveTelemetry takes a message from the identity that g was granted to. It
-// returns before the message is durable, so that a connection is read on
-// meanwhile; then, or when that fails, it has stored called, in the order in
-// which the messages came. stored must not block.
+// ReceiveTelemetry takes a message from a device or module. It returns before
+// the message is durable, so that a connection is read on meanwhile; then, or
+// when that fails, it has stored called, in the order in which the messages
+// came. stored must not block.
 //
 // Errors, after which stored is not called: ErrMessageTooLarge, and
 // ErrServiceUnavailable when the hub closes.
-func (s *Server) receiveTelemetry(id ID, g grant, model string, m telemetry, stored func(error)) error {
-	if m.size() > maxMessageSize {
-		return ErrMessageTooLarge.with("a message must be at most %d bytes", maxMessageSize)
+func (s *Server) ReceiveTelemetry(from Peer, m Telemetry, stored func(error)) error {
+	if m.Size() > MaxMessageSize {
+		return ErrMessageTooLarge.With("a message must be at most %d bytes", MaxMessageSize)
 	}
 	return s.appendEvent(Event{
-		Source: SourceTelemetry, From: id,
-		Generation: g.generation, AuthMethod: `{"scope":"` + g.scope + `","type":"` + g.kind + `","issuer":"iothub"}`, Model: model,
+		Source: SourceTelemetry, From: from.ID,
+		Generation: from.Grant.generation, AuthMethod: from.Grant.method(), Model: from.Model,
 		System: m.System, Properties: m.Properties, Body: m.Body,
 	}, nil, stored)
 }
@@ -109,10 +98,10 @@ func (s *Server) appendEvent(e Event, patch *reportedPatch, stored func(error)) 
 	err := s.events.Append(e.From.Device, *buf, stored)
 	switch {
 	case errors.Is(err, eventlog.ErrClosed):
-		return ErrServiceUnavailable.with("%v", errHubClosed)
+		return ErrServiceUnavailable.With("%v", ErrClosing)
 	case errors.Is(err, eventlog.ErrTooLarge):
 		// The names of system properties do not count as size.
-		return ErrMessageTooLarge.with("the message's properties are too large")
+		return ErrMessageTooLarge.With("the message's properties are too large")
 	}
 	return err
 }
@@ -133,7 +122,7 @@ func (e *Event) appendTo(b []byte, patch *reportedPatch) []byte {
 	}
 	b = append(b, format)
 	for _, text := range []string{e.From.Device, e.From.Module, string(e.Source), e.Generation, e.AuthMethod, e.Model} {
-		b = appendText(b, text)
+		b = disk.AppendText(b, text)
 	}
 	if patch != nil {
 		b = binary.AppendUvarint(b, uint64(patch.twin))
@@ -145,79 +134,65 @@ func (e *Event) appendTo(b []byte, patch *reportedPatch) []byte {
 	return append(b, e.Body...)
 }
 
-// appendProperties appends a count and the properties: each as its name, and
-// its value with 0 for none or else 1 more than its length in front.
+// appendProperties appends a count and the properties, each as its name and its
+// value, if it has one.
 func appendProperties(b []byte, list []Property) []byte {
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, p := range list {
-		b = appendText(b, p.Name)
-		if p.Null {
-			b = append(b, 0)
-			continue
-		}
-		b = binary.AppendUvarint(b, uint64(len(p.Value))+1)
-		b = append(b, p.Value...)
+		b = disk.AppendText(b, p.Name)
+		b = disk.AppendOptional(b, p.Value, !p.Null)
 	}
 	return b
 }
 
-// properties reads what appendProperties wrote.
-func (d *fieldReader) properties() []Property {
-	n := d.number()
-	if n == 0 || n > uint64(len(d.rest)) {
-		d.cut = d.cut || n > 0
+// readProperties reads what appendProperties wrote.
+func readProperties(r *disk.Reader) []Property {
+	n := r.Count()
+	if n == 0 {
 		return nil
 	}
 	list := make([]Property, n)
 	for i := range list {
-		list[i].Name = string(d.text())
-		size := d.number()
-		if size == 0 {
-			list[i].Null = true
-			continue
-		}
-		if size-1 > uint64(len(d.rest)) {
-			d.cut = true
-			return nil
-		}
-		list[i].Value = string(d.rest[:size-1])
-		d.rest = d.rest[size-1:]
+		list[i].Name = string(r.Text())
+		value, present := r.Optional()
+		list[i].Value, list[i].Null = string(value), !present
 	}
 	return list
 }
 
-// decodeEvent reads an event of the log. The body may be a slice of the record.
-func decodeEvent(r eventlog.Record) (Event, error) {
-	if !isEvent(r.Data) {
-		return Event{}, errors.New("stored event: unknown format")
+// readEvent returns a reader of a stored event.
+func readEvent(data []byte) (r disk.Reader, isPatch bool) {
+	if isPatch = len(data) > 0 && data[0] == patchFormat; isPatch {
+		return disk.Read("event", data, patchFormat), true
 	}
-	d := fieldReader{rest: r.Data[1:]}
+	return disk.Read("event", data, eventFormat), false
+}
+
+// decodeEvent reads an event of the log. The body may be a slice of the record.
+func decodeEvent(record eventlog.Record) (Event, error) {
+	r, isPatch := readEvent(record.Data)
 	e := Event{
-		Partition: r.Partition, Sequence: r.Sequence, Offset: r.Offset, Enqueued: r.Time,
-		From:   ID{string(d.text()), string(d.text())},
-		Source: EventSource(d.text()), Generation: string(d.text()), AuthMethod: string(d.text()), Model: string(d.text()),
+		Partition: record.Partition, Sequence: record.Sequence, Offset: record.Offset, Enqueued: record.Time,
+		From:   ID{string(r.Text()), string(r.Text())},
+		Source: EventSource(r.Text()), Generation: string(r.Text()), AuthMethod: string(r.Text()), Model: string(r.Text()),
 	}
 	var patch reportedPatch
-	if r.Data[0] == patchFormat {
-		patch = reportedPatch{twin: int64(d.number()), reported: int64(d.number()), at: time.Unix(0, int64(d.number()))}
+	if isPatch {
+		patch = reportedPatch{twin: int64(r.Number()), reported: int64(r.Number()), at: time.Unix(0, int64(r.Number()))}
 	}
-	e.System, e.Properties = d.properties(), d.properties()
-	e.Body = d.rest
-	if d.cut {
-		return Event{}, errors.New("stored event: cut short")
+	e.System, e.Properties = readProperties(&r), readProperties(&r)
+	e.Body = r.Rest()
+	if err := r.Err(); err != nil {
+		return Event{}, err
 	}
-	if r.Data[0] == patchFormat {
+	if isPatch {
 		var err error
-		if e.Body, err = patch.body(d.rest); err != nil {
+		if e.Body, err = patch.body(e.Body); err != nil {
 			return Event{}, fmt.Errorf("stored event: %w", err)
 		}
 		e.Properties = append(e.Properties, Property{Name: changedBy, Value: e.From.title()})
 	}
 	return e, nil
-}
-
-func isEvent(data []byte) bool {
-	return len(data) > 0 && (data[0] == eventFormat || data[0] == patchFormat)
 }
 
 // An EventQuery says which events to read. The zero value is all that are kept.
@@ -232,24 +207,35 @@ type EventQuery struct {
 	Latest bool
 
 	// Follow goes on at the end with the events that come, until ctx ends.
+	// AtEnd is called before each wait for more, if it is not nil.
 	Follow bool
+	AtEnd  func()
 }
 
-// Events calls fn for the events of the query, in order, whose durability is
-// certain. The slices of an event are valid only until fn returns. Events
-// returns the error of fn, which ends it, that of ctx, or ErrClosed when the
-// hub closes.
-func (s *Server) Events(ctx context.Context, q EventQuery, fn func(Event) error) error {
-	return s.readEvents(ctx, q, func() {}, fn)
+// Events returns the events of the query, in order, whose durability is
+// certain. The slices of an event are valid only until the next one. An error is
+// the last thing that comes: that of ctx, or ErrClosed when the hub closes.
+func (s *Server) Events(ctx context.Context, q EventQuery) iter.Seq2[Event, error] {
+	return store.Seq(func(yield func(Event) error) error {
+		err := s.readEvents(ctx, q, yield)
+		if errors.Is(err, eventlog.ErrClosed) {
+			return ErrClosed
+		}
+		return err
+	})
 }
 
-// readEvents is Events, and calls atEnd before it waits for more.
-func (s *Server) readEvents(ctx context.Context, q EventQuery, atEnd func(), fn func(Event) error) error {
-	if !q.Follow {
-		atEnd = nil
+func (s *Server) readEvents(ctx context.Context, q EventQuery, yield func(Event) error) error {
+	var atEnd func()
+	if q.Follow {
+		atEnd = func() {
+			if q.AtEnd != nil {
+				q.AtEnd()
+			}
+		}
 	}
 	from := eventlog.Position{Offset: q.Offset, Time: q.Since, End: q.Latest}
-	err := s.events.Read(ctx, eventlog.All, from, atEnd, func(r eventlog.Record) error {
+	return s.events.Read(ctx, eventlog.All, from, atEnd, func(r eventlog.Record) error {
 		if q.Device != "" && !isEventOf(r.Data, q.Device) {
 			return nil
 		}
@@ -260,19 +246,14 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, atEnd func(), fn 
 		if len(q.Sources) > 0 && !slices.Contains(q.Sources, e.Source) {
 			return nil
 		}
-		return fn(e)
+		return yield(e)
 	})
-	if errors.Is(err, eventlog.ErrClosed) {
-		return ErrClosed
-	}
-	return err
 }
 
-// isEventOf tells whose event it is without decoding all of it.
+// isEventOf tells whose event it is without decoding all of it. Of one that it
+// cannot read, decodeEvent says what is wrong.
 func isEventOf(data []byte, device string) bool {
-	if !isEvent(data) {
-		return true // decodeEvent says what is wrong
-	}
-	d := fieldReader{rest: data[1:]}
-	return string(d.text()) == device
+	r, _ := readEvent(data)
+	name := r.Text()
+	return string(name) == device || r.Err() != nil
 }

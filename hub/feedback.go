@@ -1,12 +1,13 @@
 package hub
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -41,8 +42,6 @@ type FeedbackBatch struct {
 }
 
 const (
-	feedbackPrefix = "feedback/" // by time and a number that tells those of one time apart
-
 	feedbackTTL      = time.Hour
 	feedbackBatch    = 64               // records that are handed out at once, or fewer
 	feedbackInterval = 15 * time.Second // so long after the last batch
@@ -68,13 +67,10 @@ func (s *Server) addFeedback(tx *store.Tx, now time.Time, f Feedback) {
 	number := s.feedbacks.number
 	s.feedbacks.mu.Unlock()
 	f.EnqueuedTime = f.EnqueuedTime.UTC().Truncate(100 * time.Nanosecond) // as every time of the service
-	tx.Set(feedbackKey(now, number), mustMarshal(f))
+	tx.Set(feedbackKey(now, number), words.MustMarshal(f))
 }
 
-func feedbackKey(t time.Time, number uint32) []byte {
-	b := binary.BigEndian.AppendUint64([]byte(feedbackPrefix), uint64(t.UnixNano()))
-	return binary.BigEndian.AppendUint32(b, number)
-}
+func feedbackKey(t time.Time, number uint32) []byte { return disk.FeedbackKey(t.UnixNano(), number) }
 
 // ReceiveFeedback returns up to 64 records of feedback, the oldest first, and
 // locks them for a minute. As on the service they come in batches: it is not ok
@@ -84,11 +80,11 @@ func (s *Server) ReceiveFeedback() (batch FeedbackBatch, ok bool, err error) {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := s.now()
+	now := s.Now()
 	locked := f.endLocks(now)
 	var keys []string
 	start := feedbackKey(now.Add(-feedbackTTL), 0)
-	err = s.store.Scan(start, prefixEnd([]byte(feedbackPrefix)), func(k, v []byte) error {
+	err = s.store.Scan(start, store.PrefixEnd([]byte(disk.Feedback)), func(k, v []byte) error {
 		if locked[string(k)] {
 			return nil
 		}
@@ -111,7 +107,7 @@ func (s *Server) ReceiveFeedback() (batch FeedbackBatch, ok bool, err error) {
 		return FeedbackBatch{}, false, err
 	}
 	f.last = now
-	batch.LockToken = newRequestID().String()
+	batch.LockToken = words.NewRequestID().String()
 	if f.locks == nil {
 		f.locks = make(map[string]feedbackLocked)
 	}
@@ -142,12 +138,12 @@ func (s *Server) CompleteFeedback(lockToken string) error {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.endLocks(s.now())
+	f.endLocks(s.Now())
 	l, ok := f.locks[lockToken]
 	if !ok {
 		return ErrMessageLockLost
 	}
-	err := s.store.Update(feedbackPrefix, func(tx *store.Tx) error {
+	err := s.store.Update(disk.Feedback, func(tx *store.Tx) error {
 		for _, k := range l.keys {
 			tx.Delete([]byte(k))
 		}
@@ -166,7 +162,7 @@ func (s *Server) AbandonFeedback(lockToken string) error {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.endLocks(s.now())
+	f.endLocks(s.Now())
 	if _, ok := f.locks[lockToken]; !ok {
 		return ErrMessageLockLost
 	}
@@ -178,14 +174,14 @@ func (s *Server) AbandonFeedback(lockToken string) error {
 // dropFeedback removes feedback that nobody has asked for in time.
 func (s *Server) dropFeedback(now time.Time) error {
 	var old [][]byte
-	err := s.store.Scan([]byte(feedbackPrefix), feedbackKey(now.Add(-feedbackTTL), 0), func(k, _ []byte) error {
+	err := s.store.Scan([]byte(disk.Feedback), feedbackKey(now.Add(-feedbackTTL), 0), func(k, _ []byte) error {
 		old = append(old, slices.Clone(k))
 		return nil
 	})
 	if err != nil || len(old) == 0 {
 		return err
 	}
-	return s.store.Update(feedbackPrefix, func(tx *store.Tx) error {
+	return s.store.Update(disk.Feedback, func(tx *store.Tx) error {
 		for _, k := range old {
 			tx.Delete(k)
 		}

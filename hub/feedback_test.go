@@ -10,11 +10,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
 // feedbackOf completes the feedback that waits and returns what it says, by
 // message.
-func feedbackOf(t testing.TB, h *hub.Server) map[string]string {
+func feedbackOf(t testing.TB, h *node.Node) map[string]string {
 	t.Helper()
 	batch, ok, err := h.ReceiveFeedback()
 	if err != nil {
@@ -34,9 +39,9 @@ func feedbackOf(t testing.TB, h *hub.Server) map[string]string {
 }
 
 func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
-	clock := new(movableClock)
-	h := newServer(t, hub.Options{Now: clock.now})
-	create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	now := clock.New()
+	h := wiretest.NewServer(t, node.Options{Clock: now})
+	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	wants := func(outcome string) map[string]string {
 		success := outcome == "Success"
 		want := map[string]string{outcome + "-full": outcome}
@@ -67,13 +72,13 @@ func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
 		"Purged":  nil,
 	} {
 		t.Run(outcome, func(t *testing.T) {
-			clock.move(time.Minute) // after the last batch
+			now.Advance(time.Minute) // after the last batch
 			for _, ack := range []hub.Ack{"", hub.AckNone, hub.AckPositive, hub.AckNegative, hub.AckFull} {
-				sendMessage(t, h, "d1", hub.Message{MessageID: outcome + "-" + string(ack), Ack: ack, Expires: clock.now().Add(time.Hour)})
+				wiretest.SendMessage(t, h, "d1", hub.Message{MessageID: outcome + "-" + string(ack), Ack: ack, Expires: now.Now().Add(time.Hour)})
 			}
 			switch outcome {
 			case "Expired":
-				clock.move(time.Hour)
+				now.Advance(time.Hour)
 				h.SweepQueues()
 			case "Purged":
 				receivedOf(t, h, "d1") // what a device has in hand goes too
@@ -87,7 +92,7 @@ func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
 					}
 				}
 			}
-			wantPending(t, h, "d1", 0)
+			wiretest.WantPending(t, h, "d1", 0)
 			if diff := cmp.Diff(wants(outcome), feedbackOf(t, h)); diff != "" {
 				t.Errorf("feedback (-want +got):\n%s", diff)
 			}
@@ -96,15 +101,15 @@ func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
 }
 
 func TestFeedbackComesInBatches(t *testing.T) {
-	clock := new(movableClock)
-	h := newServer(t, hub.Options{Now: clock.now})
+	now := clock.New()
+	h := wiretest.NewServer(t, node.Options{Clock: now})
 	var want []string
 	for i := range 70 {
 		device := fmt.Sprintf("d%d", i%7)
 		if i < 7 {
-			create(t, h, hub.ID{Device: device}, hub.IdentitySpec{})
+			wiretest.Create(t, h, hub.ID{Device: device}, hub.IdentitySpec{})
 		}
-		sendMessage(t, h, device, hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckPositive})
+		wiretest.SendMessage(t, h, device, hub.Message{MessageID: fmt.Sprint(i), Ack: hub.AckPositive})
 		if err := h.CompleteMessage(device, receivedOf(t, h, device).LockToken); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +133,7 @@ func TestFeedbackComesInBatches(t *testing.T) {
 	if rest, _ := receive(); rest != nil {
 		t.Errorf("%d records come at once after the first batch", len(rest))
 	}
-	clock.move(15 * time.Second)
+	now.Advance(15 * time.Second)
 	rest, _ := receive()
 	if diff := cmp.Diff(want[64:], rest); diff != "" {
 		t.Errorf("second batch (-want +got):\n%s", diff)
@@ -146,7 +151,7 @@ func TestFeedbackComesInBatches(t *testing.T) {
 	if err := h.CompleteFeedback(lock); !errors.Is(err, hub.ErrMessageLockLost) {
 		t.Errorf("completing twice: %v, want %v", err, hub.ErrMessageLockLost)
 	}
-	clock.move(time.Minute) // the lock of the second batch ends
+	now.Advance(time.Minute) // the lock of the second batch ends
 	if err := h.DeleteIdentity(hub.ID{Device: "d1"}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +160,7 @@ func TestFeedbackComesInBatches(t *testing.T) {
 	if diff := cmp.Diff(want, last); diff != "" {
 		t.Errorf("last batch (-want +got):\n%s", diff)
 	}
-	clock.move(2 * time.Hour)
+	now.Advance(2 * time.Hour)
 	h.SweepQueues()
 	if old, _ := receive(); old != nil {
 		t.Errorf("feedback is left after two hours: %v", old)

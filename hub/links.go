@@ -2,153 +2,116 @@ package hub
 
 import (
 	"encoding/binary"
-	"errors"
 	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
-// links knows which connection holds which identity.
+// links knows which link holds which identity.
 type links struct {
-	rid atomic.Uint64 // the last request id of a direct method
-
 	mu       sync.RWMutex // guards what follows; never held over I/O
-	byID     map[ID]*conn
-	modules  map[string]map[ID]*conn // connected modules by device
+	byID     map[ID]Link
+	modules  map[string]map[ID]Link // of connected modules, by device
 	watchers map[ID]map[chan struct{}]struct{}
 	activity map[ID]activity // of identities that disconnected, until it is stored
 	changes  uint64          // counts connections made and ended
 }
 
 func (l *links) init() {
-	l.byID = make(map[ID]*conn)
-	l.modules = make(map[string]map[ID]*conn)
+	l.byID = make(map[ID]Link)
+	l.modules = make(map[string]map[ID]Link)
 	l.watchers = make(map[ID]map[chan struct{}]struct{})
 	l.activity = make(map[ID]activity)
 }
 
-// Reasons why the hub ends a connection, for its log.
-var (
-	errTakenOver  = errors.New("another connection with the same identity took over")
-	errExpired    = errors.New("the credential expired")
-	errRevoked    = errors.New("the identity was disabled or deleted, or its credentials changed")
-	errHubClosed  = errors.New("the hub is closing")
-	errSlowReader = errors.New("the peer does not read what it is sent")
-)
-
-// connection returns the connection that holds id, or nil. Later it will look
-// on other nodes.
-func (s *Server) connection(id ID) *conn {
-	s.links.mu.RLock()
-	defer s.links.mu.RUnlock()
-	return s.links.byID[id]
-}
-
-// attach makes c, whose credential has been accepted, the connection of its
-// identity, and ends the one before it. It fails if the identity changed while
-// c was being accepted.
-func (s *Server) attach(c *conn) error {
-	s.links.mu.Lock()
-	before := s.links.byID[c.id]
-	s.links.byID[c.id] = c
-	if c.id.Module != "" {
-		if s.links.modules[c.id.Device] == nil {
-			s.links.modules[c.id.Device] = make(map[ID]*conn)
+// put makes link that of id, and returns the one before it and the number of
+// the change.
+func (l *links) put(id ID, link Link) (before Link, change uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before = l.byID[id]
+	l.byID[id] = link
+	if id.Module != "" {
+		if l.modules[id.Device] == nil {
+			l.modules[id.Device] = make(map[ID]Link)
 		}
-		s.links.modules[c.id.Device][c.id] = c
+		l.modules[id.Device][id] = link
 	}
-	s.links.changes++
-	change := s.links.changes
-	s.links.mu.Unlock()
-	s.linkChanged(c.id, true, change)
-	if before != nil {
-		before.end(errTakenOver)
-	}
-	// From here on a change of the identity, or the end of the server, finds
-	// c; one that came between authenticate and here is found now.
-	if s.ctx.Err() != nil {
-		s.detach(c)
-		return ErrServiceUnavailable.with("%v", errHubClosed)
-	}
-	if !s.stillValid(c) {
-		s.detach(c)
-		return ErrUnauthorizedAccess.with("%v", errRevoked)
-	}
-	s.links.notify(c.id)
-	return nil
+	l.changes++
+	return before, l.changes
 }
 
-// detach forgets c. Another connection of the same identity is left alone.
-func (s *Server) detach(c *conn) {
-	if change := s.unlink(c); change != 0 {
-		s.linkChanged(c.id, false, change)
-	}
-}
-
-// unlink returns the number of the change, 0 if it is none.
-func (s *Server) unlink(c *conn) uint64 {
-	s.links.mu.Lock()
-	defer s.links.mu.Unlock()
-	if s.links.byID[c.id] != c {
+// remove returns the number of the change, 0 if it is none.
+func (l *links) remove(id ID, link Link, now time.Time) (change uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byID[id] != link {
 		return 0
 	}
-	delete(s.links.byID, c.id)
-	if c.id.Module != "" {
-		delete(s.links.modules[c.id.Device], c.id)
-		if len(s.links.modules[c.id.Device]) == 0 {
-			delete(s.links.modules, c.id.Device)
+	delete(l.byID, id)
+	if id.Module != "" {
+		delete(l.modules[id.Device], id)
+		if len(l.modules[id.Device]) == 0 {
+			delete(l.modules, id.Device)
 		}
 	}
-	s.links.activity[c.id] = activity{Changed: s.now(), Last: c.lastActivity()}
-	s.links.changes++
-	return s.links.changes
+	l.activity[id] = activity{Changed: now, Last: link.LastActivity()}
+	l.changes++
+	return l.changes
 }
 
-// recheckLinks ends the connections of id, and of its modules if it is a
-// device, whose credential no longer holds.
-func (s *Server) recheckLinks(id ID) {
-	var affected []*conn
-	s.links.mu.RLock()
-	if c := s.links.byID[id]; c != nil {
-		affected = append(affected, c)
+// of returns the links of id, and of its modules if it is a device.
+func (l *links) of(id ID) (list []Link) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if link := l.byID[id]; link != nil {
+		list = append(list, link)
 	}
 	if id.Module == "" {
-		for _, c := range s.links.modules[id.Device] {
-			affected = append(affected, c)
+		for _, link := range l.modules[id.Device] {
+			list = append(list, link)
 		}
 	}
-	s.links.mu.RUnlock()
-	for _, c := range affected {
-		if !s.stillValid(c) {
-			c.end(errRevoked)
-		}
-	}
+	return list
 }
 
-// recheckCertificates ends the connections with a client certificate that no
-// longer holds.
-func (s *Server) recheckCertificates() {
-	var affected []*conn
-	s.links.mu.RLock()
-	for _, c := range s.links.byID {
-		if len(c.grant.chain) > 0 {
-			affected = append(affected, c)
+// all returns the links whose peer matches.
+func (l *links) all(match func(Peer) bool) (list []Link) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, link := range l.byID {
+		if match(link.Peer()) {
+			list = append(list, link)
 		}
 	}
-	s.links.mu.RUnlock()
-	for _, c := range affected {
-		if !s.stillValid(c) {
-			c.end(errRevoked)
-		}
-	}
+	return list
 }
 
-func (s *Server) stillValid(c *conn) bool {
-	_, err := s.authenticate(c.host, c.id, c.grant.password, c.grant.chain)
-	return err == nil
+// names returns the names of the connected devices, or modules, unless there
+// are more than most links.
+func (l *links) names(modules bool, most int) (names []string, few bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.byID) > most {
+		return nil, false
+	}
+	for id := range l.byID {
+		if (id.Module != "") == modules {
+			names = append(names, id.String())
+		}
+	}
+	return names, true
+}
+
+// unstored returns the activity that is not in the store yet.
+func (l *links) unstored() map[ID]activity {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return maps.Clone(l.activity)
 }
 
 // watch returns a channel that receives after every change of id's connection
@@ -179,19 +142,6 @@ func (l *links) notify(id ID) {
 		case ch <- struct{}{}:
 		default:
 		}
-	}
-}
-
-// closeAll ends every connection.
-func (l *links) closeAll(reason error) {
-	l.mu.RLock()
-	all := make([]*conn, 0, len(l.byID))
-	for _, c := range l.byID {
-		all = append(all, c)
-	}
-	l.mu.RUnlock()
-	for _, c := range all {
-		c.end(reason)
 	}
 }
 
@@ -235,7 +185,7 @@ func (s *Server) connectionState(id ID, stored func() activity) ConnectionState 
 		pending = s.queues.count(id.Device)
 	}
 	if c != nil {
-		return ConnectionState{Connected: true, Changed: c.since, LastActivity: c.lastActivity(), PendingMessages: pending}
+		return ConnectionState{Connected: true, Changed: c.Peer().Since, LastActivity: c.LastActivity(), PendingMessages: pending}
 	}
 	if !recent {
 		a = stored()
@@ -266,7 +216,7 @@ const activityDelay = 2 * time.Second
 // keepActivity stores the activity of disconnected identities until the server
 // closes.
 func (s *Server) keepActivity() {
-	tick := time.NewTicker(activityDelay)
+	tick := s.clock.NewTicker(activityDelay)
 	defer tick.Stop()
 	for {
 		select {
@@ -279,13 +229,11 @@ func (s *Server) keepActivity() {
 }
 
 func (s *Server) flushActivity() {
-	s.links.mu.RLock()
-	pending := maps.Clone(s.links.activity)
-	s.links.mu.RUnlock()
+	pending := s.links.unstored()
 	if len(pending) == 0 {
 		return
 	}
-	err := s.store.Update(activityPrefix, func(tx *store.Tx) error {
+	err := s.store.Update(disk.Activity, func(tx *store.Tx) error {
 		for id, a := range pending {
 			// One that was deleted while connected leaves nothing to a later
 			// identity of the same name.
@@ -296,7 +244,7 @@ func (s *Server) flushActivity() {
 		return nil
 	})
 	if err != nil {
-		s.log.Warn("storing when identities were last seen", logReason, err)
+		s.log.Warn("storing when identities were last seen", words.LogReason, err)
 		return
 	}
 	s.links.mu.Lock()
@@ -308,6 +256,7 @@ func (s *Server) flushActivity() {
 	}
 }
 
+// A stored activity has no format: it is two numbers, and may be lost.
 func (a activity) encode() []byte {
 	b := binary.AppendVarint(nil, a.Changed.UnixNano())
 	return binary.AppendVarint(b, a.Last.UnixNano())

@@ -2,10 +2,12 @@ package hub
 
 import (
 	"encoding/binary"
-	"errors"
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // An Ack says which feedback the sender of a cloud-to-device message wants.
@@ -48,7 +50,7 @@ type Message struct {
 // messaging from an IoT hub" and "IoT Hub quotas and throttling".
 const (
 	maxQueueDepth     = 50
-	maxDeviceMessage  = 64 << 10
+	MaxDeviceMessage  = 64 << 10
 	maxDeliveries     = 10 // that end with abandon
 	defaultMessageTTL = time.Hour
 	maxMessageTTL     = 48 * time.Hour
@@ -65,22 +67,22 @@ func (m *Message) prepare(now time.Time) error {
 		m.Ack = AckNone
 	case AckNone, AckPositive, AckNegative, AckFull:
 	default:
-		return ErrArgumentInvalid.with("iothub-ack must be none, positive, negative or full")
+		return ErrArgumentInvalid.With("iothub-ack must be none, positive, negative or full")
 	}
 	if !messageIDPattern.MatchString(m.MessageID) {
-		return ErrArgumentInvalid.with("the message id must be up to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '")
+		return ErrArgumentInvalid.With("the message id must be up to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '")
 	}
 	for _, p := range m.Properties {
 		// They stand among the system properties where a device reads them.
 		if p.Name == "" || strings.HasPrefix(p.Name, "$") || strings.HasPrefix(p.Name, "iothub-") {
-			return ErrArgumentInvalid.with("'%s' cannot be the name of an application property", clip(p.Name))
+			return ErrArgumentInvalid.With("'%s' cannot be the name of an application property", words.Clip(p.Name))
 		}
 	}
-	if m.size() > maxDeviceMessage {
-		return ErrMessageTooLarge.with("a cloud-to-device message must be at most %d bytes", maxDeviceMessage)
+	if m.size() > MaxDeviceMessage {
+		return ErrMessageTooLarge.With("a cloud-to-device message must be at most %d bytes", MaxDeviceMessage)
 	}
 	if m.MessageID == "" && m.Ack != AckNone {
-		m.MessageID = newRequestID().String()
+		m.MessageID = words.NewRequestID().String()
 	}
 	if m.Expires.IsZero() {
 		m.Expires = now.Add(defaultMessageTTL)
@@ -120,28 +122,8 @@ type ReceivedMessage struct {
 	Enqueued   time.Time
 }
 
-// messageTo is the destination of a message, as the service writes it.
-func messageTo(device string) string { return "/devices/" + device + "/messages/deviceBound" }
-
-// bag returns the property bag with which the message goes to the device over
-// MQTT. Parsers of the SDKs depend on the form: a system property first and
-// always, with "%24"; an ack only in lower case.
-func (m *Message) bag(device string) string {
-	list := make([]Property, 0, 7+len(m.Properties))
-	add := func(name, value string) {
-		if value != "" {
-			list = append(list, Property{Name: name, Value: value})
-		}
-	}
-	add("$.mid", m.MessageID)
-	add("$.to", messageTo(device))
-	add("$.cid", m.CorrelationID)
-	add("$.uid", m.UserID)
-	add("$.ct", m.ContentType)
-	add("$.ce", m.ContentEncoding)
-	add("iothub-ack", string(m.Ack))
-	return string(appendBag(nil, append(list, m.Properties...)))
-}
+// MessageTo is the destination of a message, as the service writes it.
+func MessageTo(device string) string { return "/devices/" + device + "/messages/deviceBound" }
 
 // messageFormat is the first byte of a stored message. The times follow, the
 // texts with their length in front, and the body last.
@@ -153,29 +135,23 @@ func (m *Message) encode(enqueued time.Time) []byte {
 	b = binary.AppendUvarint(b, uint64(enqueued.UnixNano()))
 	b = binary.AppendUvarint(b, uint64(m.Expires.UnixNano()))
 	for _, text := range m.texts() {
-		b = appendText(b, *text)
+		b = disk.AppendText(b, *text)
 	}
-	b = appendText(b, string(m.Ack))
+	b = disk.AppendText(b, string(m.Ack))
 	b = appendProperties(b, m.Properties)
 	return append(b, m.Body...)
 }
 
 // decodeMessage reads what encode wrote. The body is a slice of data.
 func decodeMessage(data []byte) (ReceivedMessage, error) {
-	if len(data) == 0 || data[0] != messageFormat {
-		return ReceivedMessage{}, errors.New("stored message: unknown format")
-	}
-	d := fieldReader{rest: data[1:]}
-	m := ReceivedMessage{Enqueued: time.Unix(0, int64(d.number()))}
-	m.Expires = time.Unix(0, int64(d.number()))
+	r := disk.Read("message", data, messageFormat)
+	m := ReceivedMessage{Enqueued: time.Unix(0, int64(r.Number()))}
+	m.Expires = time.Unix(0, int64(r.Number()))
 	for _, text := range m.texts() {
-		*text = string(d.text())
+		*text = string(r.Text())
 	}
-	m.Ack = Ack(d.text())
-	m.Properties = d.properties()
-	m.Body = d.rest
-	if d.cut {
-		return ReceivedMessage{}, errors.New("stored message: cut short")
-	}
-	return m, nil
+	m.Ack = Ack(r.Text())
+	m.Properties = readProperties(&r)
+	m.Body = r.Rest()
+	return m, r.Err()
 }

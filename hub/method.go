@@ -1,9 +1,10 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"strconv"
+	"errors"
 	"strings"
 	"time"
 )
@@ -12,7 +13,7 @@ import (
 type MethodCall struct {
 	Name            string
 	Payload         json.RawMessage // what the device receives; nil is null
-	ResponseTimeout time.Duration   // how long the device may take: 5 s to 300 s
+	ResponseTimeout time.Duration   // how long the device may take: 5 s to 300 s; 0 is DefaultResponseTimeout
 	ConnectTimeout  time.Duration   // how long to wait for the device to connect: 0 to 300 s
 }
 
@@ -28,32 +29,35 @@ type MethodResult struct {
 const (
 	DefaultResponseTimeout = 30 * time.Second
 	minResponseTimeout     = 5 * time.Second
-	maxMethodTimeout       = 300 * time.Second
+	MaxMethodTimeout       = 300 * time.Second
 	maxMethodName          = 100
-	maxMethodPayload       = 128 << 10
-	maxMethodCalls         = 10 // in flight on one connection
+	MaxMethodPayload       = 128 << 10
+	MaxMethodCalls         = 10 // in flight on one connection
 )
 
-func (c MethodCall) validate() error {
+// Validate says what is wrong with the call, if anything.
+//
+// Errors: ErrArgumentInvalid, ErrArgumentNull, ErrMessageTooLarge.
+func (c MethodCall) Validate() error {
 	if c.Name == "" {
-		return ErrArgumentNull.with("methodName is required")
+		return ErrArgumentNull.With("methodName is required")
 	}
 	if len(c.Name) > maxMethodName {
-		return ErrArgumentInvalid.with("methodName must be at most %d characters", maxMethodName)
+		return ErrArgumentInvalid.With("methodName must be at most %d characters", maxMethodName)
 	}
 	for _, r := range c.Name {
 		if r <= ' ' || r > '~' || strings.ContainsRune(`$()<>@,;:\"/[]?={}`, r) {
-			return ErrArgumentInvalid.with("methodName must not contain %q", r)
+			return ErrArgumentInvalid.With("methodName must not contain %q", r)
 		}
 	}
-	if c.ResponseTimeout < minResponseTimeout || c.ResponseTimeout > maxMethodTimeout {
-		return ErrArgumentInvalid.with("responseTimeoutInSeconds must be within [5; 300].")
+	if c.ResponseTimeout < minResponseTimeout || c.ResponseTimeout > MaxMethodTimeout {
+		return ErrArgumentInvalid.With("responseTimeoutInSeconds must be within [5; 300].")
 	}
-	if c.ConnectTimeout < 0 || c.ConnectTimeout > maxMethodTimeout {
-		return ErrArgumentInvalid.with("connectTimeoutInSeconds must be within [0; 300].")
+	if c.ConnectTimeout < 0 || c.ConnectTimeout > MaxMethodTimeout {
+		return ErrArgumentInvalid.With("connectTimeoutInSeconds must be within [0; 300].")
 	}
-	if len(c.Payload) > maxMethodPayload {
-		return ErrMessageTooLarge.with("payload must be at most %d bytes", maxMethodPayload)
+	if len(c.Payload) > MaxMethodPayload {
+		return ErrMessageTooLarge.With("payload must be at most %d bytes", MaxMethodPayload)
 	}
 	return nil
 }
@@ -67,36 +71,72 @@ func (c MethodCall) validate() error {
 // ErrTooManyMethodCalls, ErrBadDeviceResponse, ErrGatewayTimeout.
 func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (result MethodResult, err error) {
 	defer func() { s.metrics.methodCall(err) }()
-	if err := call.validate(); err != nil {
+	call.ResponseTimeout = cmp.Or(call.ResponseTimeout, DefaultResponseTimeout)
+	if err := call.Validate(); err != nil {
 		return MethodResult{}, err
 	}
 	// What is connected exists and is not disabled: a change that says
 	// otherwise ends the connection before it is acknowledged.
-	c := s.connection(id)
-	rid := strconv.FormatUint(s.links.rid.Add(1), 16)
-	topic := topicOfMethod(call.Name, rid)
-	patience := call.ConnectTimeout
+	if result, taken, err := s.callMethod(ctx, id, call); taken || err != nil {
+		return result, err
+	}
+	if err := s.Callable(id); err != nil {
+		return MethodResult{}, err
+	}
+	err = s.await(ctx, id, call.ConnectTimeout, func() (taken bool, err error) {
+		result, taken, err = s.callMethod(ctx, id, call)
+		return taken, err
+	})
+	return result, err
+}
+
+// AwaitMethod returns when id is connected and takes a direct method.
+//
+// Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrDeviceNotOnline if that is
+// not so in time, ErrServiceUnavailable when the hub closes, the error of ctx.
+func (s *Server) AwaitMethod(ctx context.Context, id ID, name string, timeout time.Duration) error {
+	if err := s.Callable(id); err != nil {
+		return err
+	}
+	return s.await(ctx, id, timeout, func() (bool, error) {
+		l := s.Link(id)
+		return l != nil && l.TakesMethod(name), nil
+	})
+}
+
+// await calls try now and after every change of id's link, until it is done or
+// fails, or time runs out.
+func (s *Server) await(ctx context.Context, id ID, timeout time.Duration, try func() (done bool, err error)) error {
+	notOnline := *ErrDeviceNotOnline
+	notOnline.Timeout = timeout
+	if timeout == 0 {
+		return &notOnline
+	}
+	changed, stop := s.links.watch(id)
+	defer stop()
+	timer := s.clock.NewTimer(timeout)
+	defer timer.Stop()
 	for {
-		if c != nil {
-			result, sent, err := s.callMethod(ctx, c, rid, topic, call)
-			if sent || err != nil {
-				return result, err
-			}
+		if done, err := try(); done || err != nil {
+			return err
 		}
-		if err := s.callable(id); err != nil {
-			return MethodResult{}, err
+		select {
+		case <-changed:
+		case <-timer.C:
+			return &notOnline
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.ctx.Done():
+			return ErrServiceUnavailable.With("%v", ErrClosing)
 		}
-		began := time.Now()
-		if c, err = s.awaitMethod(ctx, id, topic, patience); err != nil {
-			return MethodResult{}, err
-		}
-		patience = max(patience-time.Since(began), 0)
 	}
 }
 
-// callable reports whether a method may be called on the identity: it exists,
-// and its device is not disabled, which the service shows as not found.
-func (s *Server) callable(id ID) error {
+// Callable says why no method can be called on the identity, if so: it does not
+// exist, or its device is disabled, which the service shows as not found.
+//
+// Errors: ErrDeviceNotFound, ErrModuleNotFound.
+func (s *Server) Callable(id ID) error {
 	device, err := s.readIdentity(ID{Device: id.Device})
 	if err != nil {
 		return err
@@ -111,95 +151,45 @@ func (s *Server) callable(id ID) error {
 	return err
 }
 
-// topicOfMethod is the topic of a direct method, or of any call of it without a
-// rid.
-func topicOfMethod(name, rid string) string { return methodTopic + name + "/?$rid=" + rid }
-
-// awaitMethod returns the connection of id once it has subscribed to the topic
-// of a direct method. That is the whole topic that will be sent: a filter may
-// take one call and not another.
-func (s *Server) awaitMethod(ctx context.Context, id ID, topic string, timeout time.Duration) (*conn, error) {
-	notOnline := *ErrDeviceNotOnline
-	notOnline.Timeout = timeout
-	if timeout == 0 {
-		return nil, &notOnline
+// callMethod calls a direct method on the link of id. It is not taken, without
+// an error, if there is none or the peer does not take it.
+func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result MethodResult, taken bool, err error) {
+	l := s.Link(id)
+	if l == nil {
+		return MethodResult{}, false, nil
 	}
-	changed, stop := s.links.watch(id)
-	defer stop()
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	for {
-		if c := s.connection(id); c != nil && c.takes(topic) {
-			return c, nil
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			return nil, &notOnline
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-s.ctx.Done():
-			return nil, ErrServiceUnavailable.with("the hub is closing")
-		}
-	}
-}
-
-// callMethod calls a direct method on c. It is not sent, without an error, if c
-// does not take it, or not any more.
-func (s *Server) callMethod(ctx context.Context, c *conn, rid, topic string, call MethodCall) (result MethodResult, sent bool, err error) {
-	answer, err := c.expect(rid)
-	if err != nil {
-		return MethodResult{}, false, err
-	}
-	defer c.forget(rid)
 	payload := call.Payload
 	if len(payload) == 0 {
 		payload = json.RawMessage("null")
 	}
-	if !c.sendMethod(rid, topic, payload) {
-		return MethodResult{}, false, nil
+	limited, cancel := s.clock.WithTimeout(ctx, call.ResponseTimeout, ErrGatewayTimeout)
+	defer cancel()
+	answer, taken, err := l.Call(limited, call.Name, payload)
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(limited)):
+		return MethodResult{}, taken, ctx.Err()
+	case !taken || err != nil:
+		return MethodResult{}, taken, err
 	}
-	timer := time.NewTimer(call.ResponseTimeout)
-	defer timer.Stop()
-	select {
-	case a := <-answer:
-		return a.result, true, a.err
-	case <-c.gone:
-		// The answer may have been the last thing the device sent.
-		select {
-		case a := <-answer:
-			return a.result, true, a.err
-		default:
-			return MethodResult{}, true, ErrDeviceNotOnline.with("Device unavailable")
-		}
-	case <-timer.C:
-		return MethodResult{}, true, ErrGatewayTimeout
-	case <-ctx.Done():
-		return MethodResult{}, true, ctx.Err()
-	}
+	result, err = answer.result()
+	return result, true, err
 }
 
-// A methodAnswer is what a device sent to a direct method.
-type methodAnswer struct {
-	result MethodResult
-	err    error
+// A MethodAnswer is what a device sent to a direct method, as it came.
+type MethodAnswer struct {
+	Status  int32
+	Payload []byte
 }
 
-// newMethodAnswer checks a device's answer: an integer as status, and JSON or
-// nothing as payload.
-func newMethodAnswer(status string, payload []byte) methodAnswer {
-	n, err := strconv.ParseInt(status, 10, 32)
-	if err != nil {
-		return methodAnswer{err: ErrBadDeviceResponse.with("the device's status %q is not an integer", clip(status))}
+// result checks the answer: JSON or nothing as payload.
+func (a MethodAnswer) result() (MethodResult, error) {
+	switch {
+	case len(a.Payload) > MaxMethodPayload:
+		return MethodResult{}, ErrBadDeviceResponse.With("the device's answer is larger than %d bytes", MaxMethodPayload)
+	case len(a.Payload) == 0:
+		return MethodResult{Status: a.Status, Payload: json.RawMessage("null")}, nil
+	case !json.Valid(a.Payload):
+		return MethodResult{}, ErrBadDeviceResponse.With("the device's answer is not JSON")
 	}
-	if len(payload) > maxMethodPayload {
-		return methodAnswer{err: ErrBadDeviceResponse.with("the device's answer is larger than %d bytes", maxMethodPayload)}
-	}
-	if len(payload) == 0 {
-		payload = []byte("null")
-	}
-	if !json.Valid(payload) {
-		return methodAnswer{err: ErrBadDeviceResponse.with("the device's answer is not JSON")}
-	}
-	return methodAnswer{result: MethodResult{Status: int32(n), Payload: payload}}
+	return MethodResult{Status: a.Status, Payload: a.Payload}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -70,7 +71,7 @@ func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, a
 		System: []Property{
 			{Name: "content-type", Value: "application/json"},
 			{Name: "content-encoding", Value: "utf-8"},
-			{Name: "correlation-id", Value: newRequestID().compact()},
+			{Name: "correlation-id", Value: words.NewRequestID().Compact()},
 			{Name: "user-id", Value: s.name},
 		},
 	}, patch, s.eventLost)
@@ -82,7 +83,7 @@ func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, a
 // eventLost tells the operator of an event that could not be stored.
 func (s *Server) eventLost(err error) {
 	if err != nil {
-		s.log.Warn("an event was lost", logReason, err)
+		s.log.Warn("an event was lost", words.LogReason, err)
 	}
 }
 
@@ -98,19 +99,19 @@ func (s *Server) linkChanged(id ID, connected bool, number uint64) {
 		operation = "deviceConnected"
 	}
 	body := fmt.Appendf(nil, `{"sequenceNumber":"%032X%032X"}`, s.started, number)
-	s.notify(SourceConnectionState, id, "deviceConnectionStateNotification", operation, s.now(), body)
+	s.notify(SourceConnectionState, id, "deviceConnectionStateNotification", operation, s.Now(), body)
 }
 
 // identityChanged appends an event about an identity that was created or
 // deleted with its twin t.
-func (s *Server) identityChanged(id ID, operation string, t twinRecord) {
+func (s *Server) identityChanged(id ID, operation string, t Twin, at time.Time) {
 	if s.notifies(SourceDeviceLifecycle) {
-		s.notify(SourceDeviceLifecycle, id, "deviceLifecycleNotification", operation, s.now(), t.eventBody(id))
+		s.notify(SourceDeviceLifecycle, id, "deviceLifecycleNotification", operation, at, t.eventBody(id))
 	}
 }
 
 // eventBody prints the twin as events show it.
-func (t twinRecord) eventBody(id ID) []byte {
+func (t *Twin) eventBody(id ID) []byte {
 	type properties struct {
 		Desired  json.RawMessage `json:"desired"`
 		Reported json.RawMessage `json:"reported"`
@@ -123,46 +124,45 @@ func (t twinRecord) eventBody(id ID) []byte {
 		Tags       json.RawMessage `json:"tags,omitempty"`
 		Properties properties      `json:"properties"`
 	}{
-		DeviceID: id.Device, ModuleID: id.Module, ETag: t.etag(), Version: t.Version,
+		DeviceID: id.Device, ModuleID: id.Module, ETag: t.ETag(), Version: t.version,
 		Properties: properties{t.Desired.Service(), t.Reported.Service()},
 	}
 	if string(t.Tags) != "{}" {
 		doc.Tags = t.Tags
 	}
-	return mustMarshal(doc)
+	return words.MustMarshal(doc)
 }
 
-// twinWritten appends an event about a write of the service that left t.
-func (s *Server) twinWritten(id ID, t twinRecord, n twinNotice, at time.Time) {
+// notifyTwin appends an event about a write of a twin.
+func (s *Server) notifyTwin(c *change, at time.Time) {
 	if !s.notifies(SourceTwinChange) {
 		return
 	}
-	if n.replaced {
-		s.notifyOf(SourceTwinChange, id, "twinChangeNotification", "replaceTwin", at, t.eventBody(id), n.by, nil)
+	const schema = "twinChangeNotification"
+	t, w := &c.twin, &c.write
+	switch {
+	case w.Side == ByDevice:
+		// Devices patch often and few read of it: the body is made when it is read.
+		s.notifyOf(SourceTwinChange, c.id, schema, "updateTwin", at, w.Reported, "",
+			&reportedPatch{twin: t.version, reported: t.Reported.Version, at: at})
+		return
+	case w.Replaced:
+		s.notifyOf(SourceTwinChange, c.id, schema, "replaceTwin", at, t.eventBody(c.id), w.By, nil)
 		return
 	}
-	body := fmt.Appendf(nil, `{"version":%d`, t.Version)
-	if n.tags != nil {
-		body = fmt.Appendf(body, `,"tags":%s`, n.tags)
+	body := fmt.Appendf(nil, `{"version":%d`, t.version)
+	if w.Tags != nil {
+		body = fmt.Appendf(body, `,"tags":%s`, w.Tags)
 	}
-	if n.desired != nil {
-		desired, err := patchWithMetadata(twin.Desired, n.desired, t.Desired.Version, at)
+	if w.Desired != nil {
+		desired, err := patchWithMetadata(twin.Desired, w.Desired, t.Desired.Version, at)
 		if err != nil {
 			s.eventLost(err)
 			return
 		}
 		body = fmt.Appendf(body, `,"properties":{"desired":%s}`, desired)
 	}
-	s.notifyOf(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, append(body, '}'), n.by, nil)
-}
-
-// twinReported appends an event about a patch of the device that left t. Devices
-// patch often and few read of it: the body is made when it is read.
-func (s *Server) twinReported(id ID, t twinRecord, patch []byte, at time.Time) {
-	if s.notifies(SourceTwinChange) {
-		s.notifyOf(SourceTwinChange, id, "twinChangeNotification", "updateTwin", at, patch, "",
-			&reportedPatch{twin: t.Version, reported: t.Reported.Version, at: at})
-	}
+	s.notifyOf(SourceTwinChange, c.id, schema, "updateTwin", at, append(body, '}'), w.By, nil)
 }
 
 // A reportedPatch is what makes the body of an event of a patch.

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -9,9 +10,9 @@ import (
 
 // Limits of the pages of a query's result.
 const (
-	// maxQueryPage is how many rows a page has at most, which is also the
+	// MaxQueryPage is how many rows a page has at most, which is also the
 	// default.
-	maxQueryPage = 100
+	MaxQueryPage = 100
 	// maxQueryPageBytes ends a page early: a twin may have hundreds of KiB. A
 	// page has less than twice as much and a row.
 	maxQueryPageBytes = 4 << 20
@@ -50,7 +51,7 @@ func (s *Server) Query(ctx context.Context, text string, size int, continuation 
 		return QueryPage{}, err
 	}
 	if size <= 0 {
-		size = maxQueryPage
+		size = MaxQueryPage
 	}
 	page := QueryPage{ItemType: q.ItemType()}
 	after := at.after
@@ -76,9 +77,9 @@ func queryError(err error) error {
 	case mistake.Class == query.ArgumentNull:
 		return ErrArgumentNull
 	case mistake.Class == query.QueryTooLong:
-		return ErrPreconditionFailed.with("%s", mistake.Error())
+		return ErrPreconditionFailed.With("%s", mistake.Error())
 	}
-	return ErrArgumentInvalid.with("%s", mistake.Error())
+	return ErrArgumentInvalid.With("%s", mistake.Error())
 }
 
 // rowPart is what addRows gathers of a part of the rows.
@@ -169,4 +170,40 @@ func (p *QueryPage) finish(q *query.Query, at position, last string, more bool) 
 	if more {
 		p.Continuation = at.String()
 	}
+}
+
+// Matching calls fn with the devices or modules that a query finds, in the
+// order of the store. An error of fn ends it and is returned.
+func (s *Server) Matching(ctx context.Context, q *query.Query, fn func(ID) error) error {
+	var refused error
+	err := s.scan(ctx, q, "", func(sc *scan) error {
+		return collect(ctx, sc,
+			func() *[]ID { return new([]ID) },
+			func(ids *[]ID, r *row) bool { *ids = append(*ids, r.loadID()); return true },
+			func(ids *[]ID) bool {
+				for _, id := range *ids {
+					if refused = fn(id); refused != nil {
+						return false
+					}
+				}
+				return true
+			})
+	})
+	return cmp.Or(refused, err)
+}
+
+// Count returns how many rows a query has that does not aggregate. It makes none
+// of them.
+func (s *Server) Count(ctx context.Context, q *query.Query) (total int, err error) {
+	enough := func(n int) bool { return q.Top() > 0 && n >= q.Top() }
+	err = s.scan(ctx, q, "", func(sc *scan) error {
+		return collect(ctx, sc,
+			func() *int { return new(int) },
+			func(n *int, _ *row) bool { *n++; return !enough(*n) },
+			func(n *int) bool { total += *n; return !enough(total) })
+	})
+	if enough(total) {
+		total = q.Top()
+	}
+	return total, err
 }

@@ -16,7 +16,7 @@ import (
 
 // fleetTwin is the twin of a device that reports 1 KB of properties, which with
 // their metadata are 3 KB in the store.
-func fleetTwin(id ID, i int, now time.Time) (twinRecord, error) {
+func fleetTwin(id ID, i int, now time.Time) (Twin, error) {
 	t := newTwin(id, now)
 	t.Tags = fmt.Appendf(nil, `{"n":%d,"even":%v,"location":{"region":"EU","plant":"plant-%d"},"environment":"prod"}`, i, i%2 == 0, i%40)
 	patch := fmt.Appendf(nil, `{"firmware":"1.17.%d","battery":%d,"rebootTime":"2026-03-%02dT08:%02d:00Z","network":{"type":"cellular","rssi":-%d,"ip":"10.%d.%d.7"}`,
@@ -34,16 +34,8 @@ func fleetTwin(id ID, i int, now time.Time) (twinRecord, error) {
 // are connected.
 func newFleet(b *testing.B, n int) *Server {
 	b.Helper()
-	s, err := New(Options{Data: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		s.links.mu.Lock()
-		clear(s.links.byID)
-		s.links.mu.Unlock()
-		s.Close()
-	})
+	s, end := open(b, b.TempDir(), nil)
+	b.Cleanup(end)
 	const batch = 1000
 	for first := 0; first < n; first += batch {
 		err := s.store.Update("", func(tx *store.Tx) error {
@@ -55,9 +47,7 @@ func newFleet(b *testing.B, n int) *Server {
 				}
 				identity := Identity{ID: id, Version: 1, GenerationID: "638500000000000000"}
 				identity.apply(spec)
-				if err := writeIdentity(tx, identity); err != nil {
-					return err
-				}
+				tx.Set(id.identityKey(), identity.encode())
 				t, err := fleetTwin(id, i, time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC).AddDate(map[bool]int{true: 1}[i%(n/100) == 0], 0, 0))
 				if err != nil {
 					return err
@@ -72,7 +62,7 @@ func newFleet(b *testing.B, n int) *Server {
 	}
 	for i := range 100 {
 		id := ID{Device: fmt.Sprintf("d%06d", i*n/100)}
-		s.links.byID[id] = &conn{id: id}
+		s.links.byID[id] = &quietLink{id: id}
 	}
 	return s
 }

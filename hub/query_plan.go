@@ -128,7 +128,7 @@ func (sc *scan) choose() error {
 	how := describe(sc.spans)
 	if states := q.Ranges(query.ConnectionState); len(states) == 1 {
 		if state, exact := states[0].Exact(); exact && state == connectedState {
-			if names, few := sc.server.connectedNames(from); few {
+			if names, few := sc.server.links.names(from == query.Modules, maxConnectedNames); few {
 				sc.spans = within(names, sc.spans)
 				how = fmt.Sprintf("connected (%d)", len(sc.spans))
 			}
@@ -162,20 +162,4 @@ func describe(spans []span) string {
 		return fmt.Sprintf("by id (%d)", exact)
 	}
 	return fmt.Sprintf("ranges of ids (%d)", len(spans))
-}
-
-// connectedNames returns the names of the connected devices, or modules, unless
-// there are many connections.
-func (s *Server) connectedNames(from query.Collection) (names []string, few bool) {
-	s.links.mu.RLock()
-	defer s.links.mu.RUnlock()
-	if len(s.links.byID) > maxConnectedNames {
-		return nil, false
-	}
-	for id := range s.links.byID {
-		if (id.Module != "") == (from == query.Modules) {
-			names = append(names, id.String())
-		}
-	}
-	return names, true
 }

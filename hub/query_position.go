@@ -43,7 +43,7 @@ func parsePosition(q *query.Query, continuation string) (position, error) {
 	return at, nil
 }
 
-var errForeignPosition = ErrArgumentInvalid.with("the continuation token is not one of this query")
+var errForeignPosition = ErrArgumentInvalid.With("the continuation token is not one of this query")
 
 // String returns the continuation: characters that a header may have.
 func (at position) String() string {

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/twin"
@@ -27,24 +28,24 @@ const (
 func (rec record) prefix(from query.Collection) string {
 	switch {
 	case rec == activityRecord:
-		return activityPrefix
+		return disk.Activity
 	case rec == jobRecord:
-		return jobRowPrefix
+		return disk.JobRow
 	case rec == twinsRecord && from == query.Modules:
-		return moduleTwinPrefix
+		return disk.ModuleTwin
 	case rec == twinsRecord:
-		return deviceTwinPrefix
+		return disk.DeviceTwin
 	case from == query.Modules:
-		return modulePrefix
+		return disk.Module
 	}
-	return devicePrefix
+	return disk.Device
 }
 
 // keyEnd returns the key that ends the records with names below end, or all with
 // the prefix if end is empty.
 func keyEnd(prefix, end string) []byte {
 	if end == "" {
-		return prefixEnd([]byte(prefix))
+		return store.PrefixEnd([]byte(prefix))
 	}
 	return []byte(prefix + end)
 }
@@ -71,12 +72,12 @@ type row struct {
 	// Of the current row, once they were asked for:
 	read     [records]bool
 	data     [records][]byte
-	twin     *twinRecord
+	twin     *Twin
 	identity *Identity
 	id       ID
 
-	record twinRecord // what twin points to
-	err    error      // the first thing that went wrong
+	record Twin  // what twin points to
+	err    error // the first thing that went wrong
 }
 
 // open returns a row that is before the first one of the spans.
@@ -175,12 +176,12 @@ func (r *row) find(rec record) bool {
 
 func (r *row) loadID() ID {
 	if r.id.Device == "" {
-		r.id.Device, r.id.Module, _ = strings.Cut(string(r.name), "/")
+		r.id = parseID(string(r.name))
 	}
 	return r.id
 }
 
-func (r *row) loadTwin() *twinRecord {
+func (r *row) loadTwin() *Twin {
 	if r.twin == nil {
 		var err error
 		if r.record, err = decodeTwin(r.load(twinsRecord)); err != nil {
@@ -228,7 +229,7 @@ func (r *row) Field(f query.Field) query.Value {
 			return query.String(module)
 		}
 	case query.ConnectionState:
-		if r.scan.server.connection(r.loadID()) != nil {
+		if r.scan.server.Link(r.loadID()) != nil {
 			return valueConnected
 		}
 		return valueDisconnected
@@ -273,9 +274,9 @@ func (r *row) twinField(f query.Field) query.Value {
 	t := r.loadTwin()
 	switch f {
 	case query.ETag:
-		return query.String(t.etag())
+		return query.String(t.ETag())
 	case query.Version:
-		return query.Number(float64(t.Version))
+		return query.Number(float64(t.version))
 	case query.ModelID:
 		return query.String(t.ModelID)
 	case query.Tags:
@@ -310,16 +311,15 @@ func (r *row) twinField(f query.Field) query.Value {
 }
 
 // identityField returns a field from the identity. Those that conditions use
-// most are read from its text as it is stored.
+// most are read where they are stored.
 func (r *row) identityField(f query.Field) query.Value {
-	stored := query.JSON(r.load(identityRecord))
 	switch f {
 	case query.Status:
-		return stored.Get("status")
+		return query.String(string(storedStatus(r.load(identityRecord))))
 	case query.AuthenticationType:
-		return stored.Get("authentication").Get("type")
+		return query.String(string(storedAuthType(r.load(identityRecord))))
 	case query.X509Thumbprint:
-		return stored.Get("authentication").Get("x509Thumbprint")
+		return query.JSON(words.MustMarshal(r.loadIdentity().Auth.X509))
 	case query.Capabilities:
 		switch {
 		case r.from == query.Modules:
@@ -341,8 +341,8 @@ func (r *row) identityField(f query.Field) query.Value {
 			return query.String(scope)
 		}
 	case query.ParentScopes:
-		if len(r.loadIdentity().ParentScopes) > 0 {
-			return stored.Get("parentScopes")
+		if scopes := r.loadIdentity().ParentScopes; len(scopes) > 0 {
+			return query.JSON(words.MustMarshal(scopes))
 		}
 	}
 	return query.Value{}

@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -40,9 +39,7 @@ type scan struct {
 func (s *Server) scan(ctx context.Context, q *query.Query, after string, fn func(*scan) error) error {
 	sc := &scan{server: s, query: q}
 	if (q.ConditionFields() | q.ResultFields()).Has(query.LastActivityTime, query.Document) {
-		s.links.mu.RLock()
-		sc.activity = maps.Clone(s.links.activity)
-		s.links.mu.RUnlock()
+		sc.activity = s.links.unstored()
 	}
 	return s.store.View(func(v *store.View) error {
 		sc.view = v

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -33,18 +34,14 @@ func fill(t testing.TB, s *Server, n, bytes int) {
 				}
 				text := make([]byte, bytes)
 				random.Read(text)
-				record := newTwin(id, s.now())
+				record := newTwin(id, s.Now())
 				record.Tags = fmt.Appendf(nil, `{"n":%d,"even":%v}`, i, i%2 == 0)
 				record.Reported.Properties = fmt.Appendf(nil, `{"text":%q,"battery":%d}`, base64.StdEncoding.EncodeToString(text), i%101)
-				if err := writeIdentity(tx, Identity{ID: id, Version: 1, Status: status, Auth: Authentication{Type: AuthSAS}}); err != nil {
-					return err
-				}
+				put(tx, Identity{ID: id, Version: 1, Status: status, Auth: Authentication{Type: AuthSAS}})
 				record.store(tx, id)
 				if i%10 == 0 {
 					id.Module = "m"
-					if err := writeIdentity(tx, Identity{ID: id, Version: 1, Status: status}); err != nil {
-						return err
-					}
+					put(tx, Identity{ID: id, Version: 1, Status: status})
 					record.store(tx, id)
 				}
 			}
@@ -56,22 +53,14 @@ func fill(t testing.TB, s *Server, n, bytes int) {
 	}
 }
 
+func put(tx *store.Tx, i Identity) { tx.Set(i.identityKey(), i.encode()) }
+
 // newFilled returns a server that fill has filled. Its store does not wait for a
 // disk.
 func newFilled(t testing.TB, n, bytes int) *Server {
 	t.Helper()
-	s, err := New(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		s.links.mu.Lock()
-		clear(s.links.byID)
-		s.links.mu.Unlock()
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s, end := open(t, "", nil)
+	t.Cleanup(end)
 	fill(t, s, n, bytes)
 	return s
 }
@@ -114,9 +103,12 @@ func TestALongScanInPartsFindsTheSameRowsInOrder(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", text, diff)
 		}
-		metric, err := s.configurationMetric(t.Context(), text)
-		if err != nil || !metric.Valid || metric.Result != len(want) {
-			t.Errorf("the metric %s is %+v, %v, want %d", text, metric, err, len(want))
+		q, err := query.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if count, err := s.Count(t.Context(), q); err != nil || count != len(want) {
+			t.Errorf("the count of %s is %d, %v, want %d", text, count, err, len(want))
 		}
 	}
 
@@ -135,8 +127,8 @@ func TestALongScanInPartsFindsTheSameRowsInOrder(t *testing.T) {
 		}
 	}
 	text := func(even bool) string {
-		return fmt.Sprintf(`{"even":%v,"n":%s,"total":%s,"hi":%s,"b":%s}`, even, mustMarshal(want[even].n), mustMarshal(want[even].sum),
-			mustMarshal(want[even].hi), mustMarshal(want[even].b/want[even].n))
+		return fmt.Sprintf(`{"even":%v,"n":%s,"total":%s,"hi":%s,"b":%s}`, even, words.MustMarshal(want[even].n), words.MustMarshal(want[even].sum),
+			words.MustMarshal(want[even].hi), words.MustMarshal(want[even].b/want[even].n))
 	}
 	if diff := cmp.Diff("["+text(false)+","+text(true)+"]", string(page.Body)); diff != "" {
 		t.Errorf("groups (-want +got):\n%s", diff)
@@ -151,7 +143,7 @@ func TestWhatAQueryReads(t *testing.T) {
 	s := newFilled(t, n, 0)
 	for _, i := range []int{7, 300} {
 		id := ID{Device: fmt.Sprintf("d%06d", i)}
-		s.links.byID[id] = &conn{id: id}
+		s.links.byID[id] = &quietLink{id: id}
 	}
 	for text, want := range map[string]struct {
 		plan    string
@@ -196,10 +188,8 @@ func TestRangesOfDeviceIDsFindTheModules(t *testing.T) {
 		for _, d := range devices {
 			for _, m := range []string{"", "m", "~"} {
 				id := ID{Device: d, Module: m}
-				if err := writeIdentity(tx, Identity{ID: id}); err != nil {
-					return err
-				}
-				record := newTwin(id, s.now())
+				put(tx, Identity{ID: id})
+				record := newTwin(id, s.Now())
 				record.store(tx, id)
 			}
 		}

@@ -14,10 +14,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
 // patchTags makes a device with tags.
-func patchTags(t testing.TB, s *hub.Server, device, tags string) {
+func patchTags(t testing.TB, s *node.Node, device, tags string) {
 	t.Helper()
 	id := hub.ID{Device: device}
 	if _, err := s.PutIdentity(id, hub.IdentitySpec{}, hub.Match{}); err != nil && !errors.Is(err, hub.ErrDeviceAlreadyExists) {
@@ -41,7 +45,7 @@ func ids(t testing.TB, page hub.QueryPage) (ids []string) {
 	return ids
 }
 
-func ask(t testing.TB, s *hub.Server, text string, size int, continuation string) hub.QueryPage {
+func ask(t testing.TB, s *node.Node, text string, size int, continuation string) hub.QueryPage {
 	t.Helper()
 	page, err := s.Query(context.Background(), text, size, continuation)
 	if err != nil {
@@ -52,7 +56,7 @@ func ask(t testing.TB, s *hub.Server, text string, size int, continuation string
 
 func TestPagesOfAQuerySurviveChangesAndARestart(t *testing.T) {
 	dir := t.TempDir()
-	s, err := hub.New(hub.Options{Data: dir})
+	s, err := node.New(node.Options{Storage: node.Folder(dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +80,7 @@ func TestPagesOfAQuerySurviveChangesAndARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s = newServer(t, hub.Options{Data: dir})
+	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
 	again := ask(t, s, "select deviceId  from devices where tags.a=1", 4, page.Continuation)
 	if diff := cmp.Diff([]string{"d5", "d55", "d7", "d8"}, ids(t, again)); diff != "" {
 		t.Errorf("second page (-want +got):\n%s", diff)
@@ -97,7 +101,7 @@ func TestPagesOfAQuerySurviveChangesAndARestart(t *testing.T) {
 }
 
 func TestThePageBehindTheLastRowIsNotOffered(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	for i := range 6 {
 		patchTags(t, s, fmt.Sprintf("d%d", i), fmt.Sprintf(`{"a":%d}`, i%3))
 	}
@@ -138,7 +142,7 @@ func TestThePageBehindTheLastRowIsNotOffered(t *testing.T) {
 }
 
 func TestGroupsAreCountedOverAllPages(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	for i := range 30 {
 		patchTags(t, s, fmt.Sprintf("d%02d", i), fmt.Sprintf(`{"a":"%s%d"}`, strings.Repeat("x", 100), i%10))
 	}
@@ -173,7 +177,7 @@ func TestGroupsAreCountedOverAllPages(t *testing.T) {
 }
 
 func TestForeignContinuationsAreRefused(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	for i := range 4 {
 		patchTags(t, s, fmt.Sprintf("d%d", i), `{}`)
 	}
@@ -212,9 +216,9 @@ func TestForeignContinuationsAreRefused(t *testing.T) {
 }
 
 func TestAQueryEndsWithItsContext(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	for i := range 100 {
-		create(t, s, hub.ID{Device: fmt.Sprintf("d%d", i)}, hub.IdentitySpec{})
+		wiretest.Create(t, s, hub.ID{Device: fmt.Sprintf("d%d", i)}, hub.IdentitySpec{})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -224,9 +228,9 @@ func TestAQueryEndsWithItsContext(t *testing.T) {
 }
 
 func TestAQuerySeesWhatWasJustWritten(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	id := hub.ID{Device: "d"}
-	create(t, s, id, hub.IdentitySpec{})
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	for i := range 50 {
 		if _, err := s.PatchReported(id, fmt.Appendf(nil, `{"n":%d}`, i), hub.AnyVersion); err != nil {
 			t.Fatal(err)
@@ -238,19 +242,19 @@ func TestAQuerySeesWhatWasJustWritten(t *testing.T) {
 }
 
 func TestQueryOverREST(t *testing.T) {
-	h := startREST(t, hub.Options{})
+	h := wiretest.StartREST(t, node.Options{})
 	for i := range 5 {
-		patchTags(t, h.Server, fmt.Sprintf("d%d", i), fmt.Sprintf(`{"a":%d}`, i))
+		patchTags(t, h.Node, fmt.Sprintf("d%d", i), fmt.Sprintf(`{"a":%d}`, i))
 	}
-	post := func(body string, header ...string) answer {
-		c := call{method: "POST", path: "/devices/query", body: body, token: h.token("service"), header: map[string]string{}}
+	post := func(body string, header ...string) wiretest.Answer {
+		c := wiretest.Call{Method: "POST", Path: "/devices/query", Body: body, Token: h.Token("service"), Header: map[string]string{}}
 		for i := 0; i < len(header); i += 2 {
-			c.header[header[i]] = header[i+1]
+			c.Header[header[i]] = header[i+1]
 		}
-		return h.do(c)
+		return h.Do(c)
 	}
 
-	all := post(`{"query":"SELECT * FROM devices"}`).want(t, 200, "")
+	all := post(`{"query":"SELECT * FROM devices"}`).Want(t, 200, "")
 	if _, ok := all.Header["X-Ms-Continuation"]; ok || all.Header.Get("x-ms-item-type") != "Twin" {
 		t.Errorf("header of a whole result: %v", all.Header)
 	}
@@ -261,35 +265,35 @@ func TestQueryOverREST(t *testing.T) {
 	if err := json.Unmarshal([]byte(all.Body), &twins); err != nil || len(twins) != 5 {
 		t.Fatalf("%d twins, error %v", len(twins), err)
 	}
-	one := h.do(call{method: "GET", path: "/twins/d3"}).want(t, 200, "")
+	one := h.Do(wiretest.Call{Method: "GET", Path: "/twins/d3"}).Want(t, 200, "")
 	if diff := cmp.Diff(one.Body, string(twins[3])); diff != "" {
 		t.Errorf("the twin of a query is not that of GET (-get +query):\n%s", diff)
 	}
 
 	// The page size is text, and more than the most is the most. An empty continuation is none.
 	first := post(`{"Query":"SELECT deviceId FROM devices WHERE tags.a > 0"}`, "x-ms-max-item-count", "2", "x-ms-continuation", "").
-		want(t, 200, `[{"deviceId":"d1"},{"deviceId":"d2"}]`)
+		Want(t, 200, `[{"deviceId":"d1"},{"deviceId":"d2"}]`)
 	token := first.Header.Get("x-ms-continuation")
 	if token == "" || first.Header.Get("x-ms-item-type") != "Raw" {
 		t.Errorf("header of a first page: %v", first.Header)
 	}
 	second := post(`{"query":"SELECT deviceId FROM devices WHERE tags.a > 0"}`, "x-ms-max-item-count", "9999", "x-ms-continuation", token).
-		want(t, 200, `[{"deviceId":"d3"},{"deviceId":"d4"}]`)
+		Want(t, 200, `[{"deviceId":"d3"},{"deviceId":"d4"}]`)
 	if _, ok := second.Header["X-Ms-Continuation"]; ok {
 		t.Error("the last page has a continuation")
 	}
 
-	jobs := post(`{"query":"SELECT * FROM devices.jobs"}`).want(t, 200, "[]")
+	jobs := post(`{"query":"SELECT * FROM devices.jobs"}`).Want(t, 200, "[]")
 	if got := jobs.Header.Get("x-ms-item-type"); got != "DeviceJob" {
 		t.Errorf("item type of jobs: %q", got)
 	}
-	explained := post(`{"query":"SELECT * FROM devices WHERE deviceId = 'd1'"}`, "iotdm-explain", "true").want(t, 200, "")
+	explained := post(`{"query":"SELECT * FROM devices WHERE deviceId = 'd1'"}`, "iotdm-explain", "true").Want(t, 200, "")
 	if plan, scanned := explained.Header.Get("iotdm-plan"), explained.Header.Get("iotdm-scanned"); plan != "identities, by id (1)" || scanned != "1" {
 		t.Errorf("plan %q, scanned %s", plan, scanned)
 	}
 
 	for name, tt := range map[string]struct {
-		a          answer
+		a          wiretest.Answer
 		status     int
 		code, text string
 	}{
@@ -304,6 +308,6 @@ func TestQueryOverREST(t *testing.T) {
 		"a page size of banana": {post(`{"query":"SELECT * FROM devices"}`, "x-ms-max-item-count", "banana"), 400, "ArgumentInvalid", "x-ms-max-item-count must be a number from 1"},
 		"a foreign token":       {post(`{"query":"SELECT * FROM devices"}`, "x-ms-continuation", token), 400, "ArgumentInvalid", "the continuation token is not one of this query"},
 	} {
-		t.Run(name, func(t *testing.T) { tt.a.wantError(t, tt.status, tt.code, tt.text) })
+		t.Run(name, func(t *testing.T) { tt.a.WantError(t, tt.status, tt.code, tt.text) })
 	}
 }

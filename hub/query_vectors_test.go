@@ -15,8 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/twin"
+
+	"github.com/iotdm/iotdm/hub/internal/disk"
 )
 
 // The vectors of package query are answered from the hub's store: every field of
@@ -51,7 +54,7 @@ type vectorTwin struct {
 	Version            int64
 	Tags               json.RawMessage
 	Properties         struct{ Desired, Reported json.RawMessage }
-	Capabilities       capabilities
+	Capabilities       Capabilities
 	DeviceScope        string
 	ParentScopes       []string
 	Configurations     json.RawMessage
@@ -102,8 +105,8 @@ func (v *vectorTwin) seed(t *testing.T, s *Server) {
 		Auth: Authentication{Type: v.AuthenticationType, X509: v.X509Thumbprint}, IoTEdge: v.Capabilities.IoTEdge,
 		DeviceScope: v.DeviceScope, ParentScopes: v.ParentScopes,
 	}
-	record := twinRecord{
-		ETag: binary.BigEndian.Uint64(number(t, v.ETag)), Version: v.Version, ModelID: v.ModelID, Tags: v.Tags,
+	record := Twin{
+		etag: binary.BigEndian.Uint64(number(t, v.ETag)), version: v.Version, ModelID: v.ModelID, Tags: v.Tags,
 		Desired: section(t, v.Properties.Desired), Reported: section(t, v.Properties.Reported),
 		Configurations: v.Configurations,
 	}
@@ -112,7 +115,8 @@ func (v *vectorTwin) seed(t *testing.T, s *Server) {
 	}
 	err = s.store.Update("", func(tx *store.Tx) error {
 		record.store(tx, id)
-		return writeIdentity(tx, i)
+		put(tx, i)
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -120,11 +124,11 @@ func (v *vectorTwin) seed(t *testing.T, s *Server) {
 	s.links.mu.Lock()
 	defer s.links.mu.Unlock()
 	if v.ConnectionState == "Connected" {
-		c := &conn{id: id}
-		if !v.LastActivityTime.IsZero() {
-			c.heard.Store(v.LastActivityTime.UnixNano())
+		last := v.LastActivityTime
+		if last.IsZero() {
+			last = time.Unix(0, 0)
 		}
-		s.links.byID[id] = c
+		s.links.byID[id] = &quietLink{id: id, last: last}
 	} else {
 		s.links.activity[id] = activity{Last: v.LastActivityTime}
 	}
@@ -144,28 +148,18 @@ func readQueryVectors(t *testing.T) (v queryVectors) {
 
 func newVectorServer(t *testing.T, v queryVectors) *Server {
 	t.Helper()
-	s, err := New(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		s.links.mu.Lock()
-		clear(s.links.byID)
-		s.links.mu.Unlock()
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s, end := open(t, "", nil)
+	t.Cleanup(end)
 	for i := range v.Twins {
 		v.Twins[i].seed(t, s)
 	}
-	err = s.store.Update("", func(tx *store.Tx) error {
+	err := s.store.Update("", func(tx *store.Tx) error {
 		for _, doc := range v.DeviceJobs {
 			var row struct{ DeviceID, JobID string }
 			if err := json.Unmarshal(doc, &row); err != nil {
 				return err
 			}
-			tx.Set(jobRow(row.JobID, row.DeviceID), doc)
+			tx.Set(disk.Of(disk.JobRow, row.JobID, row.DeviceID), doc)
 		}
 		return nil
 	})
@@ -202,7 +196,7 @@ func queryAll(t *testing.T, s *Server, text string, size int) (rows []any, err e
 func TestQueryVectorsFromTheStore(t *testing.T) {
 	v := readQueryVectors(t)
 	s := newVectorServer(t, v)
-	sortRows := cmpopts.SortSlices(func(a, b any) bool { return string(mustMarshal(a)) < string(mustMarshal(b)) })
+	sortRows := cmpopts.SortSlices(func(a, b any) bool { return string(words.MustMarshal(a)) < string(words.MustMarshal(b)) })
 	for _, c := range v.Cases {
 		t.Run(c.Name, func(t *testing.T) {
 			rows, err := queryAll(t, s, c.Query, 2)

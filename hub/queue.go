@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -13,18 +14,8 @@ import (
 // waits, and a record for each message. A message is invisible while it is
 // locked, which is not stored: after a restart everything waits again.
 
-const (
-	queuePrefix    = "queue/"    // what waits, by device; absent when nothing does
-	messagePrefix  = "message/"  // the messages, by device and sequence number
-	sequencePrefix = "sequence/" // the last sequence number, by device
-)
-
-func queueKey(device string) []byte    { return []byte(queuePrefix + device) }
-func sequenceKey(device string) []byte { return []byte(sequencePrefix + device) }
-
-func messageKey(device string, sequence uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(messagePrefix+device+"/"), sequence)
-}
+func queueKey(device string) []byte    { return disk.Of(disk.Queue, device, "") }
+func sequenceKey(device string) []byte { return disk.Of(disk.Sequence, device, "") }
 
 // A queuedMessage is what a queue says of one message.
 type queuedMessage struct {
@@ -56,18 +47,12 @@ func decodeQueue(data []byte, err error) ([]queuedMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(data) == 0 || data[0] != queueFormat {
-		return nil, errors.New("stored queue: unknown format")
-	}
 	var queue []queuedMessage
-	d := fieldReader{rest: data[1:]}
-	for len(d.rest) > 0 && !d.cut {
-		queue = append(queue, queuedMessage{d.number(), time.Unix(0, int64(d.number())), int(d.number())})
+	r := disk.Read("queue", data, queueFormat)
+	for r.More() {
+		queue = append(queue, queuedMessage{r.Number(), time.Unix(0, int64(r.Number())), int(r.Number())})
 	}
-	if d.cut {
-		return nil, errors.New("stored queue: cut short")
-	}
-	return queue, nil
+	return queue, r.Err()
 }
 
 // A queueChange is a change of a device's queue within a transaction.
@@ -85,11 +70,11 @@ type queueChange struct {
 // Errors: ErrDeviceNotFound, and those of change.
 func (s *Server) changeQueue(device string, change func(*queueChange) error) error {
 	return s.store.Update(device, func(tx *store.Tx) error {
-		i, err := txIdentity(tx, ID{Device: device})
+		i, err := s.readIdentity(ID{Device: device})
 		if err != nil {
 			return err
 		}
-		c := queueChange{tx: tx, device: i, now: s.now()}
+		c := queueChange{tx: tx, device: i, now: s.Now()}
 		data, err := tx.Get(queueKey(device))
 		if c.queue, err = decodeQueue(data, err); err != nil {
 			return err
@@ -125,7 +110,7 @@ func (s *Server) removeMessage(c *queueChange, sequence uint64, o outcome) error
 	if at < 0 {
 		return nil
 	}
-	key := messageKey(c.device.Device, sequence)
+	key := disk.MessageKey(c.device.Device, sequence)
 	data, err := c.tx.Get(key)
 	if err != nil {
 		return err
@@ -176,7 +161,7 @@ func (s *Server) SendMessage(device string, m Message) error {
 			return err
 		}
 		c.tx.Set(sequenceKey(device), binary.AppendUvarint(nil, sequence))
-		c.tx.Set(messageKey(device, sequence), m.encode(c.now))
+		c.tx.Set(disk.MessageKey(device, sequence), m.encode(c.now))
 		c.queue = append(c.queue, queuedMessage{sequence: sequence, expires: m.Expires})
 		c.changed = true
 		return nil
@@ -209,7 +194,7 @@ func (s *Server) deleteQueue(tx *store.Tx, device string) {
 	data, err := tx.Get(queueKey(device))
 	queue, _ := decodeQueue(data, err)
 	for _, m := range queue {
-		tx.Delete(messageKey(device, m.sequence))
+		tx.Delete(disk.MessageKey(device, m.sequence))
 	}
 	tx.Delete(queueKey(device))
 	tx.Delete(sequenceKey(device))
@@ -218,8 +203,8 @@ func (s *Server) deleteQueue(tx *store.Tx, device string) {
 
 // loadQueues finds out what waits.
 func (s *Server) loadQueues() error {
-	prefix := []byte(queuePrefix)
-	return s.store.Scan(prefix, prefixEnd(prefix), func(k, v []byte) error {
+	prefix := []byte(disk.Queue)
+	return s.store.Scan(prefix, store.PrefixEnd(prefix), func(k, v []byte) error {
 		queue, err := decodeQueue(v, nil)
 		if err != nil {
 			return err

@@ -10,39 +10,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
-func newServer(t *testing.T, opt hub.Options) *hub.Server {
-	t.Helper()
-	s, err := hub.New(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return s
-}
-
-func create(t testing.TB, s *hub.Server, id hub.ID, spec hub.IdentitySpec) hub.Identity {
-	t.Helper()
-	i, err := s.PutIdentity(id, spec, hub.Match{})
-	if err != nil {
-		t.Fatalf("create %s: %v", id, err)
-	}
-	return i
-}
-
 func TestIdentityLifeCycle(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	id := hub.ID{Device: "dev-1"}
 
 	if _, err := s.Identity(id); !errors.Is(err, hub.ErrDeviceNotFound) {
 		t.Errorf("Identity before creation: %v, want %v", err, hub.ErrDeviceNotFound)
 	}
-	first := create(t, s, id, hub.IdentitySpec{})
+	first := wiretest.Create(t, s, id, hub.IdentitySpec{})
 	if first.Auth.SymmetricKey.Primary == "" || first.Auth.SymmetricKey.Primary == first.Auth.SymmetricKey.Secondary {
 		t.Error("the hub made no keys, or the same key twice")
 	}
@@ -76,13 +57,13 @@ func TestIdentityLifeCycle(t *testing.T) {
 	if _, err := s.Twin(id); !errors.Is(err, hub.ErrDeviceNotFound) {
 		t.Errorf("twin of a deleted device: %v, want %v", err, hub.ErrDeviceNotFound)
 	}
-	if again := create(t, s, id, hub.IdentitySpec{}); again.GenerationID == first.GenerationID {
+	if again := wiretest.Create(t, s, id, hub.IdentitySpec{}); again.GenerationID == first.GenerationID {
 		t.Error("a device that is created again keeps its generation id")
 	}
 }
 
 func TestIdentitiesThatAreRefused(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	thumbprint := "nonsense"
 	reason := strings.Repeat("x", 129)
 	for name, tt := range map[string]struct {
@@ -118,8 +99,8 @@ func withKeys(primary, secondary sas.Key) hub.IdentitySpec {
 }
 
 func TestAnEdgeDeviceIsBornWithItsSystemModules(t *testing.T) {
-	s := newServer(t, hub.Options{})
-	edge := create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
+	s := wiretest.NewServer(t, node.Options{})
+	edge := wiretest.Create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
 	if want := "ms-azure-iot-edge://edge-" + edge.GenerationID; edge.DeviceScope != want {
 		t.Errorf("device scope %q, want %q", edge.DeviceScope, want)
 	}
@@ -137,10 +118,10 @@ func TestAnEdgeDeviceIsBornWithItsSystemModules(t *testing.T) {
 }
 
 func TestADeviceHasAtMost50Modules(t *testing.T) {
-	s := newServer(t, hub.Options{})
-	create(t, s, hub.ID{Device: "d"}, hub.IdentitySpec{})
+	s := wiretest.NewServer(t, node.Options{})
+	wiretest.Create(t, s, hub.ID{Device: "d"}, hub.IdentitySpec{})
 	for i := range 50 {
-		create(t, s, hub.ID{Device: "d", Module: fmt.Sprintf("m%d", i)}, hub.IdentitySpec{})
+		wiretest.Create(t, s, hub.ID{Device: "d", Module: fmt.Sprintf("m%d", i)}, hub.IdentitySpec{})
 	}
 	if _, err := s.PutIdentity(hub.ID{Device: "d", Module: "one-more"}, hub.IdentitySpec{}, hub.Match{}); !errors.Is(err, hub.ErrTooManyModules) {
 		t.Errorf("module 51: %v, want %v", err, hub.ErrTooManyModules)
@@ -156,11 +137,11 @@ func TestADeviceHasAtMost50Modules(t *testing.T) {
 func TestStateSurvivesARestart(t *testing.T) {
 	dir := t.TempDir()
 	id := hub.ID{Device: "d"}
-	s, err := hub.New(hub.Options{Data: dir})
+	s, err := node.New(node.Options{Storage: node.Folder(dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := create(t, s, id, hub.IdentitySpec{})
+	want := wiretest.Create(t, s, id, hub.IdentitySpec{})
 	if _, err := s.PatchReported(id, []byte(`{"rebootTime":"2026-01-01T00:00:00Z"}`), hub.AnyVersion); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +153,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s = newServer(t, hub.Options{Data: dir})
+	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
 	got, err := s.Identity(id)
 	if err != nil {
 		t.Fatal(err)

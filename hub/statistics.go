@@ -1,6 +1,9 @@
 package hub
 
-import "github.com/iotdm/iotdm/hub/query"
+import (
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/store"
+)
 
 // DeviceStatistics counts the device identities of the registry.
 type DeviceStatistics struct {
@@ -12,10 +15,10 @@ type DeviceStatistics struct {
 // DeviceStatistics counts the devices by reading all of them.
 func (s *Server) DeviceStatistics() (DeviceStatistics, error) {
 	var n DeviceStatistics
-	prefix := []byte(devicePrefix)
-	err := s.store.Scan(prefix, prefixEnd(prefix), func(_, v []byte) error {
+	prefix := []byte(disk.Device)
+	err := s.store.Scan(prefix, store.PrefixEnd(prefix), func(_, v []byte) error {
 		n.Total++
-		if string(query.JSON(v).Get("status").Chars()) == string(StatusDisabled) {
+		if storedStatus(v) == StatusDisabled {
 			n.Disabled++
 		} else {
 			n.Enabled++

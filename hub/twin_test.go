@@ -8,13 +8,18 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
 func TestTwinOfANewDeviceAndAfterAPatch(t *testing.T) {
 	now := time.Date(2020, 7, 28, 22, 17, 23, 675682200, time.UTC)
-	s := newServer(t, hub.Options{Now: func() time.Time { return now }})
+	s := wiretest.NewServer(t, node.Options{Clock: clock.Stopped(now)})
 	id := hub.ID{Device: "dev1"}
-	i := create(t, s, id, hub.IdentitySpec{})
+	i := wiretest.Create(t, s, id, hub.IdentitySpec{})
 	v, err := s.Twin(id)
 	if err != nil {
 		t.Fatal(err)
@@ -48,9 +53,9 @@ func TestTwinOfANewDeviceAndAfterAPatch(t *testing.T) {
 }
 
 func TestTwinWritesThatAreRefusedChangeNothing(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	id := hub.ID{Device: "d"}
-	create(t, s, id, hub.IdentitySpec{})
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	before, err := s.Twin(id)
 	if err != nil {
 		t.Fatal(err)
@@ -100,9 +105,9 @@ func TestTwinWritesThatAreRefusedChangeNothing(t *testing.T) {
 }
 
 func TestReportedLeavesTheETagAlone(t *testing.T) {
-	s := newServer(t, hub.Options{})
+	s := wiretest.NewServer(t, node.Options{})
 	id := hub.ID{Device: "d"}
-	create(t, s, id, hub.IdentitySpec{})
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	before, err := s.Twin(id)
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,10 @@
 package hub
 
 import (
-	"encoding/binary"
 	"errors"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -14,19 +14,11 @@ import (
 // read everything. A twin that is written more than once in a minute changes its
 // place once. The index may have places too many, but every twin has its own.
 
-const (
-	updatedDevicePrefix = "updated/device/"
-	updatedModulePrefix = "updated/module/"
-)
-
-// updatedIndexKey is there if the index is complete.
-var updatedIndexKey = []byte("updated/index")
-
 func updatedPrefix(modules bool) string {
 	if modules {
-		return updatedModulePrefix
+		return disk.UpdatedModule
 	}
-	return updatedDevicePrefix
+	return disk.UpdatedDevice
 }
 
 // A minute counts from the year 1970.
@@ -34,9 +26,14 @@ type minute uint32
 
 func minuteOf(t time.Time) minute { return minute(max(0, t.Unix()/60)) }
 
-func (m minute) key(modules bool, name string) []byte {
-	b := binary.BigEndian.AppendUint32([]byte(updatedPrefix(modules)), uint32(m))
-	return append(b, name...)
+// key returns the place of a twin that was written in the minute.
+func (m minute) key(id ID) []byte {
+	return disk.UpdatedKey(updatedPrefix(id.Module != ""), uint32(m), id.String())
+}
+
+// from returns where the places of the minute begin.
+func (m minute) from(modules bool) []byte {
+	return disk.UpdatedKey(updatedPrefix(modules), uint32(m), "")
 }
 
 // updatedMinute returns when the newer of two sections was written, of which it
@@ -65,50 +62,18 @@ func minuteFrom(text string) minute {
 	return 0
 }
 
-// store stores a twin that decodeTwin has read, or a new one, and keeps the index.
-func (t *twinRecord) store(tx *store.Tx, id ID) {
-	tx.Set(id.twinKey(), t.bytes())
-	before, now := t.place(), updatedMinute(t.Desired.Metadata, t.Reported.Metadata)
-	if t.stored && before == now {
-		return
-	}
-	modules := id.Module != ""
-	if t.stored {
-		tx.Delete(before.key(modules, id.String()))
-	}
-	tx.Set(now.key(modules, id.String()), nil)
-	t.stored, t.storedDesired, t.storedReported = true, t.Desired.Metadata, t.Reported.Metadata
-}
-
-// remove removes a twin that decodeTwin has read.
-func (t *twinRecord) remove(tx *store.Tx, id ID) {
-	tx.Delete(id.twinKey())
-	tx.Delete(t.place().key(id.Module != "", id.String()))
-}
-
-// unindexModules removes the places of a device's modules. Should it fail, they
-// lead to twins that are not there.
-func (s *Server) unindexModules(tx *store.Tx, device string) {
-	prefix := []byte(moduleTwinPrefix + device + "/")
-	_ = s.store.Scan(prefix, prefixEnd(prefix), func(k, v []byte) error {
-		t, err := decodeTwin(v)
-		tx.Delete(t.place().key(true, keyID(k).String()))
-		return err
-	})
-}
-
 // place returns where the index has the twin as it was read.
-func (t *twinRecord) place() minute { return updatedMinute(t.storedDesired, t.storedReported) }
+func (t *Twin) place() minute { return updatedMinute(t.storedDesired, t.storedReported) }
 
 // indexTwins makes the index for a store that is older than it.
 func (s *Server) indexTwins() error {
-	if _, err := s.store.Get(updatedIndexKey); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.store.Get([]byte(disk.UpdatedIndex)); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	const batch = 1000
 	var keys [][]byte
 	write := func(more ...[]byte) error {
-		err := s.store.Update(updatedDevicePrefix, func(tx *store.Tx) error {
+		err := s.store.Update(disk.UpdatedDevice, func(tx *store.Tx) error {
 			for _, key := range append(keys, more...) {
 				tx.Set(key, nil)
 			}
@@ -117,17 +82,13 @@ func (s *Server) indexTwins() error {
 		keys = keys[:0]
 		return err
 	}
-	for _, modules := range []bool{false, true} {
-		prefix := []byte(deviceTwinPrefix)
-		if modules {
-			prefix = []byte(moduleTwinPrefix)
-		}
-		err := s.store.Scan(prefix, prefixEnd(prefix), func(k, v []byte) error {
+	for _, prefix := range [][]byte{[]byte(disk.DeviceTwin), []byte(disk.ModuleTwin)} {
+		err := s.store.Scan(prefix, store.PrefixEnd(prefix), func(k, v []byte) error {
 			t, err := decodeTwin(v)
 			if err != nil {
 				return err
 			}
-			if keys = append(keys, t.place().key(modules, string(k[len(prefix):]))); len(keys) < batch {
+			if keys = append(keys, t.place().key(keyID(k))); len(keys) < batch {
 				return nil
 			}
 			return write()
@@ -136,7 +97,7 @@ func (s *Server) indexTwins() error {
 			return err
 		}
 	}
-	return write(updatedIndexKey)
+	return write([]byte(disk.UpdatedIndex))
 }
 
 // maxUpdatedNames is how many twins are looked up one by one. One among more of
@@ -148,11 +109,11 @@ const maxUpdatedNames = 4096
 func (sc *scan) updatedNames(from minute) (names []string, few bool, err error) {
 	modules := sc.query.From() == query.Modules
 	prefix := updatedPrefix(modules)
-	c, err := sc.view.Cursor(from.key(modules, ""), prefixEnd([]byte(prefix)))
+	c, err := sc.view.Cursor(from.from(modules), store.PrefixEnd([]byte(prefix)))
 	if err != nil {
 		return nil, false, err
 	}
-	for ok := c.Seek(from.key(modules, "")); ok && len(names) <= maxUpdatedNames; ok = c.Next() {
+	for ok := c.Seek(from.from(modules)); ok && len(names) <= maxUpdatedNames; ok = c.Next() {
 		names = append(names, string(c.Key()[len(prefix)+4:]))
 	}
 	return names, len(names) <= maxUpdatedNames, c.Close()

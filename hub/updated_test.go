@@ -6,33 +6,35 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub/store"
+
+	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/internal/disk"
 )
 
 // places returns the index as it is, and as the twins say that it should be.
 func places(t *testing.T, s *Server) (is, should []string) {
 	t.Helper()
 	for _, modules := range []bool{false, true} {
-		prefix, twins := []byte(updatedPrefix(modules)), []byte(deviceTwinPrefix)
+		prefix, twins := []byte(updatedPrefix(modules)), []byte(disk.DeviceTwin)
 		if modules {
-			twins = []byte(moduleTwinPrefix)
+			twins = []byte(disk.ModuleTwin)
 		}
-		err := s.store.Scan(prefix, prefixEnd(prefix), func(k, _ []byte) error {
+		err := s.store.Scan(prefix, store.PrefixEnd(prefix), func(k, _ []byte) error {
 			is = append(is, string(k))
 			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.store.Scan(twins, prefixEnd(twins), func(k, v []byte) error {
+		err = s.store.Scan(twins, store.PrefixEnd(twins), func(k, v []byte) error {
 			r, err := decodeTwin(v)
-			should = append(should, string(updatedMinute(r.Desired.Metadata, r.Reported.Metadata).key(modules, string(k[len(twins):]))))
+			should = append(should, string(updatedMinute(r.Desired.Metadata, r.Reported.Metadata).key(keyID(k))))
 			return err
 		})
 		if err != nil {
@@ -43,27 +45,10 @@ func places(t *testing.T, s *Server) (is, should []string) {
 	return is, should
 }
 
-// A testClock is a hub's clock that a test moves.
-type testClock struct{ nanoseconds atomic.Int64 }
-
-func newTestClock(t time.Time) *testClock {
-	c := new(testClock)
-	c.nanoseconds.Store(t.UnixNano())
-	return c
-}
-
-func (c *testClock) now() time.Time      { return time.Unix(0, c.nanoseconds.Load()).UTC() }
-func (c *testClock) add(d time.Duration) { c.nanoseconds.Add(int64(d)) }
-
 func TestTheIndexOfUpdatesFollowsTheTwins(t *testing.T) {
-	clock := newTestClock(time.Date(2026, 3, 14, 9, 0, 0, 0, time.UTC))
+	now := clock.Stopped(time.Date(2026, 3, 14, 9, 0, 0, 0, time.UTC))
 	dir := t.TempDir()
-	opt := Options{Data: dir, Now: clock.now}
-	s, err := New(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	s, end := open(t, dir, now)
 	r := rand.New(rand.NewPCG(1, 2))
 	id := func() ID {
 		id := ID{Device: fmt.Sprintf("d%d", r.IntN(5))}
@@ -90,11 +75,11 @@ func TestTheIndexOfUpdatesFollowsTheTwins(t *testing.T) {
 			_, err := s.ReplaceTwin(id(), TwinChange{Tags: json.RawMessage(`{"a":1}`)}, Match{})
 			return err
 		},
-		func() error { return s.setModel(id(), fmt.Sprint("dtmi:a;", r.IntN(9))) },
+		func() error { return s.announceModel(id(), fmt.Sprint("dtmi:a;", r.IntN(9))) },
 	}
 	for range 600 {
 		// Most steps are within a minute of the one before. The clock may go back.
-		clock.add(time.Duration(r.IntN(70)-10) * time.Second)
+		now.Advance(time.Duration(r.IntN(70)-10) * time.Second)
 		_ = steps[r.IntN(len(steps))]() // many are refused, which is well
 	}
 	is, should := places(t, s)
@@ -103,16 +88,13 @@ func TestTheIndexOfUpdatesFollowsTheTwins(t *testing.T) {
 	}
 
 	// A store from before the index gets one.
-	err = s.store.Update("", func(tx *store.Tx) error { tx.DeletePrefix([]byte("updated/")); return nil })
+	err := s.store.Update("", func(tx *store.Tx) error { tx.DeletePrefix([]byte("updated/")); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if s, err = New(opt); err != nil {
-		t.Fatal(err)
-	}
+	end()
+	s, end = open(t, dir, now)
+	defer end()
 	is, _ = places(t, s)
 	if diff := cmp.Diff(should, is); diff != "" {
 		t.Errorf("index of an older store (-want +got):\n%s", diff)
@@ -120,15 +102,12 @@ func TestTheIndexOfUpdatesFollowsTheTwins(t *testing.T) {
 }
 
 func TestQueriesForRecentChangesReadOnlyThose(t *testing.T) {
-	clock := newTestClock(time.Date(2026, 3, 14, 9, 0, 30, 0, time.UTC))
-	s, err := New(Options{Now: clock.now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	now := clock.Stopped(time.Date(2026, 3, 14, 9, 0, 30, 0, time.UTC))
+	s, end := open(t, "", now)
+	t.Cleanup(end)
 	fill(t, s, 300, 0)
 	for i, id := range []ID{{Device: "d000003"}, {Device: "d000200"}, {Device: "d000200", Module: "m"}} {
-		clock.add(time.Minute)
+		now.Advance(time.Minute)
 		patch := TwinChange{Desired: json.RawMessage(`{"a":{"b":1}}`)}
 		if _, err := s.PatchTwin(id, patch, Match{}); err != nil {
 			t.Fatal(err)

@@ -30,7 +30,7 @@ func TestARealHubAppliesConfigurations(t *testing.T) {
 	if _, err := c.CreateConfiguration(ctx, wanted); !errors.Is(err, hubrest.ErrAlreadyExists) {
 		t.Errorf("CreateConfiguration again: %v, want ErrAlreadyExists", err)
 	}
-	if err := h.WaitConfigurations(ctx); err != nil {
+	if err := h.Configurations.Wait(ctx); err != nil {
 		t.Fatal(err)
 	}
 	got, err := c.Configuration(ctx, "cfg-1")

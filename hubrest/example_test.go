@@ -9,14 +9,15 @@ import (
 	"log"
 	"net"
 
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // startHub starts a hub in memory and returns the connection string of its owner.
 func startHub() (cs sas.ConnectionString, conf *tls.Config, stop func()) {
-	s, err := hub.New(hub.Options{})
+	s, err := node.New(node.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

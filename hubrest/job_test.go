@@ -26,7 +26,7 @@ func TestARealHubRunsJobs(t *testing.T) {
 	if err != nil || created.Status != hubrest.JobQueued {
 		t.Fatalf("CreateJob: %+v, %v", created, err)
 	}
-	if _, err := h.WaitJob(ctx, "job#1"); err != nil {
+	if _, err := h.Jobs.Wait(ctx, "job#1"); err != nil {
 		t.Fatal(err)
 	}
 	job, err := c.Job(ctx, "job#1")

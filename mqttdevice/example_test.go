@@ -12,6 +12,8 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // A device that can be rebooted from afar, and reports the time of it. The hub here is one in this
@@ -216,8 +218,8 @@ func ExampleClient_Send() {
 }
 
 // exampleHub starts a hub that knows the device dev-1.
-func exampleHub() (h *hub.Server, conn sas.ConnectionString, addr string) {
-	h, err := hub.New(hub.Options{})
+func exampleHub() (h *node.Node, conn sas.ConnectionString, addr string) {
+	h, err := node.New(node.Options{})
 	if err != nil {
 		panic(err)
 	}

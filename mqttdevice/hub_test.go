@@ -28,6 +28,8 @@ import (
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 var transports = []mqttdevice.Transport{mqttdevice.TCP, mqttdevice.WebSocket}
@@ -428,7 +430,7 @@ func TestTokensAreRenewedUnderLoad(t *testing.T) {
 }
 
 func TestRealHubRestarts(t *testing.T) {
-	opt := hubtest.WithOptions(hub.Options{Data: t.TempDir()})
+	opt := hubtest.WithOptions(node.Options{Storage: node.Folder(t.TempDir())})
 	h := hubtest.New(t, opt)
 	c, events := start(t, h, h.Device("dev-1"), mqttdevice.Options{})
 	c.HandleMethod("echo", echo)

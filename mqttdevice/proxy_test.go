@@ -14,8 +14,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func TestProxyFromEnvironment(t *testing.T) {
@@ -168,7 +169,7 @@ func listenTCP(t *testing.T) net.Listener {
 }
 
 func TestProxies(t *testing.T) {
-	h := hubtest.New(t, hubtest.WithOptions(hub.Options{HostNames: []string{testHub}}))
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{HostNames: []string{testHub}}))
 	conn := h.Device("dev-1")
 	conn.HostName = testHub
 	p := &testProxy{t: t, hosts: map[string]string{testHub + ":8883": h.MQTTSAddr, testHub + ":443": h.HTTPSAddr}}

@@ -13,6 +13,8 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // A device that measures before it has a connection. What is in the outbox would outlive a restart, too.
@@ -65,8 +67,8 @@ func Example() {
 }
 
 // exampleHub starts a hub and returns the client of a device of it that is not connected yet.
-func exampleHub() (*hub.Server, *mqttdevice.Client) {
-	h, err := hub.New(hub.Options{})
+func exampleHub() (*node.Node, *mqttdevice.Client) {
+	h, err := node.New(node.Options{})
 	if err != nil {
 		panic(err)
 	}

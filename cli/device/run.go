@@ -18,8 +18,9 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/mqttdevice"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 type deviceRunOptions struct {
@@ -166,7 +167,7 @@ func stateFlag(state *string, usage string) urfave.Flag {
 // beside the local hub's.
 func stateFolder(given string, t target.Target) (string, error) {
 	if given == "" {
-		dir, err := hub.DefaultFolder()
+		dir, err := node.DefaultFolder()
 		if err != nil {
 			return "", fail.Errorf(fail.Failed, "%v; name a folder with --state", err)
 		}

@@ -21,6 +21,10 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/clock"
 )
 
 const azureName = "contoso.azure-devices.net"
@@ -215,7 +219,7 @@ func setProxy(t *testing.T, name, value string) {
 }
 
 func TestProxies(t *testing.T) {
-	h := hubtest.New(t, hubtest.WithOptions(hub.Options{HostNames: []string{azureName, "hub.example"}}))
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{HostNames: []string{azureName, "hub.example"}}))
 	hosts := map[string]string{"8883": h.MQTTSAddr, "443": h.HTTPSAddr}
 	both := []string{"8883", "443"}
 	as := func(host string) doctor.Options {
@@ -315,9 +319,13 @@ func TestWebSocketBlocked(t *testing.T) {
 }
 
 func TestClocks(t *testing.T) {
-	clock := func(off time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(off) } }
+	off := func(d time.Duration) hubtest.Option {
+		c := clock.New()
+		c.Advance(d)
+		return hubtest.WithOptions(node.Options{Clock: c})
+	}
 	t.Run("an hour and a half behind", func(t *testing.T) {
-		h := hubtest.New(t, hubtest.WithOptions(hub.Options{Now: clock(90 * time.Minute)}))
+		h := hubtest.New(t, off(90*time.Minute))
 		for name, opt := range map[string]doctor.Options{"device": asDevice(h, "d1"), "device alone": alone(h, "d1"), "service": asService(h, "service")} {
 			t.Run(name, func(t *testing.T) {
 				checks := examine(t, opt)
@@ -328,14 +336,14 @@ func TestClocks(t *testing.T) {
 		}
 	})
 	t.Run("an hour off", func(t *testing.T) {
-		for _, off := range []time.Duration{time.Hour, -time.Hour} {
-			h := hubtest.New(t, hubtest.WithOptions(hub.Options{Now: clock(off)}))
+		for _, d := range []time.Duration{time.Hour, -time.Hour} {
+			h := hubtest.New(t, off(d))
 			checks := examine(t, asDevice(h, "d1"))
 			expect(t, checks, doctor.CheckClock, doctor.Failed, `^this machine's clock is (1h0m\ds|59m5\ds) (behind|ahead of) the hub's$`, "^set this machine's clock")
 		}
 	})
 	t.Run("two minutes off", func(t *testing.T) {
-		h := hubtest.New(t, hubtest.WithOptions(hub.Options{Now: clock(2 * time.Minute)}))
+		h := hubtest.New(t, off(2*time.Minute))
 		checks := examine(t, asDevice(h, "d1"))
 		expect(t, checks, doctor.CheckClock, doctor.Warning, "behind the hub's; hubs allow 5m0s$", "")
 		expectOK(t, checks, doctor.CheckClock)
@@ -343,7 +351,7 @@ func TestClocks(t *testing.T) {
 	t.Run("so wrong that the hub's certificate is not valid", func(t *testing.T) {
 		h := hubtest.New(t)
 		opt := asDevice(h, "d1")
-		opt.Now = clock(-10 * 365 * 24 * time.Hour)
+		opt.Now = func() time.Time { return time.Now().Add(-10 * 365 * 24 * time.Hour) }
 		checks := examine(t, opt)
 		expect(t, checks, doctor.CheckMQTTTLS, doctor.Failed, "by the hub's it is: the clock is 87600h0m0s behind the hub's|by the hub's it is: the clock is 8\\d+h.* behind", "^set this machine's clock")
 		expect(t, checks, doctor.CheckClock, doctor.Failed, "", "")

@@ -13,8 +13,9 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 type hubConnectionStringOptions struct {
@@ -79,7 +80,7 @@ func printConnectionString(ctx context.Context, s output.Streams, o hubConnectio
 }
 
 // identityConnection asks the hub, which has to be running, for the key.
-func (o *hubConnectionStringOptions) identityConnection(ctx context.Context, s output.Streams, info hub.Info) (sas.ConnectionString, error) {
+func (o *hubConnectionStringOptions) identityConnection(ctx context.Context, s output.Streams, info node.Info) (sas.ConnectionString, error) {
 	t, err := o.hub.LocalHub("")
 	if err != nil {
 		return sas.ConnectionString{}, err

@@ -7,7 +7,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
-	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/entra"
 )
 
 // readEntra reads the file of "hub run --entra": which tokens of Microsoft
@@ -18,7 +19,7 @@ import (
 //	keys: https://login.microsoftonline.com/TENANT/discovery/v2.0/keys
 //	roles:
 //	  OBJECT-ID: [IoT Hub Data Contributor]
-func readEntra(file string) (*hub.Entra, error) {
+func readEntra(file string) (*entra.Options, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -37,5 +38,5 @@ func readEntra(file string) (*hub.Entra, error) {
 	if err := d.Decode(&e); err != nil {
 		return nil, fail.Usagef("--entra %s: %s", file, fail.PlainYAMLError(err))
 	}
-	return &hub.Entra{Issuers: e.Issuers, Audiences: e.Audiences, Keys: e.Keys, Roles: e.Roles}, nil
+	return &entra.Options{Issuers: e.Issuers, Audiences: e.Audiences, Keys: e.Keys, Roles: e.Roles}, nil
 }

@@ -9,62 +9,33 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
-	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // fallbackHTTPSAddr is for users who may not listen on ports below 1024.
 const fallbackHTTPSAddr = "127.0.0.1:8443"
 
-// Listeners are where a hub listens. plain is nil without --mqtt-addr.
-type Listeners struct {
-	MQTTS, HTTPS, plain net.Listener
-	fellBack            bool // https is not on the port that was wanted
-}
-
-// Close closes the listeners that there are.
-func (l *Listeners) Close() {
-	for _, l := range []net.Listener{l.MQTTS, l.HTTPS, l.plain} {
-		if l != nil {
-			l.Close()
-		}
-	}
-}
-
-// Serve starts the hub's listeners. The channel delivers if one of them fails.
-func Serve(server *hub.Server, on Listeners) <-chan error {
-	failed := make(chan error, 3)
-	serve := func(serve func(net.Listener) error, l net.Listener) {
-		if err := serve(l); !errors.Is(err, hub.ErrClosed) {
-			failed <- err
-		}
-	}
-	go serve(server.ServeMQTTS, on.MQTTS)
-	go serve(server.ServeHTTPS, on.HTTPS)
-	if on.plain != nil {
-		go serve(server.ServeMQTT, on.plain)
-	}
-	return failed
-}
-
-func (o *hubRunOptions) listen(on *Listeners) (err error) {
+// listen opens what the hub listens on. It reports whether HTTPS is not on the
+// port that was wanted. After an error some may be open.
+func (o *hubRunOptions) listen() (on node.Listeners, fellBack bool, err error) {
 	if on.MQTTS, err = o.listenOn("--mqtts-addr", o.mqttsAddr); err != nil {
-		return err
+		return on, false, err
 	}
 	if o.mqttAddr != "" {
-		if on.plain, err = o.listenOn("--mqtt-addr", o.mqttAddr); err != nil {
-			return err
+		if on.MQTT, err = o.listenOn("--mqtt-addr", o.mqttAddr); err != nil {
+			return on, false, err
 		}
 	}
 	on.HTTPS, err = net.Listen("tcp", o.httpsAddr)
-	if errors.Is(err, os.ErrPermission) && !o.httpsExplicit {
-		on.fellBack = true
+	switch {
+	case errors.Is(err, os.ErrPermission) && !o.httpsExplicit:
 		on.HTTPS, err = o.listenOn("--https-addr", fallbackHTTPSAddr)
-		return err
+		return on, true, err
+	case err != nil:
+		return on, false, o.explainListen("--https-addr", o.httpsAddr, err)
 	}
-	if err != nil {
-		return o.explainListen("--https-addr", o.httpsAddr, err)
-	}
-	return nil
+	return on, false, nil
 }
 
 func (o *hubRunOptions) listenOn(flag, addr string) (net.Listener, error) {

@@ -12,7 +12,8 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
-	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 type hubResetOptions struct {
@@ -50,8 +51,8 @@ func resetHub(s output.Streams, o hubResetOptions) error {
 			return fail.Errorf(fail.Failed, "nothing deleted")
 		}
 	}
-	err = hub.Reset(dir)
-	if errors.Is(err, hub.ErrNeverRun) {
+	err = node.Reset(dir)
+	if errors.Is(err, node.ErrNeverRun) {
 		return fail.Errorf(fail.NotFound, "%v; there is nothing to delete", err)
 	}
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
-	"github.com/iotdm/iotdm/hub"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 const (
@@ -87,22 +88,25 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 	if err != nil {
 		return err
 	}
-	entra, err := readEntra(o.entra)
+	principals, err := readEntra(o.entra)
 	if err != nil {
 		return err
 	}
 	// Listening comes first: a port that is taken must leave no trace on disk.
-	var on Listeners
-	if err := o.listen(&on); err != nil {
+	on, fellBack, err := o.listen()
+	if err != nil {
 		on.Close()
 		return err
 	}
-	server, err := hub.New(hub.Options{
-		Data:      dir,
-		Ephemeral: o.ephemeral,
+	storage := node.Folder(dir)
+	if o.ephemeral {
+		storage = node.KeysFolder(dir)
+	}
+	n, err := node.New(node.Options{
+		Storage:   storage,
 		HostNames: o.hosts.Value(),
-		Policies:  seed.policies(),
-		Entra:     entra,
+		Seed:      seed,
+		Entra:     principals,
 		MaxJobs:   o.maxJobs,
 		Logger:    hubLogger(s, o.verbose),
 	})
@@ -110,37 +114,30 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 		on.Close()
 		return fail.Errorf(fail.Failed, "%v", err)
 	}
-	if err := seed.apply(server); err != nil {
+	info := on.Info("localhost")
+	if err := n.Publish(info); err != nil {
 		on.Close()
-		return errors.Join(fail.Errorf(fail.Failed, "--seed %s: %v", o.seed, err), server.Close())
+		return errors.Join(fail.Errorf(fail.Failed, "%v", err), n.Close())
 	}
-	info := hub.Info{HostName: "localhost", MQTTSAddr: on.MQTTS.Addr().String(), HTTPSAddr: on.HTTPS.Addr().String()}
-	if on.plain != nil {
-		info.MQTTAddr = on.plain.Addr().String()
-	}
-	if err := server.Publish(info); err != nil {
-		on.Close()
-		return errors.Join(fail.Errorf(fail.Failed, "%v", err), server.Close())
-	}
-	o.greet(s, info, dir, on.fellBack)
+	o.greet(s, info, dir, fellBack)
 	// Whoever connects since the ports are open waits until here. What is
 	// printed from now on is the log.
-	stopped := Serve(server, on)
+	failed := n.Serve(on)
 	select {
 	case <-ctx.Done():
 		s.Note("Stopping ...")
-	case err = <-stopped:
+	case err = <-failed:
 	}
-	return errors.Join(err, stopHub(s, server))
+	return errors.Join(err, stopHub(s, n))
 }
 
 // stopHub gives what is in flight some time to finish. A direct method may
 // take five minutes, which is more than who stops a hub wants to wait.
-func stopHub(s output.Streams, server *hub.Server) error {
+func stopHub(s output.Streams, n *node.Node) error {
 	const patience = 10 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := server.Shutdown(ctx)
+	err := n.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.Note("Stopped after %v, with requests in flight", patience)
 		return nil
@@ -152,7 +149,7 @@ func stopHub(s output.Streams, server *hub.Server) error {
 }
 
 // greet says where the hub listens and what to do next, and then that it is ready.
-func (o *hubRunOptions) greet(s output.Streams, info hub.Info, dir string, fellBack bool) {
+func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, fellBack bool) {
 	s.Print("The hub listens for")
 	s.Print("  MQTT over TLS                     %s", info.MQTTSAddr)
 	s.Print("  REST and MQTT over WebSocket      %s", info.HTTPSAddr)
@@ -166,7 +163,7 @@ func (o *hubRunOptions) greet(s output.Streams, info hub.Info, dir string, fellB
 	}
 	s.Print("")
 	s.Print("Next, in another terminal:")
-	if usual, err := hub.DefaultFolder(); err != nil || dir != usual {
+	if usual, err := node.DefaultFolder(); err != nil || dir != usual {
 		s.Print("  export IOTDM_DATA=%s", shellQuote(dir))
 	}
 	s.Print("  iotdm device run                          be the device device-1")

@@ -18,6 +18,7 @@ package hubtest
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -26,13 +27,14 @@ import (
 	"testing"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/sas"
 )
 
 // A Hub is a running hub. It stops when the test ends. Its methods may be
 // called concurrently, and end the test when they fail.
 type Hub struct {
-	*hub.Server
+	*node.Node
 
 	HostName  string // for connection strings; the certificate names it
 	MQTTSAddr string // where it listens for MQTT over TLS
@@ -46,13 +48,13 @@ type Hub struct {
 type Option func(*config)
 
 type config struct {
-	hub         hub.Options
+	node        node.Options
 	mqtt, https string
 }
 
 // WithOptions starts the hub with opt, for instance to keep its state in a
 // folder, to move its clock or to see its log.
-func WithOptions(opt hub.Options) Option { return func(c *config) { c.hub = opt } }
+func WithOptions(opt node.Options) Option { return func(c *config) { c.node = opt } }
 
 // WithAddrs makes the hub listen on these addresses instead of free ports.
 func WithAddrs(mqtts, https string) Option {
@@ -66,45 +68,42 @@ func New(t testing.TB, options ...Option) *Hub {
 	for _, o := range options {
 		o(&c)
 	}
-	mqttListener, err := net.Listen("tcp", c.mqtt)
-	if err != nil {
-		t.Fatalf("hubtest: %v", err)
+	var on node.Listeners
+	var err error
+	for l, addr := range map[*net.Listener]string{&on.MQTTS: c.mqtt, &on.HTTPS: c.https} {
+		if *l, err = net.Listen("tcp", addr); err != nil {
+			on.Close()
+			t.Fatalf("hubtest: %v", err)
+		}
 	}
-	httpsListener, err := net.Listen("tcp", c.https)
+	n, err := node.New(c.node)
 	if err != nil {
-		mqttListener.Close()
-		t.Fatalf("hubtest: %v", err)
-	}
-	s, err := hub.New(c.hub)
-	if err != nil {
-		mqttListener.Close()
-		httpsListener.Close()
+		on.Close()
 		t.Fatalf("hubtest: %v", err)
 	}
 	h := &Hub{
-		Server:    s,
+		Node:      n,
 		HostName:  "localhost",
-		MQTTSAddr: mqttListener.Addr().String(),
-		HTTPSAddr: httpsListener.Addr().String(),
+		MQTTSAddr: on.MQTTS.Addr().String(),
+		HTTPSAddr: on.HTTPS.Addr().String(),
 		t:         t,
 		ca:        filepath.Join(t.TempDir(), "ca.pem"),
 	}
-	if err := os.WriteFile(h.ca, s.CACertificate(), 0o600); err != nil {
-		t.Fatalf("hubtest: %v", err)
-	}
-	served := make(chan error, 2)
-	go func() { served <- s.ServeMQTTS(mqttListener) }()
-	go func() { served <- s.ServeHTTPS(httpsListener) }()
+	failed := n.Serve(on)
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("hubtest: close: %v", err)
+		err := n.Close()
+		select {
+		case served := <-failed:
+			err = errors.Join(err, served)
+		default:
 		}
-		for range cap(served) {
-			if err := <-served; err != hub.ErrClosed {
-				t.Errorf("hubtest: %v", err)
-			}
+		if err != nil {
+			t.Errorf("hubtest: %v", err)
 		}
 	})
+	if err := os.WriteFile(h.ca, n.CACertificate(), 0o600); err != nil {
+		t.Fatalf("hubtest: %v", err)
+	}
 	return h
 }
 

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // The ports that the official SDKs have built in.
@@ -26,7 +26,7 @@ func HostWithPort(host, addr, known string) string {
 
 // NamesThisMachine reports whether host is a name under which the local hub
 // can only be meant: its own, or one that every machine uses for itself.
-func NamesThisMachine(host string, info hub.Info) bool {
+func NamesThisMachine(host string, info node.Info) bool {
 	own, _ := SplitPort(info.HostName)
 	if strings.EqualFold(host, own) || strings.EqualFold(host, "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {
 		return true

@@ -13,8 +13,9 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
-	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // Folder is the folder of the local hub: the one that is given, or the
@@ -23,7 +24,7 @@ func Folder(given string) (string, error) {
 	if given != "" {
 		return given, nil
 	}
-	dir, err := hub.DefaultFolder()
+	dir, err := node.DefaultFolder()
 	if err != nil {
 		return "", fail.Usagef("%v; name one with --data", err)
 	}
@@ -31,19 +32,19 @@ func Folder(given string) (string, error) {
 }
 
 // ReadRunning reads where the local hub listens, and its keys.
-func ReadRunning(data string) (hub.Info, error) {
+func ReadRunning(data string) (node.Info, error) {
 	dir, err := Folder(data)
 	if err != nil {
-		return hub.Info{}, err
+		return node.Info{}, err
 	}
-	info, err := hub.ReadInfo(dir)
+	info, err := node.ReadInfo(dir)
 	return info, explainLocalHub(err)
 }
 
 // Read is ReadRunning for a hub that may have stopped.
-func Read(data string) (hub.Info, error) {
+func Read(data string) (node.Info, error) {
 	info, err := ReadRunning(data)
-	if errors.Is(err, hub.ErrNotRunning) {
+	if errors.Is(err, node.ErrNotRunning) {
 		err = nil
 	}
 	return info, err
@@ -51,7 +52,7 @@ func Read(data string) (hub.Info, error) {
 
 // explainLocalHub says how to come by a hub.
 func explainLocalHub(err error) error {
-	if errors.Is(err, hub.ErrNeverRun) || errors.Is(err, hub.ErrNotRunning) {
+	if errors.Is(err, node.ErrNeverRun) || errors.Is(err, node.ErrNotRunning) {
 		return fail.Wrapf(err, fail.NotFound, "%v; start it with \"iotdm hub run\", or name another hub with --connection-string", err)
 	}
 	if err != nil {
@@ -62,7 +63,7 @@ func explainLocalHub(err error) error {
 
 // PolicyConnection is the connection string of a policy of the local hub. An
 // empty policy is iothubowner, an empty host the hub's usual name.
-func PolicyConnection(info hub.Info, policy, host string) (sas.ConnectionString, error) {
+func PolicyConnection(info node.Info, policy, host string) (sas.ConnectionString, error) {
 	policy = cmp.Or(policy, OwnerPolicy)
 	var names []string
 	for _, p := range info.Policies {
@@ -80,7 +81,7 @@ func PolicyConnection(info hub.Info, policy, host string) (sas.ConnectionString,
 
 // PolicyKeys are the primary and secondary keys of the hub's policies, by the
 // policies' names in lower case.
-func PolicyKeys(info hub.Info) map[string][]sas.Key {
+func PolicyKeys(info node.Info) map[string][]sas.Key {
 	keys := map[string][]sas.Key{}
 	for _, p := range info.Policies {
 		keys[strings.ToLower(p.Name)] = []sas.Key{p.PrimaryKey, p.SecondaryKey}

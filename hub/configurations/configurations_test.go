@@ -1,0 +1,195 @@
+package configurations_test
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+
+	"github.com/iotdm/iotdm/hub/configurations"
+	"github.com/iotdm/iotdm/hub/node"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
+)
+
+func setTags(t testing.TB, s *node.Node, id hub.ID, tags string) {
+	t.Helper()
+	if _, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(tags)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConfigurationFollowsTwinsAndConditions(t *testing.T) {
+	s := wiretest.NewServer(t, node.Options{})
+	north, south := hub.ID{Device: "north-1"}, hub.ID{Device: "south-1"}
+	wiretest.Create(t, s, north, hub.IdentitySpec{})
+	wiretest.Create(t, s, south, hub.IdentitySpec{})
+	setTags(t, s, north, `{"site":"north"}`)
+	if _, err := s.PatchTwin(north, hub.TwinChange{Desired: json.RawMessage(`{"own":1,"a":{"own":2}}`)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+
+	spec := wiretest.DeviceConfiguration("cfg", "tags.site = 'north'", 1, map[string]string{"a.rate": "10", "mode": `"eco"`})
+	c := wiretest.PutConfiguration(t, s, spec, hub.Match{})
+	wiretest.WantConfigured(t, s, north, `{"a":{"own":2,"rate":10},"mode":"eco","own":1} {"cfg":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, south, `{} `)
+
+	// A twin comes into the scope, one leaves it, and a new device is in it.
+	setTags(t, s, south, `{"site":"north"}`)
+	wiretest.WantConfigured(t, s, south, `{"a":{"rate":10},"mode":"eco"} {"cfg":{"status":"Applied"}}`)
+	setTags(t, s, north, `{"site":"west"}`)
+	wiretest.WantConfigured(t, s, north, `{"a":{"own":2},"own":1} `)
+	// What was set by hand is set back.
+	if _, err := s.PatchTwin(south, hub.TwinChange{Desired: json.RawMessage(`{"mode":"full"}`)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, south, `{"a":{"rate":10},"mode":"eco"} {"cfg":{"status":"Applied"}}`)
+
+	// The condition changes, and the configuration ends.
+	spec.TargetCondition = "tags.site = 'west'"
+	wiretest.PutConfiguration(t, s, spec, hub.Match{ETag: c.ETag()})
+	wiretest.WantConfigured(t, s, south, `{} `)
+	wiretest.WantConfigured(t, s, north, `{"a":{"own":2,"rate":10},"mode":"eco","own":1} {"cfg":{"status":"Applied"}}`)
+	if err := s.Configurations.Delete("cfg", hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, north, `{"a":{"own":2},"own":1} `)
+}
+
+func TestConfigurationsOfHigherPriorityCount(t *testing.T) {
+	s := wiretest.NewServer(t, node.Options{})
+	id := hub.ID{Device: "dev"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("high", "*", 10, map[string]string{"a": "1", "o": `{"x":1}`}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("low", "*", 5, map[string]string{"a": "2", "b": "2", "o.y": "2"}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("lowest", "*", 1, map[string]string{"a": "3"}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("newer", "*", 10, map[string]string{"c": "4", "a": "4"}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("nobody", "", 99, map[string]string{"a": "5"}), hub.Match{})
+	wiretest.WantConfigured(t, s, id, `{"a":4,"b":2,"c":4,"o":{"x":1,"y":2}} `+
+		`{"high":{"status":"Applied"},"low":{"status":"Applied"},"lowest":{"status":"Targeted"},"newer":{"status":"Applied"}}`)
+	for _, name := range []string{"newer", "high", "low"} {
+		if err := s.Configurations.Delete(name, hub.Match{Any: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wiretest.WantConfigured(t, s, id, `{"a":3} {"lowest":{"status":"Applied"}}`)
+}
+
+func TestConfigurationOfModules(t *testing.T) {
+	s := wiretest.NewServer(t, node.Options{})
+	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
+	id := hub.ID{Device: "dev", Module: "camera"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	spec := configurations.Spec{ID: "cfg", TargetCondition: "FROM devices.modules WHERE moduleId = 'camera'", Content: configurations.Content{
+		Module: map[string]json.RawMessage{"properties.desired.fps": json.RawMessage("25")},
+	}}
+	wiretest.PutConfiguration(t, s, spec, hub.Match{})
+	wiretest.WantConfigured(t, s, id, `{"fps":25} {"cfg":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, hub.ID{Device: "dev"}, `{} `)
+}
+
+func TestConfigurationReachesAConnectedDevice(t *testing.T) {
+	h := hubtest.New(t)
+	d := wiretest.DialTLS(t, h)
+	d.Connect(h.Device("dev"), wiretest.CleanSession)
+	d.Subscribe(0, "$iothub/twin/PATCH/properties/desired/#")
+	wiretest.PutConfiguration(t, h.Node, wiretest.DeviceConfiguration("cfg", "deviceId = 'dev'", 1, map[string]string{"rate": "1.50"}), hub.Match{})
+	d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=2", `{"rate":1.50,"$version":2}`)
+	// What changes nothing tells nothing: the next notice is of the next change.
+	setTags(t, h.Node, hub.ID{Device: "dev"}, `{"x":1}`)
+	if err := h.Configurations.Delete("cfg", hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	p := wiretest.Receive[*packets.PublishPacket](d)
+	if got := string(p.Payload); got != `{"rate":null,"$version":3}` {
+		t.Errorf("the device is told %s", got)
+	}
+}
+
+func TestConfigurationsSurviveARestart(t *testing.T) {
+	dir := t.TempDir()
+	s := wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	id := hub.ID{Device: "dev"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	spec := wiretest.DeviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"})
+	wiretest.PutConfiguration(t, s, spec, hub.Match{})
+	wiretest.WantConfigured(t, s, id, `{"a":1} {"cfg":{"status":"Applied"}}`)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	if err := s.Configurations.Delete("cfg", hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, id, `{} `)
+}
+
+func TestConfigurationIsTakenBackAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	s := wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	id, module := hub.ID{Device: "dev"}, hub.ID{Device: "dev", Module: "m"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	wiretest.Create(t, s, module, hub.IdentitySpec{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"}), hub.Match{})
+	modules := configurations.Spec{ID: "modules", TargetCondition: "from devices.modules where moduleId = 'm'"}
+	modules.Content.Module = map[string]json.RawMessage{"properties.desired.b": json.RawMessage("2")}
+	wiretest.PutConfiguration(t, s, modules, hub.Match{})
+	wiretest.WantConfigured(t, s, id, `{"a":1} {"cfg":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, module, `{"b":2} {"modules":{"status":"Applied"}}`)
+	for _, id := range []string{"cfg", "modules"} {
+		if err := s.Configurations.DeleteAndDie(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	wiretest.WantConfigured(t, s, id, `{} `)
+	wiretest.WantConfigured(t, s, module, `{} `)
+}
+
+func TestConfigurationsAreRefused(t *testing.T) {
+	s := wiretest.NewServer(t, node.Options{})
+	good := func() configurations.Spec {
+		return wiretest.DeviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"})
+	}
+	c := wiretest.PutConfiguration(t, s, good(), hub.Match{})
+	for name, tt := range map[string]struct {
+		change func(*configurations.Spec)
+		match  hub.Match
+		want   error
+	}{
+		"an id in upper case":      {func(c *configurations.Spec) { c.ID = "Cfg" }, hub.Match{}, hub.ErrArgumentInvalid},
+		"an id that is there":      {func(*configurations.Spec) {}, hub.Match{}, hub.ErrConfigurationAlreadyExists},
+		"another etag":             {func(*configurations.Spec) {}, hub.Match{ETag: "Mg=="}, hub.ErrPreconditionFailed},
+		"an update of none":        {func(c *configurations.Spec) { c.ID = "none" }, hub.Match{Any: true}, hub.ErrConfigurationNotFound},
+		"other content":            {func(c *configurations.Spec) { c.Content.Device["properties.desired.a"] = json.RawMessage("2") }, hub.Match{ETag: c.ETag()}, hub.ErrConfigurationImmutable},
+		"no content":               {func(c *configurations.Spec) { c.Content = configurations.Content{} }, hub.Match{}, hub.ErrConfigurationContent},
+		"a reported property":      {func(c *configurations.Spec) { c.Content.Device["properties.reported.a"] = json.RawMessage("2") }, hub.Match{}, hub.ErrConfigurationContent},
+		"a path with a hole":       {func(c *configurations.Spec) { c.Content.Device["properties.desired.a..b"] = json.RawMessage("2") }, hub.Match{}, hub.ErrConfigurationContent},
+		"a condition with a fault": {func(c *configurations.Spec) { c.TargetCondition = "tags.a =" }, hub.Match{}, hub.ErrConfigurationTarget},
+		"a condition of modules":   {func(c *configurations.Spec) { c.TargetCondition = "from devices.modules where a = 1" }, hub.Match{}, hub.ErrConfigurationTarget},
+		"six metrics": {func(c *configurations.Spec) {
+			c.Metrics = map[string]string{"1": "", "2": "", "3": "", "4": "", "5": "", "6": ""}
+		}, hub.Match{}, hub.ErrConfigurationMetrics},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := good()
+			tt.change(&spec)
+			if _, err := s.Configurations.Put(spec, tt.match); !errors.Is(err, tt.want) {
+				t.Errorf("PutConfiguration: %v, want %v", err, tt.want)
+			}
+		})
+	}
+	if err := s.Configurations.Delete("cfg", hub.Match{ETag: "Mg=="}); !errors.Is(err, hub.ErrPreconditionFailed) {
+		t.Errorf("delete with another etag: %v, want %v", err, hub.ErrPreconditionFailed)
+	}
+	if err := s.Configurations.Delete("none", hub.Match{}); !errors.Is(err, hub.ErrConfigurationNotFound) {
+		t.Errorf("delete of none: %v, want %v", err, hub.ErrConfigurationNotFound)
+	}
+}

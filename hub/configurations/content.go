@@ -1,0 +1,95 @@
+package configurations
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/twin"
+)
+
+// Content is what a configuration sets. The maps go from a path,
+// such as "properties.desired.interval", to a value; null removes what is there.
+type Content struct {
+	Device  map[string]json.RawMessage            `json:"deviceContent,omitempty"`  // for devices
+	Module  map[string]json.RawMessage            `json:"moduleContent,omitempty"`  // for modules
+	Modules map[string]map[string]json.RawMessage `json:"modulesContent,omitempty"` // for the modules of an IoT Edge device
+}
+
+// desiredPath begins every path of a configuration's content.
+const desiredPath = "properties.desired"
+
+func (c *Content) validate() error {
+	parts := 0
+	for _, n := range []int{len(c.Device), len(c.Module), len(c.Modules)} {
+		if n > 0 {
+			parts++
+		}
+	}
+	if parts != 1 {
+		return hub.ErrConfigurationContent.With("content needs exactly one of deviceContent, moduleContent and modulesContent")
+	}
+	if c.edge() {
+		return c.validateModules()
+	}
+	for path := range c.paths() {
+		rest, ok := strings.CutPrefix(path, desiredPath+".")
+		if !ok || slices.Contains(strings.Split(rest, "."), "") {
+			return hub.ErrConfigurationContent.With("path '%s' must be like '%s.interval'", words.Clip(path), desiredPath)
+		}
+	}
+	return c.fit("", c.paths())
+}
+
+// fit refuses what no twin can take. It is that of a module of an IoT Edge
+// device unless module is empty.
+func (c *Content) fit(module string, paths map[string]json.RawMessage) error {
+	from := c.alone()
+	layers := make([]layer, 0, len(paths))
+	for path, value := range paths {
+		layers = append(layers, layer{from: from, path: path, value: value})
+	}
+	patch, err := configuredPatch([]byte("{}"), nil, winningLayers(layers))
+	if err == nil {
+		_, err = twin.New(time.Time{}).Patch(twin.Desired, patch, time.Time{})
+	}
+	switch {
+	case err == nil:
+		return nil
+	case module != "":
+		return hub.ErrConfigurationContent.With("module '%s': %v", words.Clip(module), err)
+	}
+	return hub.ErrConfigurationContent.With("%v", err)
+}
+
+// paths are the content for the one kind of twin it is for.
+func (c *Content) paths() map[string]json.RawMessage {
+	if len(c.Module) > 0 {
+		return c.Module
+	}
+	return c.Device
+}
+
+func (c *Content) modules() bool { return len(c.Module) > 0 }
+
+// alone returns a configuration that has nothing but the content.
+func (c *Content) alone() *active {
+	return &active{Configuration: Configuration{Spec: Spec{Content: *c}}}
+}
+
+// edge reports whether the content is an IoT Edge deployment.
+func (c *Content) edge() bool { return len(c.Modules) > 0 }
+
+// same reports whether two contents set the same, however they are written.
+func (c *Content) same(other *Content) bool {
+	plain := func(c *Content) (v any) {
+		// It came from JSON, so it can be printed and read again.
+		_ = json.Unmarshal(words.MustMarshal(c), &v)
+		return v
+	}
+	return reflect.DeepEqual(plain(c), plain(other))
+}

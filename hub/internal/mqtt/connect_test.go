@@ -1,0 +1,279 @@
+package mqtt_test
+
+import (
+	"encoding/json"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
+)
+
+// everyCharacter holds all punctuation that an id may have.
+const everyCharacter = "a-:.+%_#*?!(),=@;$'z"
+
+func token(t testing.TB, audience, policy string, key sas.Key, expiry time.Time) []byte {
+	t.Helper()
+	s, err := sas.Sign(audience, policy, key, expiry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(s)
+}
+
+func TestUserNames(t *testing.T) {
+	h := hubtest.New(t)
+	h.Device("d1")
+	for _, tt := range []struct {
+		name     string
+		cs       sas.ConnectionString
+		userName string
+	}{
+		{"Python", h.Device("d1"), "localhost/d1/?api-version=2019-10-01&DeviceClientType=azure-iot-device-iothub-py%2F2.14.0%283.11.2%3BLinux%3Bx86_64%29"},
+		{"Node, the model id not encoded", h.Device("d1"), "localhost/d1/?api-version=2021-04-12&model-id=dtmi:com:example:Thermostat;1&DeviceClientType=azure-iot-device%2F1.18.4%20(node%20v20.20.2)"},
+		{"Go, without a question mark", h.Device("d1"), "localhost/d1/api-version=2020-09-30"},
+		{"an unescaped slash in the client type", h.Device("d1"), "localhost/d1/api-version=2016-11-14&DeviceClientType=iothubclient/1.1.0"},
+		{"the oldest form", h.Device("d1"), "localhost/d1"},
+		{"a question mark and nothing", h.Device("d1"), "localhost/d1/?"},
+		{"the host in capitals, with a port", h.Device("d1"), "LOCALHOST:8883/d1/?api-version=2021-04-12"},
+		{"a module", h.Module("d1", "m1"), "localhost/d1/m1/?api-version=2021-04-12"},
+		{"a module, without a question mark", h.Module("d1", "m1"), "localhost/d1/m1/api-version=2018-06-30"},
+		{"every character", h.Module(everyCharacter, everyCharacter), "localhost/" + everyCharacter + "/" + everyCharacter + "/?api-version=2021-04-12"},
+		{"an id that looks like a query", h.Device("?api-version=1"), "localhost/?api-version=1/?api-version=2021-04-12"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := wiretest.DialTLS(t, h)
+			d.Connect(tt.cs, func(p *packets.ConnectPacket) { p.Username = tt.userName })
+			d.Disconnect()
+		})
+	}
+	if got := modelID(t, h, hub.ID{Device: "d1"}); got != "" {
+		t.Errorf("model id %q, want none: the last connection had none", got)
+	}
+}
+
+func modelID(t *testing.T, h *hubtest.Hub, id hub.ID) string {
+	t.Helper()
+	v, err := h.Twin(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct{ ModelID string }
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc.ModelID
+}
+
+func TestModelIDIsStored(t *testing.T) {
+	h := hubtest.New(t)
+	for _, userName := range []string{
+		"localhost/d1/?api-version=2021-04-12&model-id=dtmi:com:example:Thermostat;1&DeviceClientType=x",
+		"localhost/d1/?api-version=2021-04-12&DeviceClientType=x&model-id=dtmi%3Acom%3Aexample%3AThermostat%3B1",
+	} {
+		d := wiretest.DialTLS(t, h)
+		d.Connect(h.Device("d1"), func(p *packets.ConnectPacket) { p.Username = userName })
+		if got, want := modelID(t, h, hub.ID{Device: "d1"}), "dtmi:com:example:Thermostat;1"; got != want {
+			t.Errorf("user name %s: model id %q, want %q", userName, got, want)
+		}
+	}
+}
+
+func TestRefusedConnections(t *testing.T) {
+	h := hubtest.New(t)
+	cs, module := h.Device("d1"), h.Module("d1", "m1")
+	wiretest.Register(t, h, hub.ID{Device: "off"}, hub.IdentitySpec{Status: hub.StatusDisabled})
+	off := h.Device("off")
+	service := h.Policy("service")
+	hour := time.Now().Add(time.Hour)
+	for _, tt := range []struct {
+		name   string
+		cs     sas.ConnectionString
+		change func(p *packets.ConnectPacket)
+		want   byte
+	}{
+		{"another key", cs, func(p *packets.ConnectPacket) { p.Password = token(t, cs.Audience(), "", sas.NewKey(), hour) }, 5},
+		{"an expired token", cs, func(p *packets.ConnectPacket) {
+			p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(-sas.Skew-time.Minute))
+		}, 5},
+		{"a token of another device", cs, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/devices/d2", "", cs.SharedAccessKey, hour)
+		}, 5},
+		{"a policy without DeviceConnect", cs, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost", "service", service.SharedAccessKey, hour)
+		}, 5},
+		{"a password that is no token", cs, func(p *packets.ConnectPacket) { p.Password = []byte("secret") }, 5},
+		{"no credential", cs, func(p *packets.ConnectPacket) { p.Password, p.PasswordFlag = nil, false }, 5},
+		{"a disabled device", off, func(*packets.ConnectPacket) {}, 5},
+		{"an unknown device", cs, func(p *packets.ConnectPacket) {
+			p.ClientIdentifier, p.Username = "nobody", "localhost/nobody/?api-version=2021-04-12"
+		}, 5},
+		{"a device's token for its module", module, func(p *packets.ConnectPacket) {
+			p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, hour)
+		}, 5},
+		{"another hub's name", cs, func(p *packets.ConnectPacket) { p.Username = "other.example/d1/?api-version=2021-04-12" }, 5},
+		{"a client id that is not the user name's", cs, func(p *packets.ConnectPacket) { p.ClientIdentifier = "d2" }, 5},
+		{"a user name of the device's module", cs, func(p *packets.ConnectPacket) { p.Username = "localhost/d1/m1/?api-version=2021-04-12" }, 5},
+		{"a user name that goes on without a slash", cs, func(p *packets.ConnectPacket) { p.Username = "localhost/d1?api-version=2021-04-12" }, 5},
+		{"an unknown api-version", cs, func(p *packets.ConnectPacket) { p.Username = "localhost/d1/?api-version=latest" }, 5},
+		{"no user name", cs, func(p *packets.ConnectPacket) { p.UsernameFlag, p.PasswordFlag = false, false }, 5},
+		{"no client id", cs, func(p *packets.ConnectPacket) { p.ClientIdentifier = "" }, 5},
+		{"an id with an illegal character", cs, func(p *packets.ConnectPacket) { p.ClientIdentifier = "d 1" }, 5},
+		{"MQTT 3.1, as Python tries after a refusal", cs, func(p *packets.ConnectPacket) { p.ProtocolName, p.ProtocolVersion = "MQIsdp", 3 }, 1},
+		{"MQTT 5", cs, func(p *packets.ConnectPacket) { p.ProtocolVersion = 5 }, 1},
+		{"a will for another topic", cs, func(p *packets.ConnectPacket) { p.WillFlag, p.WillTopic = true, "devices/d2/messages/events/" }, 5},
+		{"a will with QoS 2", cs, func(p *packets.ConnectPacket) {
+			p.WillFlag, p.WillTopic, p.WillQos = true, "devices/d1/messages/events/", 2
+		}, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := wiretest.DialTLS(t, h)
+			p := wiretest.ConnectPacket(t, tt.cs)
+			tt.change(p)
+			d.Send(p)
+			ack := wiretest.Receive[*packets.ConnackPacket](d)
+			if ack.ReturnCode != tt.want || ack.SessionPresent {
+				t.Errorf("CONNACK %d, session present %v, want %d, false", ack.ReturnCode, ack.SessionPresent, tt.want)
+			}
+			d.WantClosed()
+		})
+	}
+	if h.ConnectedDevices() != 0 {
+		t.Errorf("%d devices are connected", h.ConnectedDevices())
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	h := hubtest.New(t)
+	cs, module := h.Device("d1"), h.Module("d1", "m1")
+	i, err := h.Identity(hub.ID{Device: "d1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := h.Policy("device")
+	hour := time.Now().Add(time.Hour)
+	for _, tt := range []struct {
+		name     string
+		cs       sas.ConnectionString
+		password []byte
+	}{
+		{"the secondary key", cs, token(t, cs.Audience(), "", i.Auth.SymmetricKey.Secondary, hour)},
+		{"the device key over the hub's name", cs, token(t, "localhost", "", cs.SharedAccessKey, hour)},
+		{"a policy with DeviceConnect", cs, token(t, "localhost", "device", device.SharedAccessKey, hour)},
+		{"a policy for one device", cs, token(t, cs.Audience(), "device", device.SharedAccessKey, hour)},
+		{"a policy for a module", module, token(t, "localhost/devices", "device", device.SharedAccessKey, hour)},
+		{"a token within the skew", cs, token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(-sas.Skew+time.Minute))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := wiretest.DialTLS(t, h)
+			d.Connect(tt.cs, func(p *packets.ConnectPacket) { p.Password = tt.password })
+		})
+	}
+}
+
+func TestConnectionEndsWithItsCredential(t *testing.T) {
+	h := hubtest.New(t)
+	for _, tt := range []struct {
+		name   string
+		module bool
+		change func(id hub.ID) error
+	}{
+		{"the device is disabled", false, func(id hub.ID) error {
+			_, err := h.PutIdentity(id, hub.IdentitySpec{Status: hub.StatusDisabled}, hub.Match{Any: true})
+			return err
+		}},
+		{"the device of a module is disabled", true, func(id hub.ID) error {
+			_, err := h.PutIdentity(hub.ID{Device: id.Device}, hub.IdentitySpec{Status: hub.StatusDisabled}, hub.Match{Any: true})
+			return err
+		}},
+		{"the device is deleted", false, func(id hub.ID) error { return h.DeleteIdentity(id, hub.Match{}) }},
+		{"the device of a module is deleted", true, func(id hub.ID) error {
+			return h.DeleteIdentity(hub.ID{Device: id.Device}, hub.Match{})
+		}},
+		{"the module is deleted", true, func(id hub.ID) error { return h.DeleteIdentity(id, hub.Match{}) }},
+		{"the key is changed", false, func(id hub.ID) error {
+			_, err := h.PutIdentity(id, hub.IdentitySpec{Auth: hub.Authentication{
+				SymmetricKey: hub.SymmetricKey{Primary: sas.NewKey(), Secondary: sas.NewKey()},
+			}}, hub.Match{Any: true})
+			return err
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h.Device("d1")
+			id, cs := hub.ID{Device: "d1"}, h.Device("d1")
+			if tt.module {
+				id, cs = hub.ID{Device: "d1", Module: "m1"}, h.Module("d1", "m1")
+			}
+			d := wiretest.DialTLS(t, h)
+			d.Connect(cs)
+			if err := tt.change(id); err != nil {
+				t.Fatal(err)
+			}
+			d.WantClosed()
+			h.DeleteIdentity(hub.ID{Device: "d1"}, hub.Match{}) // for the next case
+		})
+	}
+}
+
+func TestConnectionEndsWhenItsTokenExpires(t *testing.T) {
+	h := hubtest.New(t)
+	cs := h.Device("d1")
+	d := wiretest.DialTLS(t, h)
+	d.Connect(cs, func(p *packets.ConnectPacket) {
+		p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(2*time.Second-sas.Skew))
+	})
+	d.WantClosed()
+}
+
+func TestTakeover(t *testing.T) {
+	h := hubtest.New(t)
+	wiretest.EachTransport(t, h, func(t *testing.T, dial func() *wiretest.Client) {
+		cs, module := h.Device("d1"), h.Module("d1", "m1")
+		first, other := dial(), dial()
+		first.Connect(cs)
+		other.Connect(module)
+		second := dial()
+		second.Connect(cs)
+		first.WantClosed()
+		// A refused newcomer takes nothing over, and a module is an identity of its own.
+		third := dial()
+		p := wiretest.ConnectPacket(t, cs)
+		p.Password = []byte("wrong")
+		third.Send(p)
+		wiretest.Receive[*packets.ConnackPacket](third)
+		for _, d := range []*wiretest.Client{second, other} {
+			d.Send(packets.NewControlPacket(packets.Pingreq))
+			wiretest.Receive[*packets.PingrespPacket](d)
+		}
+		if !h.ConnectionState(hub.ID{Device: "d1"}).Connected {
+			t.Error("the device is not connected")
+		}
+	})
+}
+
+// TestAnIdleConnectionIsOneGoroutine waits for the goroutines that accepted the
+// connections to end.
+func TestAnIdleConnectionIsOneGoroutine(t *testing.T) {
+	h := hubtest.New(t)
+	before := runtime.NumGoroutine()
+	const devices = 20
+	for i := range devices {
+		wiretest.DialTLS(t, h).Connect(h.Device("d" + strconv.Itoa(i)))
+	}
+	for began := time.Now(); runtime.NumGoroutine() > before+devices; runtime.Gosched() {
+		if time.Since(began) > wiretest.Patience {
+			t.Fatalf("%d goroutines for %d connections", runtime.NumGoroutine()-before, devices)
+		}
+	}
+}

@@ -1,0 +1,233 @@
+// Package mqtt is a hub's door for MQTT 3.1.1: it parses and prints what
+// "Communicate with IoT Hub using the MQTT protocol" says, and decides nothing.
+//
+// It is a session loop of its own over net.Conn and no broker: every device
+// subscribes to the same topics, so that messages go by connection and never by
+// topic.
+package mqtt
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/serve"
+	"github.com/iotdm/iotdm/hub/internal/words"
+)
+
+// connectTimeout is how long a peer may take from its first byte, or the lack
+// of one, to the end of CONNECT.
+const connectTimeout = 60 * time.Second
+
+// Reasons why a connection ended that are the device's own.
+var (
+	errDisconnect = errors.New("the device disconnected")
+	errLost       = errors.New("the device closed the connection without DISCONNECT")
+	errSilent     = errors.New("the device was silent for longer than its keep-alive allows")
+	errNoConnect  = errors.New("no CONNECT in time")
+	errSlowReader = errors.New("the peer does not read what it is sent")
+)
+
+// A Door serves MQTT connections.
+type Door struct {
+	hub *hub.Server
+	log *slog.Logger
+	rid atomic.Uint64 // the last request id of a direct method
+
+	ctx     context.Context // ends when the door closes
+	running *serve.Group
+}
+
+// New returns a door to h. A nil logger discards.
+func New(h *hub.Server, log *slog.Logger) *Door {
+	d := &Door{hub: h, log: cmp.Or(log, slog.New(slog.DiscardHandler)), running: serve.NewGroup()}
+	d.ctx = d.running.Context()
+	return d
+}
+
+// ServeTLS serves MQTT over TLS on l until the door closes, and then returns
+// serve.ErrClosed. It owns l.
+func (d *Door) ServeTLS(l net.Listener, config *tls.Config) error {
+	return d.running.Accept(l, "MQTT over TLS", d.log, func(nc net.Conn) { d.handshake(tls.Server(nc, config)) })
+}
+
+// Serve serves MQTT over plain TCP on l as ServeTLS does. Keys and tokens cross
+// the network readable: it is for loopback.
+func (d *Door) Serve(l net.Listener) error {
+	return d.running.Accept(l, "MQTT without TLS", d.log, d.handshake)
+}
+
+// ServeConn serves one connection, whose peer has shown the certificates of
+// chain. It owns nc, and does not wait for its end.
+func (d *Door) ServeConn(nc net.Conn, chain []*x509.Certificate) {
+	deadline := time.Now().Add(connectTimeout)
+	if !d.running.Go(func() { d.begin(nc, chain, deadline) }) {
+		nc.Close()
+	}
+}
+
+// StopListening closes the listeners; connections go on.
+func (d *Door) StopListening() { d.running.StopListening() }
+
+// Close ends all connections and returns when they have ended.
+func (d *Door) Close() {
+	d.running.Close()
+	d.running.Wait()
+}
+
+// handshake takes an accepted connection as far as CONNACK. Its stack grows
+// with TLS and the check of the credential, and so the goroutine ends there:
+// the connection goes on in a new one, whose stack is small.
+func (d *Door) handshake(nc net.Conn) {
+	deadline := time.Now().Add(connectTimeout)
+	nc.SetDeadline(deadline)
+	var chain []*x509.Certificate
+	if t, ok := nc.(*tls.Conn); ok {
+		if err := t.HandshakeContext(d.ctx); err != nil {
+			nc.Close()
+			d.logHandshake(nc, err)
+			return
+		}
+		chain = t.ConnectionState().PeerCertificates
+	}
+	d.begin(nc, chain, deadline)
+}
+
+// logHandshake tells the operator of a client that doesn't trust the hub, or
+// of one that isn't MQTT, and not of one that only tried whether the port is
+// open.
+func (d *Door) logHandshake(nc net.Conn, err error) {
+	if errors.Is(err, io.EOF) || d.ctx.Err() != nil {
+		return
+	}
+	d.log.Info("TLS handshake failed", words.LogRemote, nc.RemoteAddr().String(), words.LogReason, err)
+}
+
+// begin reads CONNECT, which has to be there by the deadline, and serves the
+// connection in a goroutine of its own if it is accepted.
+func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time) {
+	c := &conn{door: d, net: nc, gone: make(chan struct{})}
+	nc.SetDeadline(deadline)
+	stop := context.AfterFunc(d.ctx, func() { c.End(hub.ErrClosing) })
+	err := d.readConnect(c, chain)
+	stop()
+	if err == nil {
+		d.log.Info("connected", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String())
+		if !d.running.Go(func() { d.serve(c) }) {
+			d.finish(c, hub.ErrClosing)
+		}
+		return
+	}
+	if !time.Now().Before(deadline) {
+		err = errNoConnect
+	}
+	c.flush()
+	c.End(err)
+	nc.Close()
+	c.in.release()
+	d.log.Info("connection refused", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String(), words.LogReason, c.reason)
+}
+
+func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {
+	for {
+		header, body, ok, err := c.in.take(maxConnectPacket)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			if first, ok := c.in.peek(); ok && first != packets.Connect<<4 {
+				return errors.New("the first packet is not CONNECT")
+			}
+			if err := c.in.fill(c.net); err != nil {
+				return err
+			}
+			continue
+		}
+		p, err := decodePacket(header, body)
+		if err != nil {
+			return err
+		}
+		connect, ok := p.(*packets.ConnectPacket)
+		if !ok {
+			return errors.New("the first packet is not CONNECT")
+		}
+		return d.connect(c, connect, chain)
+	}
+}
+
+// serve reads packets until the connection ends.
+func (d *Door) serve(c *conn) {
+	err := d.readPackets(c)
+	c.flush() // what was answered before
+	d.finish(c, err)
+}
+
+func (d *Door) readPackets(c *conn) error {
+	heard := time.Now()
+	for {
+		header, body, ok, err := c.in.take(maxPacket)
+		if err != nil {
+			return err
+		}
+		if ok {
+			heard = time.Now()
+			c.heard.Store(d.hub.Now().UnixNano())
+			if err := d.handle(c, header, body); err != nil {
+				return err
+			}
+			if c.backlog() >= maxBatch {
+				c.flush()
+			}
+			continue
+		}
+		c.flush()
+		deadline, reason := heard.Add(c.keepAlive), errSilent
+		if !c.expires.IsZero() && c.expires.Before(deadline) {
+			deadline, reason = c.expires, hub.ErrExpired
+		}
+		if err := c.setDeadline(c.net.SetReadDeadline, deadline); err != nil {
+			return err
+		}
+		if err := c.in.fill(c.net); err != nil {
+			if !time.Now().Before(deadline) {
+				return reason
+			}
+			return err
+		}
+	}
+}
+
+// finish ends c with all that hangs on it.
+func (d *Door) finish(c *conn, err error) {
+	if errors.Is(err, io.EOF) {
+		err = errLost
+	}
+	c.End(err)
+	d.hub.Detach(c)
+	close(c.gone)
+	c.net.Close()
+	c.writers.Wait()
+	c.in.release()
+	reason := c.reason // set once, and by now it is
+	if c.will != nil && reason != errDisconnect && reason != hub.ErrClosing {
+		lost := func(err error) {
+			if err != nil {
+				d.log.Warn("a will was lost", words.LogID, c.peer.ID.String(), words.LogReason, err)
+			}
+		}
+		if err := d.hub.ReceiveTelemetry(c.peer, *c.will, lost); err != nil {
+			lost(err)
+		}
+	}
+	d.log.Info("disconnected", words.LogID, c.peer.ID.String(), words.LogReason, reason)
+}

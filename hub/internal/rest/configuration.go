@@ -1,0 +1,153 @@
+package rest
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/twin"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/configurations"
+)
+
+// A configurationMetrics is the queries of a configuration and their results.
+type configurationMetrics struct {
+	Results map[string]int    `json:"results"`
+	Queries map[string]string `json:"queries"`
+}
+
+func newConfigurationMetrics(metrics map[string]configurations.Metric) configurationMetrics {
+	m := configurationMetrics{Results: make(map[string]int), Queries: make(map[string]string)}
+	for name, metric := range metrics {
+		m.Queries[name] = metric.Query
+		if metric.Valid {
+			m.Results[name] = metric.Result
+		}
+	}
+	return m
+}
+
+// A configurationDoc is the document of a configuration.
+type configurationDoc struct {
+	ID            string                 `json:"id"`
+	SchemaVersion *string                `json:"schemaVersion"`
+	Labels        map[string]string      `json:"labels"`
+	Content       configurations.Content `json:"content"`
+	Target        string                 `json:"targetCondition"`
+	Created       string                 `json:"createdTimeUtc"`
+	Updated       string                 `json:"lastUpdatedTimeUtc"`
+	Priority      int                    `json:"priority"`
+	System        configurationMetrics   `json:"systemMetrics"`
+	Custom        configurationMetrics   `json:"metrics"`
+	ETag          string                 `json:"etag"`
+}
+
+func (d *Door) configurationDoc(r *request, c configurations.Configuration) (configurationDoc, error) {
+	system, custom, err := d.configurations.Measure(r.Context(), c)
+	return configurationDoc{
+		ID: c.ID, SchemaVersion: c.SchemaVersion, Labels: c.Labels, Content: c.Content, Target: c.TargetCondition,
+		Created: twin.FormatTime(c.Created), Updated: twin.FormatTime(c.Updated), Priority: c.Priority,
+		System: newConfigurationMetrics(system), Custom: newConfigurationMetrics(custom), ETag: c.ETag(),
+	}, err
+}
+
+func (d *Door) listConfigurations(r *request) (reply, error) {
+	list := []configurationDoc{}
+	limit := 2 * configurations.MaxConfigurations // with the IoT Edge deployments
+	if n, err := strconv.Atoi(r.URL.Query().Get("top")); err == nil && n >= 1 {
+		limit = min(n, limit)
+	}
+	for _, c := range d.configurations.List() {
+		if len(list) == limit {
+			break
+		}
+		doc, err := d.configurationDoc(r, c)
+		if err != nil {
+			return reply{}, err
+		}
+		list = append(list, doc)
+	}
+	return reply{body: list}, nil
+}
+
+func (d *Door) getConfiguration(r *request) (reply, error) {
+	c, err := d.configurations.Get(r.name)
+	if err != nil {
+		return reply{}, err
+	}
+	doc, err := d.configurationDoc(r, c)
+	return reply{body: doc, etag: c.ETag()}, err
+}
+
+func (d *Door) putConfiguration(r *request) (reply, error) {
+	// What only the hub writes, such as the times, comes back from clients and
+	// is ignored, and so is the etag: the C# SDK sends both when it creates.
+	var in struct {
+		ID            string                 `json:"id"`
+		SchemaVersion *string                `json:"schemaVersion"`
+		Labels        map[string]string      `json:"labels"`
+		Content       configurations.Content `json:"content"`
+		Target        string                 `json:"targetCondition"`
+		Priority      int                    `json:"priority"`
+		Metrics       struct {
+			Queries map[string]string `json:"queries"`
+		} `json:"metrics"`
+	}
+	if err := r.decode(&in); err != nil {
+		return reply{}, err
+	}
+	if in.ID != "" && in.ID != r.name {
+		return reply{}, hub.ErrArgumentInvalid.With("id in the body is not the one of the path")
+	}
+	c, err := d.configurations.Put(configurations.Spec{
+		ID: r.name, SchemaVersion: in.SchemaVersion, Labels: in.Labels, Content: in.Content,
+		TargetCondition: in.Target, Priority: in.Priority, Metrics: in.Metrics.Queries,
+	}, r.configurationMatch())
+	if err != nil {
+		return reply{}, err
+	}
+	doc, err := d.configurationDoc(r, c)
+	return reply{body: doc, etag: c.ETag()}, err
+}
+
+// configurationMatch is ifMatch for configurations, whose etag the Python SDK
+// sends without the quotes.
+func (r *request) configurationMatch() hub.Match {
+	if m := r.ifMatch(); !m.None() {
+		return m
+	}
+	return hub.Match{ETag: r.Header.Get("If-Match")}
+}
+
+func (d *Door) deleteConfiguration(r *request) (reply, error) {
+	return reply{status: http.StatusNoContent}, d.configurations.Delete(r.name, r.configurationMatch())
+}
+
+func (d *Door) applyContent(r *request) (reply, error) {
+	var content configurations.Content
+	if err := r.decode(&content); err != nil {
+		return reply{}, err
+	}
+	return reply{status: http.StatusNoContent}, d.configurations.Apply(r.id.Device, content)
+}
+
+func (d *Door) testConfiguration(r *request) (reply, error) {
+	var in struct {
+		Target  string            `json:"targetCondition"`
+		Metrics map[string]string `json:"customMetricQueries"`
+	}
+	if err := r.decode(&in); err != nil {
+		return reply{}, err
+	}
+	found := d.configurations.Test(in.Target, in.Metrics)
+	var target json.RawMessage = []byte("null")
+	if found.Target != "" {
+		target = words.MustMarshal(found.Target)
+	}
+	return reply{body: struct {
+		Target  json.RawMessage   `json:"targetConditionError"`
+		Metrics map[string]string `json:"customMetricQueryErrors"`
+	}{target, found.Metrics}}, nil
+}

@@ -1,0 +1,77 @@
+package jobs
+
+import (
+	"github.com/iotdm/iotdm/hub"
+)
+
+// call calls the direct method on the devices of batch. Those that can be
+// called now are marked with one write. The others are marked when they have
+// connected: a hub that is killed meanwhile has not called them.
+func (r *run) call(batch []row) {
+	online := make([]row, 0, len(batch))
+	for _, d := range batch {
+		if l := r.scheduler.hub.Link(d.id()); l != nil && l.TakesMethod(r.job.Method.Name) {
+			online = append(online, d)
+		} else {
+			r.turn(func() bool { return r.await(d) })
+		}
+	}
+	if len(online) == 0 {
+		return
+	}
+	if r.mark(online) != nil {
+		for range online {
+			<-r.slots
+		}
+		return // the server closes
+	}
+	for _, d := range online {
+		r.turn(func() bool { return r.invoke(d) })
+	}
+}
+
+// await calls the direct method on a device once that has connected.
+func (r *run) await(d row) (handedIn bool) {
+	err := r.scheduler.hub.AwaitMethod(r.feed, d.id(), r.job.Method.Name, r.connectTimeout)
+	if err != nil {
+		return r.finish(d, r.feed, err)
+	}
+	one := []row{d}
+	return r.mark(one) == nil && r.invoke(one[0])
+}
+
+func (r *run) invoke(d row) (handedIn bool) {
+	result, err := r.scheduler.hub.InvokeMethod(r.calls, d.id(), *r.job.Method)
+	if err == nil {
+		d.result = &result
+	}
+	return r.finish(d, r.calls, err)
+}
+
+// update merges the change into the twins of batch. Each twin and its row
+// change in one step.
+func (r *run) update(batch []row) {
+	change := *r.job.Twin
+	change.By = "job " + r.job.ID
+	for _, d := range batch {
+		r.turn(func() bool {
+			d.started = r.scheduler.hub.Now()
+			id := hub.ID{Device: d.device}
+			done := d
+			done.outcome(d.started, nil)
+			document := done.encode(r.job, d.started)
+			err := r.scheduler.insist(func() error {
+				return r.scheduler.hub.Update(id.Device, func(tx *hub.Tx) error {
+					tx.Set(rowKey(r.job.ID, d.device), document)
+					return tx.PatchTwin(id, change, hub.Match{})
+				})
+			})
+			if err != nil {
+				return r.finish(d, r.calls, err)
+			}
+			done.counted = d.counted
+			r.scheduler.jobs.move(r.active, []row{done})
+			return false
+		})
+	}
+}

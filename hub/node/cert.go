@@ -1,0 +1,304 @@
+package node
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/internal/words"
+)
+
+const (
+	caLife = 20 * 365 * 24 * time.Hour
+
+	// leafLife is the longest that Apple's systems take.
+	leafLife = 397 * 24 * time.Hour
+
+	// A leaf is replaced when so much of its life is left. It is made to be
+	// valid before now for clients whose clock is late.
+	leafRenewal  = 100 * 24 * time.Hour
+	leafBackdate = 24 * time.Hour
+)
+
+// certs are the private CA of a hub and the certificates that it presents, in
+// files or, with dir empty, in memory.
+type certs struct {
+	dir    string
+	names  []string // sorted
+	now    func() time.Time
+	ca     tls.Certificate // certificate and key; never changed
+	config *tls.Config
+	ecdsa  leaf
+	rsa    leaf
+}
+
+// A leaf is a certificate of the server. It is made when a client first needs
+// it, and again when it has grown old.
+type leaf struct {
+	file   string
+	newKey func() (crypto.Signer, error)
+	cert   atomic.Pointer[tls.Certificate]
+	making sync.Mutex // held while cert is read or made
+}
+
+// openCerts makes the CA on the first run. It makes a new one when the old one
+// has too little time left for another leaf.
+func openCerts(dir string, names []string, now func() time.Time) (*certs, error) {
+	c := &certs{dir: dir, now: now}
+	var err error
+	if c.names, err = certNames(names); err != nil {
+		return nil, err
+	}
+	c.ecdsa = leaf{file: leafFile, newKey: newECDSAKey}
+	// Making an RSA key takes a tenth of a second here and seconds on small
+	// machines, which no start shall wait for: few clients need it.
+	c.rsa = leaf{file: rsaLeafFile, newKey: func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }}
+	if err := c.openCA(); err != nil {
+		return nil, err
+	}
+	if _, err := c.leaf(&c.ecdsa); err != nil {
+		return nil, err
+	}
+	c.config = &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: c.choose,
+		// Devices may prove themselves by a certificate. Which ones are good
+		// is a matter of the identity, not of TLS.
+		ClientAuth: tls.RequestClientCert,
+	}
+	return c, nil
+}
+
+// choose picks the certificate for a client.
+func (c *certs) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cert, err := c.leaf(&c.ecdsa)
+	if err != nil || hello.SupportsCertificate(cert) == nil {
+		return cert, err
+	}
+	return c.leaf(&c.rsa)
+}
+
+func (c *certs) openCA() error {
+	ca, err := c.read(caKeyFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; remove the file to have the hub make a new CA", err)
+	}
+	now := c.now()
+	if err == nil && !now.Before(ca.Leaf.NotBefore) && now.Add(leafLife).Before(ca.Leaf.NotAfter) {
+		c.ca = *ca
+		return nil
+	}
+	key, err := newECDSAKey()
+	if err != nil {
+		return err
+	}
+	id := make([]byte, 4)
+	rand.Read(id)
+	template := &x509.Certificate{
+		// A name of its own: programs that find two CAs under one name may try only one.
+		Subject: pkix.Name{Organization: []string{"iotdm"}, CommonName: "iotdm hub CA " + hex.EncodeToString(id)},
+		// Far back for a machine whose clock starts somewhere and is set later.
+		NotBefore:             now.Add(-leafLife),
+		NotAfter:              now.Add(caLife),
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	made, err := c.sign(template, template, key, key)
+	if err != nil {
+		return err
+	}
+	c.ca = *made
+	return c.write(caKeyFile, made)
+}
+
+// leaf returns the certificate l, made or renewed if need be.
+func (c *certs) leaf(l *leaf) (*tls.Certificate, error) {
+	if cert := l.cert.Load(); c.fresh(cert) {
+		return cert, nil
+	}
+	l.making.Lock()
+	defer l.making.Unlock()
+	cert := l.cert.Load()
+	if cert == nil {
+		// A file that can't be used is replaced, whatever the reason.
+		if stored, err := c.read(l.file); err == nil && c.mine(stored) {
+			cert = stored
+		}
+	}
+	if !c.fresh(cert) {
+		var err error
+		if cert, err = c.makeLeaf(l); err != nil {
+			return nil, fmt.Errorf("make a certificate: %w", err)
+		}
+		// If the disk is full, the next start makes another one.
+		_ = c.write(l.file, cert)
+	}
+	l.cert.Store(cert)
+	return cert, nil
+}
+
+// fresh reports whether cert is there and of an age to be presented.
+func (c *certs) fresh(cert *tls.Certificate) bool {
+	now := c.now()
+	return cert != nil && now.After(cert.Leaf.NotBefore) && now.Add(leafRenewal).Before(cert.Leaf.NotAfter)
+}
+
+// mine reports whether cert was made by the CA for the names of the hub.
+func (c *certs) mine(cert *tls.Certificate) bool {
+	return slices.Equal(leafNames(cert.Leaf), c.names) && cert.Leaf.CheckSignatureFrom(c.ca.Leaf) == nil
+}
+
+func (c *certs) makeLeaf(l *leaf) (*tls.Certificate, error) {
+	key, err := l.newKey()
+	if err != nil {
+		return nil, err
+	}
+	now := c.now()
+	template := &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{"iotdm"}, CommonName: "iotdm hub"},
+		NotBefore:             now.Add(-leafBackdate),
+		NotAfter:              now.Add(leafLife - leafBackdate),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if _, ok := key.(*rsa.PrivateKey); ok {
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment
+	}
+	for _, name := range c.names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			template.IPAddresses = append(template.IPAddresses, ip.AsSlice())
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	return c.sign(template, c.ca.Leaf, key, c.ca.PrivateKey)
+}
+
+func (c *certs) sign(template, parent *x509.Certificate, key crypto.Signer, parentKey crypto.PrivateKey) (*tls.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}, nil
+}
+
+// read reads a certificate and its key from a file.
+func (c *certs) read(file string) (*tls.Certificate, error) {
+	if c.dir == "" {
+		return nil, fs.ErrNotExist
+	}
+	file = filepath.Join(c.dir, file)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &cert, nil
+}
+
+// write writes a certificate and its key to one file, so that there is never
+// one without the other.
+func (c *certs) write(file string, cert *tls.Certificate) error {
+	if c.dir == "" {
+		return nil
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, b := range []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}, {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}} {
+		if err := pem.Encode(&text, b); err != nil {
+			return err
+		}
+	}
+	return writeFile(filepath.Join(c.dir, file), text.Bytes(), secretMode)
+}
+
+func (c *certs) caPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.ca.Leaf.Raw})
+}
+
+func (c *certs) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(c.ca.Leaf)
+	return p
+}
+
+func newECDSAKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+
+// certNames returns the names for the certificate, sorted: those every hub has
+// and more.
+func certNames(more []string) ([]string, error) {
+	// OpenSSL and Node don't let a wildcard stand before the last part of a
+	// name. So the one name with a dot that the documentation speaks of is
+	// there in full.
+	names := []string{"localhost", "*.localhost", "iotdm.localhost", "127.0.0.1", "::1"}
+	for _, name := range more {
+		if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
+			names = append(names, ip.Unmap().String())
+			continue
+		}
+		host := strings.ToLower(strings.TrimSuffix(name, "."))
+		if !isHostName(strings.TrimPrefix(host, "*.")) {
+			return nil, fmt.Errorf("%q is neither a host name nor an IP address", words.Clip(name))
+		}
+		names = append(names, host)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// isHostName reports whether name, in lower case, can stand in a certificate
+// (RFC 1123; an underscore is common and harmless).
+func isHostName(name string) bool {
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// leafNames returns the names in a certificate, sorted.
+func leafNames(cert *x509.Certificate) []string {
+	names := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	slices.Sort(names)
+	return names
+}

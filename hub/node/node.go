@@ -1,0 +1,244 @@
+// Package node is one running hub: the rules of package hub on a data folder,
+// with the doors in front of them over which the official SDKs of Azure IoT Hub
+// use it unmodified.
+//
+//	n, err := node.New(node.Options{Storage: node.Folder(dir)})
+//	...
+//	failed := n.Serve(node.Listeners{MQTTS: mqtts, HTTPS: https})
+//	...
+//	err = n.Shutdown(ctx)
+//
+// Tests use package hubtest, which starts one on free ports.
+package node
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/configurations"
+	"github.com/iotdm/iotdm/hub/entra"
+	"github.com/iotdm/iotdm/hub/eventlog"
+	"github.com/iotdm/iotdm/hub/internal/mqtt"
+	"github.com/iotdm/iotdm/hub/internal/rest"
+	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/hub/store"
+)
+
+// Options configure New. The zero value is a hub that keeps nothing on disk.
+type Options struct {
+	// Storage is where the hub keeps its state, keys and certificates. The zero
+	// Storage is memory.
+	Storage Storage
+
+	// HostNames are names and addresses of the hub besides localhost,
+	// *.localhost, 127.0.0.1 and ::1. The certificate names them all, and
+	// connection strings may use any of them.
+	HostNames []string
+
+	// Policies replace the keys and rights of the shared access policies of
+	// the same name, or add to them. They are stored with the hub.
+	Policies []hub.Policy
+
+	// Entra lets service clients authenticate with Microsoft Entra ID, besides
+	// shared access signatures. Nil refuses their tokens.
+	Entra *entra.Options
+
+	// Seed is what the hub is to have when it begins to serve. What it has
+	// already stays as it is.
+	Seed Seed
+
+	// EventAge is how long events are kept, unless EventBytes, their size, is
+	// reached before. 0 is one day, as on IoT Hub, and 1 GiB (64 MiB in memory).
+	EventAge   time.Duration
+	EventBytes int64
+
+	// EventSources are the sources of the events that are kept; see
+	// hub.Options.
+	EventSources []hub.EventSource
+
+	// MaxJobs is how many scheduled jobs run at a time. 0 is 10.
+	MaxJobs int
+
+	// Logger receives what an operator wants to know at level Info, and every
+	// packet and request at level Debug. Nil discards.
+	Logger *slog.Logger
+
+	// Clock is the hub's time. Nil is the machine's.
+	Clock *clock.Clock
+}
+
+// memoryEvents bounds the event log of a hub that keeps nothing on disk.
+const memoryEvents = 64 << 20
+
+// A Node is a running hub. Its methods, and those of its parts, may be called
+// concurrently.
+type Node struct {
+	*hub.Server
+	Jobs           *jobs.Scheduler
+	Configurations *configurations.Engine
+
+	folder  *folder
+	mqtt    *mqtt.Door
+	rest    *rest.Door
+	metrics http.Handler
+	ctx     context.Context // ends when the node closes
+
+	once     sync.Once
+	closing  []func() error // what Close does, the last first
+	closeErr error
+}
+
+// ErrClosed is returned by the Serve methods after Close or Shutdown.
+var ErrClosed = hub.ErrClosed
+
+// New opens the hub's state, making the data folder, a private CA and the
+// shared access policies on the first run. It does not listen.
+func New(opt Options) (*Node, error) {
+	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
+	n := new(Node)
+	if err := n.open(opt); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// open makes the parts, each with what ends it: what was opened last is closed
+// first.
+func (n *Node) open(opt Options) (err error) {
+	var cancel context.CancelFunc
+	n.ctx, cancel = context.WithCancel(context.Background())
+	n.atEnd(cancel)
+	var bearer func(context.Context, string) (hub.Caller, error)
+	if opt.Entra != nil {
+		v, err := entra.New(*opt.Entra, opt.Clock.Now)
+		if err != nil {
+			return err
+		}
+		bearer = v.Authenticate
+	}
+	if n.folder, err = openFolder(opt.Storage.dir, opt.HostNames, append(opt.Policies, opt.Seed.policies()...), opt.Clock.Now); err != nil {
+		return err
+	}
+	n.closing = append(n.closing, n.folder.close)
+	db, err := n.openStore(opt)
+	if err != nil {
+		return err
+	}
+	n.closing = append(n.closing, db.Close)
+	events, err := n.openEvents(opt)
+	if err != nil {
+		return err
+	}
+	n.closing = append(n.closing, events.Close)
+	n.Server, err = hub.New(hub.Options{
+		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
+		EventSources: opt.EventSources, Logger: opt.Logger, Clock: opt.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	n.atEnd(n.Server.Close)
+	n.mqtt = mqtt.New(n.Server, opt.Logger)
+	n.atEnd(n.mqtt.Close)
+	// Connections end behind what follows: what came of a job, or a request,
+	// because the hub closes must not count.
+	n.atEnd(n.Server.Stop)
+	if n.Configurations, err = configurations.New(n.Server, db, configurations.Options{Logger: opt.Logger}); err != nil {
+		return err
+	}
+	n.atEnd(n.Configurations.Close)
+	if n.Jobs, err = jobs.New(n.Server, db, jobs.Options{Limit: opt.MaxJobs, Logger: opt.Logger}); err != nil {
+		return err
+	}
+	n.atEnd(n.Jobs.Close)
+	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Aside: n.serveAside, Logger: opt.Logger})
+	n.atEnd(n.rest.Close)
+	n.metrics = newMetrics(n.Server.Metrics(), n.Configurations.Metrics(), n.rest.Metrics())
+	if err := opt.Seed.apply(n.Server); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) atEnd(end func()) {
+	n.closing = append(n.closing, func() error { end(); return nil })
+}
+
+func (n *Node) openStore(opt Options) (*store.DB, error) {
+	if !opt.Storage.state() {
+		return store.OpenMemory(opt.Logger)
+	}
+	return store.Open(n.folder.storeDir(), opt.Logger)
+}
+
+func (n *Node) openEvents(opt Options) (*eventlog.Log, error) {
+	o := eventlog.Options{MaxAge: opt.EventAge, MaxBytes: opt.EventBytes, Logger: opt.Logger, Now: opt.Clock.Now}
+	if opt.Storage.dir != "" {
+		return eventlog.Open(n.folder.eventDir(), o)
+	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, memoryEvents)
+	return eventlog.OpenMemory(o)
+}
+
+// ServeMQTTS serves MQTT over TLS on l until the node closes, and then returns
+// ErrClosed. It owns l.
+func (n *Node) ServeMQTTS(l net.Listener) error { return n.mqtt.ServeTLS(l, n.TLSConfig()) }
+
+// ServeMQTT serves MQTT over plain TCP on l as ServeMQTTS does. Keys and tokens
+// cross the network readable: it is for loopback.
+func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(l) }
+
+// ServeHTTPS serves REST, and MQTT over WebSocket, over TLS on l as ServeMQTTS
+// does.
+func (n *Node) ServeHTTPS(l net.Listener) error { return n.rest.ServeTLS(l, n.TLSConfig()) }
+
+// TLSConfig returns the TLS configuration of the hub's listeners: TLS 1.2 or
+// later, a certificate for every name of the hub that renews itself, and a
+// client certificate that is asked for and never required.
+func (n *Node) TLSConfig() *tls.Config { return n.folder.tlsConfig() }
+
+// RootCAs returns a pool with the CA of the hub's certificate.
+func (n *Node) RootCAs() *x509.CertPool { return n.folder.rootCAs() }
+
+// CACertificate returns the CA of the hub's certificate in PEM form.
+func (n *Node) CACertificate() []byte { return n.folder.caPEM() }
+
+// Policies returns the shared access policies with their keys.
+func (n *Node) Policies() []hub.Policy { return n.folder.policies() }
+
+// Publish writes to the data folder where the hub listens, so that commands of
+// the same user find it. It does nothing for a hub in memory.
+func (n *Node) Publish(info Info) error { return n.folder.publish(info) }
+
+// Shutdown stops accepting, lets direct methods and requests in flight finish
+// until ctx ends, and then closes the node.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.mqtt.StopListening()
+	n.Jobs.Drain(ctx)
+	err := n.rest.Shutdown(ctx)
+	return cmp.Or(err, n.Close())
+}
+
+// Close ends all connections, stores what is pending and returns when every
+// goroutine of n has ended. It may be called more than once.
+func (n *Node) Close() error {
+	n.once.Do(func() {
+		var errs []error
+		for i := len(n.closing) - 1; i >= 0; i-- {
+			errs = append(errs, n.closing[i]())
+		}
+		n.closeErr = errors.Join(errs...)
+	})
+	return n.closeErr
+}

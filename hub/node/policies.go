@@ -1,0 +1,78 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/iotdm/iotdm/sas"
+
+	"github.com/iotdm/iotdm/hub"
+)
+
+// defaultPolicies are those of a new hub, with new keys.
+func defaultPolicies() []hub.Policy {
+	list := []hub.Policy{
+		{Name: "iothubowner", Rights: []hub.Right{hub.RegistryRead, hub.RegistryWrite, hub.ServiceConnect, hub.DeviceConnect}},
+		{Name: "service", Rights: []hub.Right{hub.ServiceConnect}},
+		{Name: "device", Rights: []hub.Right{hub.DeviceConnect}},
+		{Name: "registryRead", Rights: []hub.Right{hub.RegistryRead}},
+		{Name: "registryReadWrite", Rights: []hub.Right{hub.RegistryRead, hub.RegistryWrite}},
+	}
+	for i := range list {
+		list[i].PrimaryKey, list[i].SecondaryKey = sas.NewKey(), sas.NewKey()
+	}
+	return list
+}
+
+// mergePolicies returns list with those of more in place of the ones with the
+// same name, or added. What a new one leaves empty, rights or a key, it takes
+// from the old; a key that neither has is made.
+func mergePolicies(list, more []hub.Policy) ([]hub.Policy, error) {
+	list = slices.Clone(list)
+	for _, p := range more {
+		i := slices.IndexFunc(list, func(old hub.Policy) bool { return strings.EqualFold(old.Name, p.Name) })
+		if i < 0 {
+			i = len(list)
+			list = append(list, hub.Policy{Name: p.Name, PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey()})
+		}
+		if p.Rights != nil {
+			list[i].Rights = p.Rights
+		}
+		if p.PrimaryKey != "" {
+			list[i].PrimaryKey = p.PrimaryKey
+		}
+		if p.SecondaryKey != "" {
+			list[i].SecondaryKey = p.SecondaryKey
+		}
+		if err := list[i].Validate(); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// readPolicies returns nil if there is no file.
+func readPolicies(file string) ([]hub.Policy, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []hub.Policy
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	for _, p := range list {
+		if err := p.Validate(); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return list, nil
+}
