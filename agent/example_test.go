@@ -11,10 +11,9 @@ import (
 
 	"github.com/iotdm/iotdm/agent"
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 // The device of the tutorial, with one more direct method that the program answers itself. The hub is one

@@ -22,10 +22,9 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/cli/service"
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 type demoOptions struct {

@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/cli"
-	"github.com/iotdm/iotdm/hub/hubtest"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // TestClockOff pins what a user whose clock is off gets to see: not that the

@@ -34,16 +34,16 @@ var arrows = map[string][]string{
 
 	// The hub: what its rooms stand on, the rules, what stands on the rules, the
 	// doors, and the node.
-	"hub/store":             {},
+	"hub/store":             {"internal/wait"},
 	"hub/eventlog":          {},
 	"hub/clock":             {},
 	"hub/query":             {"internal/jsontext"},
 	"hub/internal/disk":     {},
 	"hub/internal/words":    {"internal/jsontext"},
 	"hub/internal/serve":    {"hub/internal/words"},
-	"hub":                   {"hub/clock", "hub/eventlog", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "sas", "twin"},
-	"hub/jobs":              {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "twin"},
-	"hub/configurations":    {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "twin"},
+	"hub":                   {"hub/clock", "hub/eventlog", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "sas", "twin"},
+	"hub/jobs":              {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
+	"hub/configurations":    {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
 	"hub/entra":             {"hub", "hub/internal/words", "sas"},
 	"hub/internal/mqtt":     {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "twin"},
 	"hub/internal/rest":     {"hub", "hub/configurations", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},

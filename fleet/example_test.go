@@ -9,10 +9,9 @@ import (
 
 	"github.com/iotdm/iotdm/fleet"
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 // Three devices that answer what a back end calls, here on a hub in this process.

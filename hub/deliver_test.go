@@ -16,10 +16,8 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/hubtest"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func TestMessagesReachTheDevice(t *testing.T) {

@@ -10,11 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
-
 	"github.com/iotdm/iotdm/hub/clock"
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // feedbackOf completes the feedback that waits and returns what it says, by

@@ -146,14 +146,18 @@ func (s *Server) Close() {
 	s.flushActivity()
 }
 
-// keepLinks ends connections whose credential expires when the clock is moved.
+// keepLinks ends connections whose credential expires after the clock was moved.
+// While it is not, the doors end them by themselves.
 func (s *Server) keepLinks() {
-	for {
+	timer := s.clock.NewTimer(0)
+	defer timer.Stop()
+	for moved := s.clock.Moved(); moved != nil; moved = s.clock.Moved() {
 		select {
-		case <-s.clock.Moved():
-			s.endExpired()
+		case <-moved:
+		case <-timer.C:
 		case <-s.ctx.Done():
 			return
 		}
+		timer.Reset(s.endExpired().Sub(s.Now()))
 	}
 }

@@ -152,13 +152,18 @@ func (s *Server) endInvalid(links []Link) {
 	}
 }
 
-// endExpired ends the links whose credential has expired. Doors do so by
-// themselves as time passes: this is for a clock that was moved.
-func (s *Server) endExpired() {
-	now := s.Now()
-	for _, l := range s.links.all(func(p Peer) bool { return !p.Grant.Expires.IsZero() && !now.Before(p.Grant.Expires) }) {
-		l.End(ErrExpired)
+// endExpired ends the links whose credential has expired, and returns when the
+// next one does, which is never if none does.
+func (s *Server) endExpired() (next time.Time) {
+	now, next := s.Now(), never
+	for _, l := range s.links.all(func(p Peer) bool { return !p.Grant.Expires.IsZero() }) {
+		if expires := l.Peer().Grant.Expires; expires.After(now) {
+			next = earlier(next, expires)
+		} else {
+			l.End(ErrExpired)
+		}
 	}
+	return next
 }
 
 func (s *Server) stillValid(p Peer) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // links knows which link holds which identity.
@@ -16,7 +17,7 @@ type links struct {
 	mu       sync.RWMutex // guards what follows; never held over I/O
 	byID     map[ID]Link
 	modules  map[string]map[ID]Link // of connected modules, by device
-	watchers map[ID]map[chan struct{}]struct{}
+	watchers map[ID]map[wait.Signal]struct{}
 	activity map[ID]activity // of identities that disconnected, until it is stored
 	changes  uint64          // counts connections made and ended
 }
@@ -24,7 +25,7 @@ type links struct {
 func (l *links) init() {
 	l.byID = make(map[ID]Link)
 	l.modules = make(map[string]map[ID]Link)
-	l.watchers = make(map[ID]map[chan struct{}]struct{})
+	l.watchers = make(map[ID]map[wait.Signal]struct{})
 	l.activity = make(map[ID]activity)
 }
 
@@ -117,17 +118,17 @@ func (l *links) unstored() map[ID]activity {
 // watch returns a channel that receives after every change of id's connection
 // or subscriptions, until stop is called.
 func (l *links) watch(id ID) (changed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
+	signal := wait.NewSignal()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.watchers[id] == nil {
-		l.watchers[id] = make(map[chan struct{}]struct{})
+		l.watchers[id] = make(map[wait.Signal]struct{})
 	}
-	l.watchers[id][ch] = struct{}{}
-	return ch, func() {
+	l.watchers[id][signal] = struct{}{}
+	return signal, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.watchers[id], ch)
+		delete(l.watchers[id], signal)
 		if len(l.watchers[id]) == 0 {
 			delete(l.watchers, id)
 		}
@@ -137,11 +138,8 @@ func (l *links) watch(id ID) (changed <-chan struct{}, stop func()) {
 func (l *links) notify(id ID) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	for ch := range l.watchers[id] {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
+	for signal := range l.watchers[id] {
+		signal.Set()
 	}
 }
 

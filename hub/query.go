@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 
 	"github.com/iotdm/iotdm/hub/query"
+	"github.com/iotdm/iotdm/hub/store"
 )
 
 // Limits of the pages of a query's result.
@@ -172,24 +174,26 @@ func (p *QueryPage) finish(q *query.Query, at position, last string, more bool) 
 	}
 }
 
-// Matching calls fn with the devices or modules that a query finds, in the
-// order of the store. An error of fn ends it and is returned.
-func (s *Server) Matching(ctx context.Context, q *query.Query, fn func(ID) error) error {
-	var refused error
-	err := s.scan(ctx, q, "", func(sc *scan) error {
-		return collect(ctx, sc,
-			func() *[]ID { return new([]ID) },
-			func(ids *[]ID, r *row) bool { *ids = append(*ids, r.loadID()); return true },
-			func(ids *[]ID) bool {
-				for _, id := range *ids {
-					if refused = fn(id); refused != nil {
-						return false
+// Matching returns the devices or modules that a query finds, in the order of
+// the store, as it is when the loop begins.
+func (s *Server) Matching(ctx context.Context, q *query.Query) iter.Seq2[ID, error] {
+	return store.Seq(func(yield func(ID) error) error {
+		var ended error
+		err := s.scan(ctx, q, "", func(sc *scan) error {
+			return collect(ctx, sc,
+				func() *[]ID { return new([]ID) },
+				func(ids *[]ID, r *row) bool { *ids = append(*ids, r.loadID()); return true },
+				func(ids *[]ID) bool {
+					for _, id := range *ids {
+						if ended = yield(id); ended != nil {
+							return false
+						}
 					}
-				}
-				return true
-			})
+					return true
+				})
+		})
+		return cmp.Or(ended, err)
 	})
-	return cmp.Or(refused, err)
 }
 
 // Count returns how many rows a query has that does not aggregate. It makes none

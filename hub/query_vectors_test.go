@@ -15,11 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/twin"
-
-	"github.com/iotdm/iotdm/hub/internal/disk"
 )
 
 // The vectors of package query are answered from the hub's store: every field of

@@ -8,12 +8,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/sas"
 )
 
 func TestIdentityLifeCycle(t *testing.T) {

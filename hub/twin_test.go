@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/iotdm/iotdm/hub"
-
 	"github.com/iotdm/iotdm/hub/clock"
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func TestTwinOfANewDeviceAndAfterAPatch(t *testing.T) {

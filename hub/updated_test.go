@@ -11,10 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/iotdm/iotdm/hub/store"
-
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/store"
 )
 
 // places returns the index as it is, and as the twins say that it should be.

@@ -9,10 +9,9 @@ import (
 	"log"
 	"net"
 
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 // startHub starts a hub in memory and returns the connection string of its owner.

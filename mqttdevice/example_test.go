@@ -10,10 +10,9 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 // A device that can be rebooted from afar, and reports the time of it. The hub here is one in this

@@ -26,10 +26,9 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 var transports = []mqttdevice.Transport{mqttdevice.TCP, mqttdevice.WebSocket}

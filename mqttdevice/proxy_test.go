@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/node"
 )
 

@@ -11,10 +11,9 @@ import (
 
 	"github.com/iotdm/iotdm/agent/outbox"
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
 )
 
 // A device that measures before it has a connection. What is in the outbox would outlive a restart, too.

@@ -18,9 +18,8 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
-	"github.com/iotdm/iotdm/mqttdevice"
-
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/mqttdevice"
 )
 
 type deviceRunOptions struct {

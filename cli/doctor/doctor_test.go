@@ -17,14 +17,12 @@ import (
 
 	"github.com/iotdm/iotdm/cli/doctor"
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
-
-	"github.com/iotdm/iotdm/hub/clock"
 )
 
 const azureName = "contoso.azure-devices.net"

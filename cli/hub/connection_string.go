@@ -13,9 +13,8 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
-	"github.com/iotdm/iotdm/sas"
-
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/sas"
 )
 
 type hubConnectionStringOptions struct {

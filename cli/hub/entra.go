@@ -7,7 +7,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
-
 	"github.com/iotdm/iotdm/hub/entra"
 )
 

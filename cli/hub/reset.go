@@ -12,7 +12,6 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
-
 	"github.com/iotdm/iotdm/hub/node"
 )
 

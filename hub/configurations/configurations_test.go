@@ -8,12 +8,10 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/configurations"
-	"github.com/iotdm/iotdm/hub/node"
-
+	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func setTags(t testing.TB, s *node.Node, id hub.ID, tags string) {

@@ -11,12 +11,10 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/configurations"
-	"github.com/iotdm/iotdm/hub/node"
-
+	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func moduleNames(t testing.TB, s *node.Node, device string) (names []string) {

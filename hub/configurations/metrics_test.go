@@ -7,11 +7,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
-
 	"github.com/iotdm/iotdm/hub/configurations"
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func TestMetricsCountTheRowsOfTheirQueries(t *testing.T) {

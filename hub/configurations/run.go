@@ -13,12 +13,13 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // A state is the automatic configurations of the hub, and the twins
 // that have to be looked at because they, or a configuration, have changed.
 type state struct {
-	wake chan struct{} // holds a token when there may be something to do
+	wake wait.Signal // there may be something to do
 
 	mu      sync.Mutex // guards what follows
 	all     []*active
@@ -50,17 +51,10 @@ const (
 )
 
 func (c *state) init() {
-	c.wake = make(chan struct{}, 1)
+	c.wake = wait.NewSignal()
 	c.dirty, c.changed = make(map[hub.ID]struct{}), make(map[string]struct{})
 	c.busy = true // until all twins have been looked at once
 	c.idle = sync.NewCond(&c.mu)
-}
-
-func (c *state) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }
 
 // list returns the configurations from the one that counts least.
@@ -88,7 +82,7 @@ func (c *state) put(a *active) {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
 	c.changed[a.ID] = struct{}{}
-	c.signal()
+	c.wake.Set()
 }
 
 func (c *state) remove(id string) {
@@ -96,7 +90,7 @@ func (c *state) remove(id string) {
 	defer c.mu.Unlock()
 	c.all = without(c.all, id)
 	c.changed[id] = struct{}{}
-	c.signal()
+	c.wake.Set()
 }
 
 func without(all []*active, id string) []*active {
@@ -111,7 +105,7 @@ func (c *state) touch(id hub.ID) {
 		return
 	}
 	c.dirty[id] = struct{}{}
-	c.signal()
+	c.wake.Set()
 }
 
 // take returns what is to be done.
@@ -264,7 +258,11 @@ func (e *Engine) configureFound(text string) error {
 
 func (e *Engine) configureMatching(q *query.Query) error {
 	batch := make([]hub.ID, 0, batchSize)
-	err := e.hub.Matching(e.ctx, q, func(id hub.ID) error {
+	defer func() { e.configureTwins(batch) }()
+	for id, err := range e.hub.Matching(e.ctx, q) {
+		if err != nil {
+			return err
+		}
 		if batch = append(batch, id); id.Module == hub.EdgeAgent {
 			batch = append(batch, hub.ID{Device: id.Device}) // for the other modules
 		}
@@ -272,10 +270,8 @@ func (e *Engine) configureMatching(q *query.Query) error {
 			e.configureTwins(batch)
 			batch = batch[:0]
 		}
-		return nil
-	})
-	e.configureTwins(batch)
-	return err
+	}
+	return nil
 }
 
 // configureTwins applies the configurations to twins, side by side.

@@ -15,13 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/node"
-
-	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
 func methodJob(id, condition string) jobs.Spec {

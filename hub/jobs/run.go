@@ -8,6 +8,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -117,16 +118,22 @@ func (s *Scheduler) start(a *activeJob, job Job) (Job, error) {
 			return nil
 		})
 	}
-	err = s.targets(a.ctx, job.Condition, func(device string) error {
-		if batch = append(batch, row{device: device, status: rowPending}); len(batch) < batchSize {
-			return nil
-		}
-		return write()
-	})
-	if err == nil {
-		err = write()
-	}
+	q, err := query.ParseCondition(job.Condition)
 	if err != nil {
+		return job, err
+	}
+	for id, err := range s.hub.Matching(a.ctx, q) {
+		if err != nil {
+			return job, err
+		}
+		if batch = append(batch, row{device: id.Device, status: rowPending}); len(batch) < batchSize {
+			continue
+		}
+		if err := write(); err != nil {
+			return job, err
+		}
+	}
+	if err := write(); err != nil {
 		return job, err
 	}
 	return s.persistJob(job.ID, func(j *Job) {

@@ -12,13 +12,14 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // A pool is the jobs that have not ended. Each is in memory while it waits and
 // runs; its devices never are, however many they are.
 type pool struct {
-	limit int           // how many run at a time
-	wake  chan struct{} // holds a token when there may be something to start
+	limit int         // how many run at a time
+	wake  wait.Signal // there may be something to start
 
 	// dispatch ends when no more devices may be called because the hub is
 	// shutting down.
@@ -46,16 +47,9 @@ var errCancelled = errors.New("the job was cancelled")
 
 func (j *pool) init(parent context.Context, limit int) {
 	j.limit = limit
-	j.wake = make(chan struct{}, 1)
+	j.wake = wait.NewSignal()
 	j.active = make(map[string]*activeJob)
 	j.dispatch, j.drain = context.WithCancelCause(parent)
-}
-
-func (j *pool) signal() {
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
 }
 
 // add makes a job known that is about to be stored. It refuses one that would
@@ -93,7 +87,7 @@ func (j *pool) ready(a *activeJob) {
 	defer j.mu.Unlock()
 	a.stored = true
 	j.active[a.id] = a
-	j.signal()
+	j.wake.Set()
 }
 
 // drop forgets a job that could not be stored.
@@ -187,7 +181,7 @@ func (j *pool) unclaim(a *activeJob) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	a.running = false
-	j.signal()
+	j.wake.Set()
 }
 
 // remove forgets a job that has ended.
@@ -196,7 +190,7 @@ func (j *pool) remove(a *activeJob) {
 	defer j.mu.Unlock()
 	delete(j.active, a.id)
 	close(a.ended)
-	j.signal()
+	j.wake.Set()
 }
 
 // done returns what is closed when the job has ended, or nil if it is not

@@ -15,9 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/iotdm/iotdm/sas"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
 )
 
 func mustOpenFolder(t *testing.T, dir string, policies ...hub.Policy) *folder {

@@ -10,11 +10,9 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
-	"github.com/iotdm/iotdm/hub/jobs"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 // BenchmarkJob calls a direct method on 10,000 connected devices: with 64

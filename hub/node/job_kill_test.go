@@ -10,11 +10,9 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub/hubtest"
-	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // put sends a request to the hub and wants 200.

@@ -9,9 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/iotdm/iotdm/sas"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // defaultPolicies are those of a new hub, with new keys.

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // maxGroup is the size in bytes at which the committer stops adding changes to a group, so that nobody waits for a
@@ -20,7 +22,7 @@ const maxGroup = 1 << 20
 type committer struct {
 	engine *pebble.DB
 	disk   *disk
-	wake   chan struct{} // holds a token if queue may have something
+	wake   wait.Signal   // queue may have something
 	ended  chan struct{} // closed when the goroutine has returned
 
 	mu     sync.Mutex // guards what follows
@@ -47,7 +49,7 @@ const (
 )
 
 func startCommitter(engine *pebble.DB, d *disk) *committer {
-	c := &committer{engine: engine, disk: d, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	c := &committer{engine: engine, disk: d, wake: wait.NewSignal(), ended: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -57,15 +59,8 @@ func (c *committer) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.signal()
+	c.wake.Set()
 	<-c.ended
-}
-
-func (c *committer) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }
 
 // commit hands writes in, waits until they are on disk, and calls finish with the result. If the disk fills up
@@ -76,7 +71,7 @@ func (c *committer) commit(writes []write, size int, finish func(error)) error {
 	c.mu.Lock()
 	c.queue = append(c.queue, m)
 	c.mu.Unlock()
-	c.signal()
+	c.wake.Set()
 
 	for {
 		select {

@@ -13,9 +13,8 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
-	"github.com/iotdm/iotdm/sas"
-
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // Folder is the folder of the local hub: the one that is given, or the

@@ -11,12 +11,10 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/clock"
-	"github.com/iotdm/iotdm/hub/node"
-
+	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func pemOf(c tls.Certificate) []byte {

@@ -13,11 +13,10 @@ import (
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub"
 )
 
 // A peer is the other end of a connection to a hub whose clock the test owns:

@@ -11,7 +11,6 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 

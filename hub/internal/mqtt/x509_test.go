@@ -19,7 +19,6 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 

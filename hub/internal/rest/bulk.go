@@ -5,9 +5,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // maxBulkBody holds 100 entries with tags and desired properties of the

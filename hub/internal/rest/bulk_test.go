@@ -7,9 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 const allApplied = `{"isSuccessful":true,"errors":[],"warnings":[]}`

@@ -6,10 +6,9 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub"
 )
 
 // authenticateCaller checks the credential of a request for the decoded path.

@@ -17,11 +17,9 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
-	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // A restCapture is a request of a service SDK, byte for byte, and the answer that

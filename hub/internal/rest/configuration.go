@@ -5,11 +5,10 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-	"github.com/iotdm/iotdm/twin"
-
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
+	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/twin"
 )
 
 // A configurationMetrics is the queries of a configuration and their results.

@@ -10,11 +10,9 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/iotdm/iotdm/hub"
-
 	"github.com/iotdm/iotdm/hub/configurations"
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func TestConfigurationsOverREST(t *testing.T) {

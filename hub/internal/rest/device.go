@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // The HTTPS API of devices has telemetry and cloud-to-device messages, no twins

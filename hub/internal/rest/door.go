@@ -18,13 +18,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/iotdm/iotdm/hub"
-
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/internal/serve"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/internal/jsontext"
 )

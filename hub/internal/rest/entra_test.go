@@ -16,12 +16,10 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/iotdm/iotdm/hub/entra"
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/clock"
-
+	"github.com/iotdm/iotdm/hub/entra"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 const (

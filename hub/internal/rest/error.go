@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/twin"
-
-	"github.com/iotdm/iotdm/hub"
 )
 
 // classicEnvelope is the error body of the registry, of twins, queries, jobs

@@ -12,9 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 

@@ -15,11 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
-
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/node"
-
-	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
 // The laws of documents that a caller puts: whatever they are, the hub goes on,

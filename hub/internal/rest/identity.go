@@ -5,9 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/iotdm/iotdm/twin"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/twin"
 )
 
 // maxListed is how many identities a list shows at most; see "Understand the

@@ -8,11 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-	"github.com/iotdm/iotdm/twin"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/twin"
 )
 
 // maxJobBody leaves room around a payload, or a twin patch, of the largest

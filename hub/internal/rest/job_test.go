@@ -9,9 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub/clock"
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 const twinJobBody = `{"jobId":"job-1","type":"scheduleUpdateTwin","updateTwin":{"deviceId":null,"etag":"*","tags":{"ring":"2"},"properties":{"desired":{"rate":10,"old":null},"reported":{}},"version":null},` +

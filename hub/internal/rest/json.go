@@ -7,9 +7,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // A restRequest is a request whose caller has the right to make it.

@@ -7,11 +7,9 @@ import (
 	"testing"
 
 	"github.com/iotdm/iotdm/hub"
-
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/node"
-
-	"github.com/iotdm/iotdm/hub/internal/wiretest"
 )
 
 // A refusal is a document that is refused, and what the answer says.

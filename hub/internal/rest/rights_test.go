@@ -12,12 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/sas"
-
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/rest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // needs says who may use a route: shared access policies with one of these

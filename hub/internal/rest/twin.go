@@ -3,9 +3,8 @@ package rest
 import (
 	"encoding/json"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // A twinInput is what a caller may write of a twin. Clients send whole twins

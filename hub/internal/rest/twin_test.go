@@ -4,9 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/iotdm/iotdm/hub/node"
-
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 const stamp = `"$lastUpdated":"2026-03-14T09:26:53.5897932Z"`

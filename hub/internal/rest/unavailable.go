@@ -3,9 +3,8 @@ package rest
 import (
 	"encoding/json"
 
-	"github.com/iotdm/iotdm/hub/internal/words"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // restUnavailable answers an operation of the service that this hub does not

@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tidwall/gjson"
+
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/node"
-	"github.com/tidwall/gjson"
 )
 
 func DeviceConfiguration(id, target string, priority int, content map[string]string) configurations.Spec {

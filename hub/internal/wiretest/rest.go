@@ -13,13 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/hubtest"
-	"github.com/iotdm/iotdm/sas"
-
 	"github.com/iotdm/iotdm/hub/node"
-
-	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // restNow is the time of every REST test: answers can be compared whole.
