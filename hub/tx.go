@@ -21,7 +21,8 @@ import (
 // It is valid until the function returns that Server.Update calls with it, and
 // for one goroutine.
 type Tx struct {
-	*store.Tx // the same step, for what else is to change with it
+	// Store is the same step, for what else is to change with it.
+	Store *store.Tx
 
 	hub     *Server
 	now     time.Time
@@ -54,7 +55,7 @@ const (
 // Errors besides: those of store.DB.Update, such as store.ErrFull.
 func (s *Server) Update(device string, fn func(*Tx) error) error {
 	return s.store.Update(device, func(st *store.Tx) error {
-		tx := &Tx{Tx: st, hub: s, now: s.Now()}
+		tx := &Tx{Store: st, hub: s, now: s.Now()}
 		tx.changes = tx.first[:0]
 		if err := fn(tx); err != nil {
 			return err
@@ -78,7 +79,7 @@ func (tx *Tx) Identity(id ID) (Identity, error) {
 			return Identity{}, err
 		}
 	}
-	data, err := tx.Get(id.identityKey())
+	data, err := tx.Store.Get(id.identityKey())
 	return decodeIdentity(id, data, err)
 }
 
@@ -86,7 +87,7 @@ func (tx *Tx) Identity(id ID) (Identity, error) {
 //
 // Errors: ErrDeviceNotFound or ErrModuleNotFound, whichever id is of.
 func (tx *Tx) Twin(id ID) (Twin, error) {
-	data, err := tx.Get(id.twinKey())
+	data, err := tx.Store.Get(id.twinKey())
 	return twinOf(id, data, err)
 }
 
@@ -96,7 +97,7 @@ func (tx *Tx) Twin(id ID) (Twin, error) {
 //
 // Errors: ErrDeviceAlreadyExists, ErrModuleAlreadyExists, ErrInvalidDeviceScope.
 func (tx *Tx) Create(id ID, spec IdentitySpec, t *Twin) (Identity, error) {
-	switch _, err := tx.Get(id.identityKey()); {
+	switch _, err := tx.Store.Get(id.identityKey()); {
 	case err == nil && id.Module == "":
 		return Identity{}, ErrDeviceAlreadyExists.With("A device with ID '%s' is already registered.", id.Device)
 	case err == nil:
@@ -119,8 +120,8 @@ func (tx *Tx) add(i Identity, t *Twin) {
 		blank := newTwin(i.ID, tx.now)
 		t = &blank
 	}
-	tx.Set(i.identityKey(), i.encode())
-	t.store(tx.Tx, i.ID)
+	tx.Store.Set(i.identityKey(), i.encode())
+	t.store(tx.Store, i.ID)
 	tx.note(change{kind: created, id: i.ID, twin: *t})
 }
 
@@ -169,7 +170,7 @@ func (tx *Tx) regenerate(id ID, primary, secondary bool) (Identity, error) {
 
 func (tx *Tx) putIdentity(i Identity) Identity {
 	i.Version++
-	tx.Set(i.identityKey(), i.encode())
+	tx.Store.Set(i.identityKey(), i.encode())
 	tx.note(change{kind: updated, id: i.ID})
 	return i
 }
@@ -196,7 +197,7 @@ func (tx *Tx) Delete(id ID, m Match) error {
 		for _, module := range modules {
 			tx.remove(module)
 		}
-		tx.hub.deleteQueue(tx.Tx, id.Device)
+		tx.hub.deleteQueue(tx.Store, id.Device)
 	}
 	tx.remove(id)
 	return nil
@@ -205,10 +206,10 @@ func (tx *Tx) Delete(id ID, m Match) error {
 func (tx *Tx) remove(id ID) {
 	// One that cannot be read goes too, with what is known of it.
 	t, _ := tx.Twin(id)
-	t.remove(tx.Tx, id)
-	tx.Tx.Delete(id.identityKey())
+	t.remove(tx.Store, id)
+	tx.Store.Delete(id.identityKey())
 	for _, prefix := range []string{disk.Configured, disk.Activity, disk.Session} {
-		tx.Tx.Delete(disk.Of(prefix, id.Device, id.Module))
+		tx.Store.Delete(disk.Of(prefix, id.Device, id.Module))
 	}
 	tx.note(change{kind: deleted, id: id, twin: t})
 }
@@ -264,7 +265,7 @@ func (tx *Tx) PutTwin(id ID, t *Twin, w TwinWrite) {
 	case ByDevice:
 		t.version++
 	}
-	t.store(tx.Tx, id)
+	t.store(tx.Store, id)
 	tx.note(change{kind: written, id: id, twin: *t, write: w})
 }
 

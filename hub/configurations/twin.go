@@ -135,9 +135,9 @@ func (e *Engine) configureIn(tx *hub.Tx, i hub.Identity, t hub.Twin, all []*acti
 	}
 	t.Configurations = after
 	if key := configuredKey(i.ID); len(paths) > 0 {
-		tx.Set(key, words.MustMarshal(markedPaths(paths)))
+		tx.Store.Set(key, words.MustMarshal(markedPaths(paths)))
 	} else {
-		tx.Tx.Delete(key)
+		tx.Store.Delete(key)
 	}
 	putTwin(tx, i.ID, &t, patch, configuring(winners))
 	return nil
@@ -191,7 +191,7 @@ const deployedMark = "edge/"
 // managedPaths returns the paths that configurations have set in a twin, and
 // whether it was an IoT Edge deployment.
 func managedPaths(tx *hub.Tx, id hub.ID) (map[string]bool, error) {
-	data, err := tx.Get(configuredKey(id))
+	data, err := tx.Store.Get(configuredKey(id))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}

@@ -62,7 +62,7 @@ func (r *run) update(batch []row) {
 			document := done.encode(r.job, d.started)
 			err := r.scheduler.insist(func() error {
 				return r.scheduler.hub.Update(id.Device, func(tx *hub.Tx) error {
-					tx.Set(rowKey(r.job.ID, d.device), document)
+					tx.Store.Set(rowKey(r.job.ID, d.device), document)
 					return tx.PatchTwin(id, change, hub.Match{})
 				})
 			})

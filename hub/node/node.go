@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,10 @@ type Options struct {
 	// reached before. 0 is one day, as on IoT Hub, and 1 GiB (64 MiB in memory).
 	EventAge   time.Duration
 	EventBytes int64
+
+	// EventPartitions is the number of partitions of the event log, when that is
+	// made; see eventlog.Options. 0 is 4, as on IoT Hub.
+	EventPartitions int
 
 	// EventSources are the sources of the events that are kept; see
 	// hub.Options.
@@ -127,7 +132,7 @@ func (n *Node) open(opt Options) (err error) {
 		}
 		bearer = v.Authenticate
 	}
-	if n.folder, err = openFolder(opt.Storage.dir, opt.HostNames, append(opt.Policies, opt.Seed.policies()...), opt.Clock.Now); err != nil {
+	if n.folder, err = openFolder(opt.Storage.dir, opt.HostNames, slices.Concat(opt.Policies, opt.Seed.policies()), opt.Clock.Now); err != nil {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
@@ -183,7 +188,7 @@ func (n *Node) openStore(opt Options) (*store.DB, error) {
 }
 
 func (n *Node) openEvents(opt Options) (*eventlog.Log, error) {
-	o := eventlog.Options{MaxAge: opt.EventAge, MaxBytes: opt.EventBytes, Logger: opt.Logger, Now: opt.Clock.Now}
+	o := eventlog.Options{Partitions: opt.EventPartitions, MaxAge: opt.EventAge, MaxBytes: opt.EventBytes, Logger: opt.Logger, Now: opt.Clock.Now}
 	if opt.Storage.dir != "" {
 		return eventlog.Open(n.folder.eventDir(), o)
 	}

@@ -61,7 +61,7 @@ func (d *Door) listCAs(*request) (reply, error) {
 	return reply{body: docs}, nil
 }
 
-// restPutCA takes the certificate itself as the body, PEM or DER.
+// putCA takes the certificate itself as the body, PEM or DER.
 func (d *Door) putCA(r *request) (reply, error) {
 	body, err := r.read(maxCertificate)
 	if err != nil {
@@ -70,7 +70,7 @@ func (d *Door) putCA(r *request) (reply, error) {
 	return caReply(d.hub.AddCACertificate(r.name, body))
 }
 
-// restVerifyCA takes the proof of possession as the body, PEM or DER.
+// verifyCA takes the proof of possession as the body, PEM or DER.
 func (d *Door) verifyCA(r *request) (reply, error) {
 	body, err := r.read(maxCertificate)
 	if err != nil {

@@ -62,7 +62,7 @@ func addHeader(m *hub.Telemetry, header, value string) {
 	}
 }
 
-// restReceiveTelemetry takes a device's message, or a batch of them.
+// receiveTelemetry takes a device's message, or a batch of them.
 func (d *Door) receiveTelemetry(r *request) (reply, error) {
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if media == batchType {
@@ -156,7 +156,7 @@ func (d *Door) storeTelemetry(r *request, batch []hub.Telemetry) error {
 // messageTime is the form of times in the headers of a message.
 const messageTime = "01/02/2006 03:04:05 PM"
 
-// restReceiveMessage hands the device its next message, or answers 204. All
+// receiveMessage hands the device its next message, or answers 204. All
 // headers are there even if empty: Azure CLI reads them all.
 func (d *Door) receiveMessage(r *request) (reply, error) {
 	var lock time.Duration
@@ -186,7 +186,7 @@ func (d *Door) receiveMessage(r *request) (reply, error) {
 	}}, nil
 }
 
-// restSettleMessage completes a message, or rejects it if the query says so.
+// settleMessage completes a message, or rejects it if the query says so.
 // The Java SDK encodes the query's question mark.
 func (d *Door) settleMessage(r *request) (reply, error) {
 	token, query, _ := strings.Cut(r.name, "?")

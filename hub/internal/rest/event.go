@@ -17,7 +17,7 @@ import (
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
-// restEvents writes events as lines of JSON, each as "az iot hub
+// events writes events as lines of JSON, each as "az iot hub
 // monitor-events" shows it. IoT Hub has no such call: its events are read over
 // AMQP. The parameters are those of an EventQuery:
 //

@@ -154,7 +154,7 @@ func (d *Door) cancelJob(r *request) (reply, error) {
 // maxJobPage is how many jobs a page has at most, which is also the default.
 const maxJobPage = 100
 
-// restListJobs answers GET /jobs/v2/query. The page size and the continuation
+// listJobs answers GET /jobs/v2/query. The page size and the continuation
 // are in headers, or in the query string as the first documentation had it.
 func (d *Door) listJobs(r *request) (reply, error) {
 	query := r.URL.Query()

@@ -8,7 +8,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 )
 
-// restSendMessage takes a cloud-to-device message. The service's SDKs send them
+// sendMessage takes a cloud-to-device message. The service's SDKs send them
 // over AMQP; Azure IoT Explorer sends them this way. What travels as headers is
 // by analogy with the devices' own HTTPS API.
 func (d *Door) sendMessage(r *request) (reply, error) {

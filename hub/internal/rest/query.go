@@ -15,7 +15,7 @@ const (
 	headerScanned = "Iotdm-Scanned"
 )
 
-// restQuery answers a page of a query. A SDK that gets the header
+// query answers a page of a query. A SDK that gets the header
 // x-ms-continuation asks for another page, whatever its value, so that the last
 // page must not have it.
 func (d *Door) query(r *request) (reply, error) {

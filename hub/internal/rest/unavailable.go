@@ -7,7 +7,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
-// restUnavailable answers an operation of the service that this hub does not
+// unavailable answers an operation of the service that this hub does not
 // have: the service's own error for that, with what is missing.
 func unavailable(what string) func(*Door, *request) (reply, error) {
 	err := hub.ErrNotAvailable.With("%s not available on this hub", what)
