@@ -7,7 +7,9 @@
 // [Tx]; a live connection is a [Link]; what the rules refuse is an [Error]. An
 // acknowledged change is on disk before it is acknowledged.
 //
-// Programs start with package node, and tests with package hubtest.
+// Programs start with package node, and tests with package hubtest. What this
+// package exports besides is for the rooms around it, and may change with them;
+// a data folder is read by every later version.
 package hub
 
 import (
