@@ -10,7 +10,9 @@ import (
 // A Link is a live connection of one identity, as the rules know it: a door
 // makes it, over whatever protocol. Several may share a transport. The rules
 // call its methods from any goroutine, also while they hold the lock of the
-// device's changes: none but Call may wait for the peer.
+// device's changes: none but Call may wait for the peer. Peer and LastActivity
+// are asked under the lock of all links, too: they take no lock a door holds
+// while it calls the Server.
 //
 // A door authenticates the peer, attaches the link, says when the peer takes
 // more (Ready), and detaches it when the peer has gone.

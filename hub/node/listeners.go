@@ -36,19 +36,24 @@ func (l Listeners) Info(host string) Info {
 // Serve begins to serve on the listeners, until the node closes. It owns them.
 // The channel delivers why one of them failed before that.
 func (n *Node) Serve(on Listeners) (failed <-chan error) {
-	errs := make(chan error, 3)
-	serve := func(serve func(net.Listener) error, l net.Listener) {
-		if l == nil {
-			return
+	doors := []struct {
+		net.Listener
+		serve func(net.Listener) error
+	}{
+		{on.MQTTS, n.ServeMQTTS},
+		{on.HTTPS, n.ServeHTTPS},
+		{on.MQTT, n.ServeMQTT},
+	}
+	errs := make(chan error, len(doors))
+	for _, d := range doors {
+		if d.Listener == nil {
+			continue
 		}
 		go func() {
-			if err := serve(l); !errors.Is(err, ErrClosed) {
+			if err := d.serve(d.Listener); !errors.Is(err, ErrClosed) {
 				errs <- err
 			}
 		}()
 	}
-	serve(n.ServeMQTTS, on.MQTTS)
-	serve(n.ServeHTTPS, on.HTTPS)
-	serve(n.ServeMQTT, on.MQTT)
 	return errs
 }

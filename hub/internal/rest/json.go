@@ -11,7 +11,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
-// A restRequest is a request whose caller has the right to make it.
+// A request is one whose caller has the right to make it.
 type request struct {
 	*http.Request
 	w    http.ResponseWriter
