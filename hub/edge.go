@@ -33,7 +33,7 @@ func (tx *Tx) settleEdge(i *Identity, spec IdentitySpec, before Identity) error 
 	}
 	i.IoTEdge = spec.IoTEdge
 	if i.IoTEdge != before.IoTEdge {
-		modules, err := tx.hub.moduleIDs(i.Device)
+		modules, err := tx.moduleIDs(i.Device)
 		if err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func (tx *Tx) register(id ID, spec IdentitySpec, t *Twin) (Identity, error) {
 		if _, err := tx.Identity(ID{Device: id.Device}); err != nil {
 			return Identity{}, err
 		}
-		modules, err := tx.hub.moduleIDs(id.Device)
+		modules, err := tx.moduleIDs(id.Device)
 		if err != nil {
 			return Identity{}, err
 		}
@@ -160,16 +160,6 @@ func (s *Server) identities(prefix []byte) iter.Seq2[Identity, error] {
 			return yield(i)
 		})
 	})
-}
-
-// moduleIDs returns the modules of a device, in the order of their ids.
-func (s *Server) moduleIDs(device string) (ids []ID, err error) {
-	prefix := disk.Below(disk.Module, device)
-	err = s.store.Scan(prefix, store.PrefixEnd(prefix), func(k, _ []byte) error {
-		ids = append(ids, keyID(k))
-		return nil
-	})
-	return ids, err
 }
 
 // keyID returns the identity of an identity key or twin key.

@@ -3,6 +3,7 @@ package hub
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
@@ -89,6 +90,24 @@ func (tx *Tx) Identity(id ID) (Identity, error) {
 func (tx *Tx) Twin(id ID) (Twin, error) {
 	data, err := tx.Store.Get(id.twinKey())
 	return twinOf(id, data, err)
+}
+
+// moduleIDs returns the modules of the device as the Tx has left them.
+func (tx *Tx) moduleIDs(device string) (ids []ID, err error) {
+	prefix := disk.Below(disk.Module, device)
+	err = tx.hub.store.Scan(prefix, store.PrefixEnd(prefix), func(k, _ []byte) error {
+		ids = append(ids, keyID(k))
+		return nil
+	})
+	for _, c := range tx.changes {
+		if c.kind == created && c.id.Module != "" && !slices.Contains(ids, c.id) {
+			ids = append(ids, c.id)
+		}
+	}
+	return slices.DeleteFunc(ids, func(id ID) bool {
+		_, err := tx.Store.Get(id.identityKey())
+		return errors.Is(err, store.ErrNotFound)
+	}), err
 }
 
 // Create registers an identity with its twin; nil is that of a new identity.
@@ -190,7 +209,7 @@ func (tx *Tx) Delete(id ID, m Match) error {
 	if id.Module == "" {
 		// They go with it, and before it: an event of a module never follows
 		// that of the end of its device.
-		modules, err := tx.hub.moduleIDs(id.Device)
+		modules, err := tx.moduleIDs(id.Device)
 		if err != nil {
 			return err
 		}
