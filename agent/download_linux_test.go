@@ -9,12 +9,12 @@ import (
 )
 
 func TestDownloadFillsTheDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("a small disk is a tmpfs, which only root can mount")
-	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("mount a tmpfs: %v", err)
+		if os.Getenv("IOTDM_REQUIRE_ALL") != "" {
+			t.Fatalf("mount a tmpfs: %v", err)
+		}
+		t.Skipf("a small disk is a tmpfs, which needs the right to mount it: %v", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, 0) })
 	known := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write(content[:1000]) })

@@ -57,7 +57,7 @@ func TestSystemd(t *testing.T) {
 	socket := filepath.Join(root, "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
-		t.Skip("there are no datagram sockets of this kind")
+		skip(t, "there are no datagram sockets of this kind")
 	}
 	defer manager.Close()
 	cmd := exec.Command("iotdm", args...)
@@ -86,7 +86,7 @@ func TestSystemd(t *testing.T) {
 		t.Error(err)
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Skip("processes cannot be interrupted here")
+		skip(t, "processes cannot be interrupted here")
 	}
 	hear("STOPPING=1")
 	p.await(t, "Disconnecting")
