@@ -149,9 +149,10 @@ func (s *Server) Close() {
 // keepLinks ends connections whose credential expires when the clock is moved.
 func (s *Server) keepLinks() {
 	for {
+		moved := s.clock.Moved() // before the look: a move after it is not missed
+		s.endExpired()
 		select {
-		case <-s.clock.Moved():
-			s.endExpired()
+		case <-moved:
 		case <-s.ctx.Done():
 			return
 		}
