@@ -99,6 +99,11 @@ func (l *memoryLink) ended(t testing.TB) error {
 		t.Fatalf("the link of %s has not ended", l.peer.ID)
 	}
 	l.hub.Detach(l)
+	return l.why()
+}
+
+// why returns why the link has ended, or nil.
+func (l *memoryLink) why() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.reason
@@ -159,6 +164,9 @@ func silent(ctx context.Context, _ string, _ json.RawMessage) (hub.MethodAnswer,
 func (l *memoryLink) SendDesired(version int64, body json.RawMessage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.reason != nil {
+		return
+	}
 	l.desired = append(l.desired, notice{version, string(body)})
 }
 
