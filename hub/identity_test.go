@@ -89,7 +89,7 @@ func FuzzIdentity(f *testing.F) {
 				t.Errorf("the first %d of %d bytes are taken for %+v", n, len(data), i)
 			}
 		}
-		if utf8.ValidString(authType + generation + text + scopes) {
+		if utf8.ValidString(strings.Join([]string{authType, generation, text, scopes}, "\x00")) {
 			old := asOld(t, want)
 			if diff := cmp.Diff(want, decoded(t, id, old)); diff != "" {
 				t.Errorf("identity in the old form (-want +got):\n%s", diff)
