@@ -68,7 +68,7 @@ type lawSession struct {
 }
 
 func newLaw(t *testing.T, mix lawMix, seed uint64) *law {
-	return &law{t: t, node: wiretest.NewServer(t, node.Options{}), mix: mix, seed: seed}
+	return &law{t: t, node: wiretest.NewNode(t, node.Options{}), mix: mix, seed: seed}
 }
 
 func (l *law) run() {

@@ -249,7 +249,7 @@ func TestLinksOfTwoDoorsTakeOverFromEachOther(t *testing.T) {
 	d := wiretest.DialTLS(t, h)
 	d.Connect(cs)
 	d.Subscribe(1, "devices/d1/messages/devicebound/#")
-	wiretest.SendMessage(t, h.Node, id.Device, wiretest.Text("1"))
+	wiretest.SendMessage(t, h.Node, id.Device, wiretest.Message("1"))
 	d.WantMessage("1")
 
 	l := attach(t, h.Node, id)
@@ -277,7 +277,7 @@ func TestLinksOfTwoDoorsTakeOverFromEachOther(t *testing.T) {
 
 func TestMethodsOfALink(t *testing.T) {
 	c := clock.New()
-	n := wiretest.NewServer(t, node.Options{Clock: c})
+	n := wiretest.NewNode(t, node.Options{Clock: c})
 	id := hub.ID{Device: "d1", Module: "m1"}
 	wiretest.Create(t, n, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	wiretest.Create(t, n, id, hub.IdentitySpec{})
@@ -378,7 +378,7 @@ func TestMethodsOfALink(t *testing.T) {
 }
 
 func TestALinkIsToldOfDesiredProperties(t *testing.T) {
-	n := wiretest.NewServer(t, node.Options{})
+	n := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "d1"}
 	wiretest.Create(t, n, id, hub.IdentitySpec{})
 	l := attach(t, n, id)
@@ -407,12 +407,12 @@ func TestALinkIsToldOfDesiredProperties(t *testing.T) {
 
 func TestALinkHasAWindowOfMessages(t *testing.T) {
 	c := clock.New()
-	n := wiretest.NewServer(t, node.Options{Clock: c})
+	n := wiretest.NewNode(t, node.Options{Clock: c})
 	id := hub.ID{Device: "d1"}
 	wiretest.Create(t, n, id, hub.IdentitySpec{})
 	l := attach(t, n, id)
 	for _, body := range []string{"1", "2", "3", "4"} {
-		wiretest.SendMessage(t, n, id.Device, wiretest.Text(body))
+		wiretest.SendMessage(t, n, id.Device, wiretest.Message(body))
 	}
 	l.wantNone(t) // it takes none yet
 	l.open(2)
@@ -444,7 +444,7 @@ func TestALinkHasAWindowOfMessages(t *testing.T) {
 
 	// Those that are in hand when it goes wait for the one that comes.
 	n.Detach(l)
-	wiretest.SendMessage(t, n, id.Device, wiretest.Text("5"))
+	wiretest.SendMessage(t, n, id.Device, wiretest.Message("5"))
 	next := attach(t, n, id)
 	next.open(5)
 	for _, body := range []string{"2", "4", "5"} {
@@ -491,7 +491,7 @@ func TestALinkEndsWithItsCredential(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := clock.New()
-			n := wiretest.NewServer(t, node.Options{Clock: c})
+			n := wiretest.NewNode(t, node.Options{Clock: c})
 			wiretest.Create(t, n, device, hub.IdentitySpec{})
 			wiretest.Create(t, n, module, hub.IdentitySpec{})
 			l := attach(t, n, tt.id)
@@ -526,7 +526,7 @@ func TestALinkThatComesTooLateIsRefused(t *testing.T) {
 		"stopped":  {func(n *node.Node) error { n.Stop(); return nil }, hub.ErrServiceUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := wiretest.NewServer(t, node.Options{})
+			n := wiretest.NewNode(t, node.Options{})
 			wiretest.Create(t, n, device, hub.IdentitySpec{})
 			peer, err := authenticated(n, device, "")
 			if err != nil {
@@ -548,7 +548,7 @@ func TestALinkThatComesTooLateIsRefused(t *testing.T) {
 // However fast the clock is moved, what it makes expire ends.
 func TestLinksEndHoweverTheClockMoves(t *testing.T) {
 	c := clock.New()
-	n := wiretest.NewServer(t, node.Options{Clock: c})
+	n := wiretest.NewNode(t, node.Options{Clock: c})
 	id := hub.ID{Device: "d1"}
 	wiretest.Create(t, n, id, hub.IdentitySpec{})
 	for range 500 {

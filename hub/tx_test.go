@@ -16,7 +16,7 @@ import (
 
 func TestTheEventOfABulkCreateShowsTheTwin(t *testing.T) {
 	now := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
-	s := wiretest.NewServer(t, node.Options{Clock: clock.Stopped(now)})
+	s := wiretest.NewNode(t, node.Options{Clock: clock.Stopped(now)})
 	next, stop := follow(t, s, hub.EventQuery{})
 	defer stop()
 	for name, tt := range map[string]struct {
@@ -70,7 +70,7 @@ func TestADeviceThatAnnouncesItsModelIsConfigured(t *testing.T) {
 }
 
 func TestSystemModulesComeAndGoWithTheirEvents(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	next, stop := follow(t, s, hub.EventQuery{Sources: []hub.EventSource{hub.SourceDeviceLifecycle}})
 	defer stop()
 	want := func(step string, list ...string) {

@@ -26,7 +26,7 @@ import (
 func movedIn(t *testing.T, opt node.Options, run func(t *testing.T, n *node.Node, c *clock.Clock)) {
 	synctest.Test(t, func(t *testing.T) {
 		opt.Clock = clock.New()
-		n := wiretest.NewServer(t, opt)
+		n := wiretest.NewNode(t, opt)
 		wiretest.Create(t, n, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 		began := time.Now()
 		run(t, n, opt.Clock)
@@ -64,7 +64,7 @@ func TestMessagesExpireWhenTheClockIsMoved(t *testing.T) {
 
 func TestLocksEndWhenTheClockIsMoved(t *testing.T) {
 	movedIn(t, node.Options{}, func(t *testing.T, n *node.Node, c *clock.Clock) {
-		wiretest.SendMessage(t, n, "d1", wiretest.Text("1"))
+		wiretest.SendMessage(t, n, "d1", wiretest.Message("1"))
 		receive := func() (m hub.ReceivedMessage, ok bool) {
 			t.Helper()
 			m, ok, err := n.ReceiveMessage("d1", 0)
@@ -152,7 +152,7 @@ func TestMethodsStopWaitingWhenTheClockIsMoved(t *testing.T) {
 func TestEventsAreTrimmedWhenTheClockIsMoved(t *testing.T) {
 	movedIn(t, node.Options{EventAge: 2 * time.Hour}, func(t *testing.T, n *node.Node, c *clock.Clock) {
 		kept := func() (list []string) {
-			for _, e := range wiretest.EventsOf(t, n, hub.EventQuery{}) {
+			for _, e := range wiretest.Events(t, n, hub.EventQuery{}) {
 				list = append(list, e.From.String())
 			}
 			return list
