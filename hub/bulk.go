@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -124,7 +125,7 @@ func (s *Server) Bulk(entries []BulkEntry) ([]BulkError, error) {
 }
 
 func (s *Server) applyEntry(e BulkEntry) error {
-	rule, ok := importRules[e.Mode]
+	rule, ok := importRules[cmp.Or(e.Mode, ImportCreateOrUpdate)]
 	if !ok {
 		return ErrArgumentInvalid.With("importMode '%s' is unknown", words.Clip(string(e.Mode)))
 	}

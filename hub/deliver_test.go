@@ -43,7 +43,7 @@ func TestMessagesReachTheDevice(t *testing.T) {
 		d.Settled()
 		wiretest.WantPending(t, h.Node, device, 0)
 
-		wiretest.SendMessage(t, h.Node, device, wiretest.Text(""))
+		wiretest.SendMessage(t, h.Node, device, wiretest.Message(""))
 		p = d.WantMessage("")
 		if want := "devices/" + device + "/messages/devicebound/%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound&iothub-ack=none"; p.TopicName != want {
 			t.Errorf("topic %s\nwant  %s", p.TopicName, want)
@@ -57,7 +57,7 @@ func TestMessagesWaitForTheDevice(t *testing.T) {
 	h := hubtest.New(t)
 	cs := h.Device("d1")
 	for i := range 3 {
-		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Message(fmt.Sprint(i)))
 	}
 	wiretest.WantPending(t, h.Node, "d1", 3)
 
@@ -76,7 +76,7 @@ func TestMessagesWaitForTheDevice(t *testing.T) {
 
 	// The session's subscription is enough: what was not acknowledged comes
 	// again right after CONNACK, and before what is new.
-	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("3"))
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Message("3"))
 	d = wiretest.DialTLS(t, h)
 	if !d.Connect(cs) {
 		t.Error("no session is present")
@@ -93,7 +93,7 @@ func TestMessagesWaitForTheDevice(t *testing.T) {
 
 	d.Send(&packets.UnsubscribePacket{FixedHeader: packets.FixedHeader{MessageType: packets.Unsubscribe, Qos: 1}, MessageID: 10, Topics: []string{"devices/d1/messages/devicebound/#"}})
 	wiretest.Receive[*packets.UnsubackPacket](d)
-	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("4"))
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Message("4"))
 	d.Settled()
 	wiretest.WantPending(t, h.Node, "d1", 1)
 }
@@ -104,7 +104,7 @@ func TestMessagesGoOnWithTheConnectionThatTakesOver(t *testing.T) {
 	first := wiretest.DialTLS(t, h)
 	first.Connect(cs)
 	first.Subscribe(1, "devices/d1/messages/devicebound/#")
-	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("1"))
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Message("1"))
 	first.WantMessage("1")
 	second := wiretest.DialTLS(t, h)
 	second.Connect(cs)
@@ -117,7 +117,7 @@ func TestQoS0CompletesBySending(t *testing.T) {
 	h := hubtest.New(t)
 	cs := h.Device("d1")
 	for i := range 20 {
-		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Message(fmt.Sprint(i)))
 	}
 	d := wiretest.DialTLS(t, h)
 	d.Connect(cs)
@@ -137,7 +137,7 @@ func TestAnUnacknowledgedMessageComesAgainAfterAMinute(t *testing.T) {
 	d := wiretest.DialTLS(t, h)
 	d.Connect(h.Device("d1"))
 	d.Subscribe(1, "devices/d1/messages/devicebound/#")
-	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("1"))
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Message("1"))
 	first := d.WantMessage("1")
 	now.Advance(59 * time.Second)
 	h.SweepQueues()
@@ -162,7 +162,7 @@ func TestSixteenMessagesAreUnderWayAtMost(t *testing.T) {
 	d.Connect(h.Device("d1"))
 	d.Subscribe(1, "devices/d1/messages/devicebound/#")
 	for i := range 20 {
-		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Message(fmt.Sprint(i)))
 	}
 	var seen []*packets.PublishPacket
 	for i := range 16 {
@@ -207,14 +207,14 @@ func TestMessagesThatAreRefused(t *testing.T) {
 		})
 	}
 	for i := range 49 {
-		wiretest.SendMessage(t, h.Node, "d1", wiretest.Text(fmt.Sprint(i)))
+		wiretest.SendMessage(t, h.Node, "d1", wiretest.Message(fmt.Sprint(i)))
 	}
-	if err := h.SendMessage("d1", wiretest.Text("one too many")); !errors.Is(err, hub.ErrQueueFull) {
+	if err := h.SendMessage("d1", wiretest.Message("one too many")); !errors.Is(err, hub.ErrQueueFull) {
 		t.Errorf("message 51: %v, want %v", err, hub.ErrQueueFull)
 	}
 	wiretest.WantPending(t, h.Node, "d1", 50)
 	h.Device("d2")
-	wiretest.SendMessage(t, h.Node, "d2", wiretest.Text("another device's queue has room"))
+	wiretest.SendMessage(t, h.Node, "d2", wiretest.Message("another device's queue has room"))
 }
 
 // receivedOf receives a message as a device does over HTTPS.
@@ -236,7 +236,7 @@ func wantEmpty(t testing.TB, h *node.Node, device string) {
 
 func TestMessagesAreSettledByTheirLocks(t *testing.T) {
 	now := clock.New()
-	h := wiretest.NewServer(t, node.Options{Clock: now})
+	h := wiretest.NewNode(t, node.Options{Clock: now})
 	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	wantEmpty(t, h, "d1")
 	for i := range 3 {
@@ -302,7 +302,7 @@ func TestQueuesSurviveARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	h = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	h = wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	wiretest.WantPending(t, h, "d1", 3)
 	wiretest.SendMessage(t, h, "d1", hub.Message{MessageID: "4"})
 	for i := range 4 {

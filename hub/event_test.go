@@ -52,8 +52,8 @@ func TestTelemetryIsStampedAndKept(t *testing.T) {
 				AuthMethod: `{"scope":"module","type":"sas","issuer":"iothub"}`, Model: "dtmi:com:example:Thermostat;1",
 			},
 		}
-		got := wiretest.TelemetryOf(t, h.Node, id.Device)
-		if diff := cmp.Diff(want, got, wiretest.Place, cmpopts.EquateEmpty()); diff != "" {
+		got := wiretest.Telemetry(t, h.Node, id.Device)
+		if diff := cmp.Diff(want, got, wiretest.IgnorePlace, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("events (-want +got):\n%s", diff)
 		}
 		if got[0].Partition != got[1].Partition || got[0].Sequence >= got[1].Sequence || got[0].Offset >= got[1].Offset {
@@ -97,7 +97,7 @@ func TestTelemetryIsAcknowledgedInItsOrder(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, e := range wiretest.TelemetryOf(t, h.Node, "d1") {
+	for _, e := range wiretest.Telemetry(t, h.Node, "d1") {
 		got = append(got, string(e.Body))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -114,7 +114,7 @@ func TestTelemetryThatIsTooLargeEndsTheConnection(t *testing.T) {
 	d.Publish(topic, largest)
 	d.Send(wiretest.PublishPacket(2, 1, topic, largest+"x"))
 	d.WantClosed()
-	if got := wiretest.TelemetryOf(t, h.Node, ""); len(got) != 1 || string(got[0].Body) != largest {
+	if got := wiretest.Telemetry(t, h.Node, ""); len(got) != 1 || string(got[0].Body) != largest {
 		t.Errorf("%d events, want the one that is not too large", len(got))
 	}
 }
@@ -196,7 +196,7 @@ func TestTheHubTellsOfWhatHappens(t *testing.T) {
 		if body == "" {
 			w.Body = e.Body
 		}
-		if diff := cmp.Diff(w, e, wiretest.Place, cmpopts.IgnoreFields(hub.Event{}, "System")); diff != "" {
+		if diff := cmp.Diff(w, e, wiretest.IgnorePlace, cmpopts.IgnoreFields(hub.Event{}, "System")); diff != "" {
 			t.Errorf("%s (-want +got):\n%s\nbody %s", operation, diff, e.Body)
 		}
 		system := map[string]string{}
@@ -280,7 +280,7 @@ func TestEventsAreKeptOfTheSourcesThatAreWanted(t *testing.T) {
 	d.Publish("devices/d1/messages/events/", "1")
 	d.Publish("devices/d1/messages/events/", "2")
 	var got []string
-	for _, e := range wiretest.EventsOf(t, h.Node, hub.EventQuery{}) {
+	for _, e := range wiretest.Events(t, h.Node, hub.EventQuery{}) {
 		got = append(got, string(e.Source))
 	}
 	if diff := cmp.Diff([]string{"deviceConnectionStateEvents", "Telemetry", "Telemetry"}, got); diff != "" {
@@ -291,7 +291,7 @@ func TestEventsAreKeptOfTheSourcesThatAreWanted(t *testing.T) {
 func TestEventsOverREST(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{})
 	for _, device := range []string{"d1", "d2"} {
-		d := wiretest.DialTLSAt(t, h.Hub, wiretest.RestNow)
+		d := wiretest.DialTLSAt(t, h.Hub, wiretest.Now)
 		d.Connect(h.Device(device))
 		d.Publish("devices/"+device+"/messages/events/%24.mid=m-1&%24.ct=application%2Fjson%3Bcharset%3Dutf-8&a=b&n", `{"t": 21}`)
 		d.Publish("devices/"+device+"/messages/events/", "text")
@@ -347,7 +347,7 @@ func TestEventsOverREST(t *testing.T) {
 
 func TestFollowersSeeEventsAtOnceAndShutdownEndsThem(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{})
-	d := wiretest.DialTLSAt(t, h.Hub, wiretest.RestNow)
+	d := wiretest.DialTLSAt(t, h.Hub, wiretest.Now)
 	d.Connect(h.Device("d1"))
 	req, err := http.NewRequest("GET", "https://"+h.HTTPSAddr+"/iotdm/events?api-version=2021-04-12&follow=true&from=latest&device=d1&source=Telemetry", nil)
 	if err != nil {

@@ -38,7 +38,7 @@ func feedbackOf(t testing.TB, h *node.Node) map[string]string {
 
 func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
 	now := clock.New()
-	h := wiretest.NewServer(t, node.Options{Clock: now})
+	h := wiretest.NewNode(t, node.Options{Clock: now})
 	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
 	wants := func(outcome string) map[string]string {
 		success := outcome == "Success"
@@ -100,7 +100,7 @@ func TestFeedbackTellsWhatBecameOfMessages(t *testing.T) {
 
 func TestFeedbackComesInBatches(t *testing.T) {
 	now := clock.New()
-	h := wiretest.NewServer(t, node.Options{Clock: now})
+	h := wiretest.NewNode(t, node.Options{Clock: now})
 	var want []string
 	for i := range 70 {
 		device := fmt.Sprintf("d%d", i%7)

@@ -153,13 +153,14 @@ func (s *Server) Close() {
 func (s *Server) keepLinks() {
 	timer := s.clock.NewTimer(0)
 	defer timer.Stop()
-	for moved := s.clock.Moved(); moved != nil; moved = s.clock.Moved() {
+	for moved := s.clock.Moved(); moved != nil; {
 		select {
 		case <-moved:
 		case <-timer.C:
 		case <-s.ctx.Done():
 			return
 		}
+		moved = s.clock.Moved() // before the look: a move after it is not missed
 		timer.Reset(s.endExpired().Sub(s.Now()))
 	}
 }

@@ -78,7 +78,7 @@ func TestPagesOfAQuerySurviveChangesAndARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s = wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	again := ask(t, s, "select deviceId  from devices where tags.a=1", 4, page.Continuation)
 	if diff := cmp.Diff([]string{"d5", "d55", "d7", "d8"}, ids(t, again)); diff != "" {
 		t.Errorf("second page (-want +got):\n%s", diff)
@@ -99,7 +99,7 @@ func TestPagesOfAQuerySurviveChangesAndARestart(t *testing.T) {
 }
 
 func TestThePageBehindTheLastRowIsNotOffered(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for i := range 6 {
 		patchTags(t, s, fmt.Sprintf("d%d", i), fmt.Sprintf(`{"a":%d}`, i%3))
 	}
@@ -140,7 +140,7 @@ func TestThePageBehindTheLastRowIsNotOffered(t *testing.T) {
 }
 
 func TestGroupsAreCountedOverAllPages(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for i := range 30 {
 		patchTags(t, s, fmt.Sprintf("d%02d", i), fmt.Sprintf(`{"a":"%s%d"}`, strings.Repeat("x", 100), i%10))
 	}
@@ -175,7 +175,7 @@ func TestGroupsAreCountedOverAllPages(t *testing.T) {
 }
 
 func TestForeignContinuationsAreRefused(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for i := range 4 {
 		patchTags(t, s, fmt.Sprintf("d%d", i), `{}`)
 	}
@@ -214,7 +214,7 @@ func TestForeignContinuationsAreRefused(t *testing.T) {
 }
 
 func TestAQueryEndsWithItsContext(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for i := range 100 {
 		wiretest.Create(t, s, hub.ID{Device: fmt.Sprintf("d%d", i)}, hub.IdentitySpec{})
 	}
@@ -226,7 +226,7 @@ func TestAQueryEndsWithItsContext(t *testing.T) {
 }
 
 func TestAQuerySeesWhatWasJustWritten(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "d"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	for i := range 50 {

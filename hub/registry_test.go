@@ -16,7 +16,7 @@ import (
 )
 
 func TestIdentityLifeCycle(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "dev-1"}
 
 	if _, err := s.Identity(id); !errors.Is(err, hub.ErrDeviceNotFound) {
@@ -62,7 +62,7 @@ func TestIdentityLifeCycle(t *testing.T) {
 }
 
 func TestIdentitiesThatAreRefused(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	thumbprint := "nonsense"
 	reason := strings.Repeat("x", 129)
 	for name, tt := range map[string]struct {
@@ -98,7 +98,7 @@ func withKeys(primary, secondary sas.Key) hub.IdentitySpec {
 }
 
 func TestAnEdgeDeviceIsBornWithItsSystemModules(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	edge := wiretest.Create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
 	if want := "ms-azure-iot-edge://edge-" + edge.GenerationID; edge.DeviceScope != want {
 		t.Errorf("device scope %q, want %q", edge.DeviceScope, want)
@@ -117,7 +117,7 @@ func TestAnEdgeDeviceIsBornWithItsSystemModules(t *testing.T) {
 }
 
 func TestADeviceHasAtMost50Modules(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "d"}, hub.IdentitySpec{})
 	for i := range 50 {
 		wiretest.Create(t, s, hub.ID{Device: "d", Module: fmt.Sprintf("m%d", i)}, hub.IdentitySpec{})
@@ -152,7 +152,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s = wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	got, err := s.Identity(id)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 func TestTwinOfANewDeviceAndAfterAPatch(t *testing.T) {
 	now := time.Date(2020, 7, 28, 22, 17, 23, 675682200, time.UTC)
-	s := wiretest.NewServer(t, node.Options{Clock: clock.Stopped(now)})
+	s := wiretest.NewNode(t, node.Options{Clock: clock.Stopped(now)})
 	id := hub.ID{Device: "dev1"}
 	i := wiretest.Create(t, s, id, hub.IdentitySpec{})
 	v, err := s.Twin(id)
@@ -52,7 +52,7 @@ func TestTwinOfANewDeviceAndAfterAPatch(t *testing.T) {
 }
 
 func TestTwinWritesThatAreRefusedChangeNothing(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "d"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	before, err := s.Twin(id)
@@ -104,7 +104,7 @@ func TestTwinWritesThatAreRefusedChangeNothing(t *testing.T) {
 }
 
 func TestReportedLeavesTheETagAlone(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "d"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	before, err := s.Twin(id)

@@ -22,7 +22,7 @@ func setTags(t testing.TB, s *node.Node, id hub.ID, tags string) {
 }
 
 func TestConfigurationFollowsTwinsAndConditions(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	north, south := hub.ID{Device: "north-1"}, hub.ID{Device: "south-1"}
 	wiretest.Create(t, s, north, hub.IdentitySpec{})
 	wiretest.Create(t, s, south, hub.IdentitySpec{})
@@ -59,7 +59,7 @@ func TestConfigurationFollowsTwinsAndConditions(t *testing.T) {
 }
 
 func TestConfigurationsOfHigherPriorityCount(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "dev"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("high", "*", 10, map[string]string{"a": "1", "o": `{"x":1}`}), hub.Match{})
@@ -78,7 +78,7 @@ func TestConfigurationsOfHigherPriorityCount(t *testing.T) {
 }
 
 func TestConfigurationOfModules(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
 	id := hub.ID{Device: "dev", Module: "camera"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
@@ -110,7 +110,7 @@ func TestConfigurationReachesAConnectedDevice(t *testing.T) {
 
 func TestConfigurationsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
-	s := wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s := wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	id := hub.ID{Device: "dev"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	spec := wiretest.DeviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"})
@@ -119,7 +119,7 @@ func TestConfigurationsSurviveARestart(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s = wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	if err := s.Configurations.Delete("cfg", hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestConfigurationsSurviveARestart(t *testing.T) {
 
 func TestConfigurationIsTakenBackAfterAKill(t *testing.T) {
 	dir := t.TempDir()
-	s := wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s := wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	id, module := hub.ID{Device: "dev"}, hub.ID{Device: "dev", Module: "m"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	wiretest.Create(t, s, module, hub.IdentitySpec{})
@@ -146,13 +146,13 @@ func TestConfigurationIsTakenBackAfterAKill(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s = wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	wiretest.WantConfigured(t, s, id, `{} `)
 	wiretest.WantConfigured(t, s, module, `{} `)
 }
 
 func TestConfigurationsAreRefused(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	good := func() configurations.Spec {
 		return wiretest.DeviceConfiguration("cfg", "*", 1, map[string]string{"a": "1"})
 	}

@@ -37,7 +37,7 @@ func wantModules(t testing.TB, s *node.Node, device string, want ...string) {
 }
 
 func TestDeploymentsOfEdgeDevices(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
 	wiretest.Create(t, s, hub.ID{Device: "plain"}, hub.IdentitySpec{})
 	agent, edgeHub := hub.ID{Device: "edge", Module: "$edgeAgent"}, hub.ID{Device: "edge", Module: "$edgeHub"}
@@ -114,7 +114,7 @@ func TestDeploymentsOfEdgeDevices(t *testing.T) {
 }
 
 func TestDeploymentChangesNothingTwice(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
 	agent := hub.ID{Device: "edge", Module: "$edgeAgent"}
 	wiretest.PutConfiguration(t, s, wiretest.EdgeDeployment(t, "base", "*", 5,
@@ -139,7 +139,7 @@ func TestDeploymentChangesNothingTwice(t *testing.T) {
 }
 
 func TestDeploymentThatDoesNotFitOnADevice(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
 	for n := range 47 {
 		wiretest.Create(t, s, hub.ID{Device: "edge", Module: fmt.Sprint("own-", n)}, hub.IdentitySpec{})
@@ -286,7 +286,7 @@ func TestContentForOneDeviceIsRefused(t *testing.T) {
 }
 
 func TestConfigurationIsNamedInMetadata(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	id := hub.ID{Device: "dev"}
 	wiretest.Create(t, s, id, hub.IdentitySpec{})
 	if _, err := s.PatchTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"own":1,"chiller":{"own":2}}`)}, hub.Match{}); err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 func TestMetricsCountTheRowsOfTheirQueries(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for n := range 7 {
 		id := hub.ID{Device: fmt.Sprint("d", n)}
 		wiretest.Create(t, s, id, hub.IdentitySpec{})

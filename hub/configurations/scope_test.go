@@ -18,7 +18,7 @@ import (
 
 // comparedTwins returns how many twins were compared with the configurations
 // until all changes had been applied.
-func comparedTwins(t testing.TB, h *wiretest.RestHub) int {
+func comparedTwins(t testing.TB, h *wiretest.RESTHub) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wiretest.Patience)
 	defer cancel()

@@ -125,7 +125,7 @@ func (l *Log) Read(ctx context.Context, partition int, from Position, atEnd func
 	for {
 		base, end, grown, err := l.find(partition, from)
 		switch {
-		case atEnd == nil && (err != nil || grown != nil || base >= limit):
+		case atEnd == nil && (err != nil || grown != nil || max(base, from.Offset) >= limit):
 			return nil
 		case err != nil:
 			return err

@@ -511,3 +511,29 @@ func TestReadersGoOnBehindWhatTheySaw(t *testing.T) {
 	}
 	all.Wait()
 }
+
+func TestReadEndsWhereTheLogEndedWhenItWasCalled(t *testing.T) {
+	for name, opt := range map[string]Options{
+		"in one segment":   {},
+		"in many segments": {MaxBytes: 1 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opt.Partitions = 1
+			l := mustOpen(t, vfs.NewMem(), opt)
+			appendAll(t, l, "d1", "1", "2")
+			for _, partition := range []int{All, 0} {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				before := len(readRecords(t, l, partition, Position{}))
+				var got int
+				err := l.Read(ctx, partition, Position{}, nil, func(Record) error {
+					got++
+					return appendOne(l, "d1", strings.Repeat("x", 200))
+				})
+				if got != before || err != nil {
+					t.Errorf("partition %d: %d records, %v, want %d", partition, got, err, before)
+				}
+			}
+		})
+	}
+}

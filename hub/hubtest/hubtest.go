@@ -12,8 +12,9 @@
 //		...
 //	}
 //
-// Programs in other languages run against it too: set Hub.Env in their
-// environment. Those that have the ports 8883 and 443 built in need WithAddrs.
+// All of that test is in thermostat_test.go. Programs in other languages run
+// against it too: set Hub.Env in their environment. Those that have the ports
+// 8883 and 443 built in need WithAddrs.
 package hubtest
 
 import (

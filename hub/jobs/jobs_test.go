@@ -53,7 +53,7 @@ func TestMethodJobCallsEveryDevice(t *testing.T) {
 }
 
 func TestTwinJobUpdatesDevicesThatAreOffline(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for n := range 1200 {
 		wiretest.Create(t, s, hub.ID{Device: fmt.Sprintf("dev-%04d", n)}, hub.IdentitySpec{})
 	}
@@ -186,7 +186,7 @@ func TestOnlySoManyJobsRun(t *testing.T) {
 }
 
 func TestOnlySoManyJobsAreForLater(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
 	job := wiretest.TwinJob("more", "*", `{"a":1}`)
 	job.Start = time.Now().Add(time.Hour)
@@ -212,13 +212,13 @@ func TestOnlySoManyJobsAreForLater(t *testing.T) {
 }
 
 func TestJobsAreForgottenAfterThirtyDays(t *testing.T) {
-	now := clock.Stopped(wiretest.RestNow)
-	s := wiretest.NewServer(t, node.Options{Clock: now})
+	now := clock.Stopped(wiretest.Now)
+	s := wiretest.NewNode(t, node.Options{Clock: now})
 	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
 	wiretest.CreateJob(t, s, wiretest.TwinJob("old", "*", `{"a":1}`))
 	wiretest.WaitJob(t, s, "old")
 	later := wiretest.TwinJob("later", "*", `{"a":2}`)
-	later.Start = wiretest.RestNow.AddDate(0, 0, 300)
+	later.Start = wiretest.Now.AddDate(0, 0, 300)
 	wiretest.CreateJob(t, s, later)
 	now.Advance(30 * 24 * time.Hour)
 	wiretest.CreateJob(t, s, wiretest.TwinJob("new", "*", `{"a":3}`))
@@ -236,7 +236,7 @@ func TestJobsAreForgottenAfterThirtyDays(t *testing.T) {
 			got = append(got, job.ID)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("jobs on day %d (-want +got):\n%s", s.Now().Sub(wiretest.RestNow)/(24*time.Hour), diff)
+			t.Errorf("jobs on day %d (-want +got):\n%s", s.Now().Sub(wiretest.Now)/(24*time.Hour), diff)
 		}
 	}
 	purge("later", "new", "old")
@@ -310,12 +310,12 @@ func TestShutdownLetsCallsOfJobsFinish(t *testing.T) {
 			t.Fatalf("Shutdown does not wait for the call: %v", err)
 		case called <- "":
 		}
-		d.Send(wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RidOf(p), "1"))
+		d.Send(wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RequestID(p), "1"))
 		if err := <-shut; err != nil {
 			t.Error(err)
 		}
 	})
-	s := wiretest.NewServer(t, node.Options{Storage: node.Folder(dir)})
+	s := wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
 	wiretest.WaitJob(t, s, "job-1")
 	wiretest.WantOutcomes(t, s, "job-1", map[string]string{"dev": "completed 200 1"})
 }
@@ -323,7 +323,7 @@ func TestShutdownLetsCallsOfJobsFinish(t *testing.T) {
 func TestJobHistoryIsKeptForThirtyDays(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
 	open := func() *node.Node {
-		return wiretest.NewServer(t, node.Options{Storage: node.Folder(dir), Clock: clock.Stopped(now)})
+		return wiretest.NewNode(t, node.Options{Storage: node.Folder(dir), Clock: clock.Stopped(now)})
 	}
 	s := open()
 	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
@@ -348,7 +348,7 @@ func TestJobHistoryIsKeptForThirtyDays(t *testing.T) {
 }
 
 func TestBadJobsAreRefused(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	good := func(change func(*jobs.Spec)) jobs.Spec {
 		spec := methodJob("job-1", "*")
 		change(&spec)
@@ -382,7 +382,7 @@ func TestBadJobsAreRefused(t *testing.T) {
 }
 
 func TestJobChoosesItsDevices(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for _, device := range []string{"dev-1", "dev-2", "dev-3", "Dev-1"} {
 		wiretest.Create(t, s, hub.ID{Device: device}, hub.IdentitySpec{})
 	}
@@ -415,7 +415,7 @@ func TestJobChoosesItsDevices(t *testing.T) {
 }
 
 func TestJobWithABadConditionFails(t *testing.T) {
-	s := wiretest.NewServer(t, node.Options{})
+	s := wiretest.NewNode(t, node.Options{})
 	for condition, want := range map[string]string{
 		"SELECT * FROM devices":      "SQL query parse failed due to following errors: ",
 		"STARTS_WITH(deviceId, 'a')": "STARTS_WITH",

@@ -133,7 +133,7 @@ func fleetID(i int) hub.ID { return hub.ID{Device: "device-" + strconv.Itoa(i)} 
 func startFleet(b *testing.B, h *hubtest.Hub, count int, subscribe bool) {
 	b.Helper()
 	for i := range count {
-		wiretest.Register(b, h, fleetID(i), hub.IdentitySpec{})
+		wiretest.Create(b, h.Node, fleetID(i), hub.IdentitySpec{})
 	}
 	runFleet(b, fleet{Addr: h.MQTTSAddr, CA: h.CACertificate(), Key: h.Policy("device").SharedAccessKey, Count: count, Subscribe: subscribe})
 }
@@ -354,7 +354,7 @@ func BenchmarkReportedPatches(b *testing.B) {
 	const devices = 256
 	h := hubtest.New(b, hubtest.WithOptions(node.Options{Storage: node.Folder(b.TempDir())}))
 	for i := range devices {
-		wiretest.Register(b, h, fleetID(i), hub.IdentitySpec{})
+		wiretest.Create(b, h.Node, fleetID(i), hub.IdentitySpec{})
 	}
 	f := fleet{Addr: h.MQTTSAddr, CA: h.CACertificate(), Key: h.Policy("device").SharedAccessKey, Count: devices, Patches: b.N}
 	var got patched

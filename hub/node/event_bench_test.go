@@ -114,7 +114,7 @@ func BenchmarkTwinEvents(b *testing.B) {
 			defer s.Close()
 			const writers = 256
 			for i := range writers {
-				wiretest.Register(b, &hubtest.Hub{Node: s}, hub.ID{Device: fmt.Sprint("device-", i)}, hub.IdentitySpec{})
+				wiretest.Create(b, s, hub.ID{Device: fmt.Sprint("device-", i)}, hub.IdentitySpec{})
 			}
 			patch := []byte(`{"temperature":21.5,"state":{"door":"open","count":17},"text":"` + strings.Repeat("x", 900) + `"}`)
 			b.ResetTimer()

@@ -58,7 +58,7 @@ func TestJobResumesAfterAKill(t *testing.T) {
 	again.Connect(h.Device("d1"), wiretest.CleanSession)
 	again.Subscribe(0, "$iothub/methods/POST/#")
 	p := wiretest.Receive[*packets.PublishPacket](again)
-	again.Send(wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RidOf(p), "1"))
+	again.Send(wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RequestID(p), "1"))
 	ctx, cancel := context.WithTimeout(t.Context(), wiretest.Patience)
 	defer cancel()
 	if _, err := h.Jobs.Wait(ctx, "job-1"); err != nil {

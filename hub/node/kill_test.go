@@ -165,7 +165,7 @@ func TestNothingAcknowledgedIsMissingAfterAKill(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := wiretest.TelemetryOf(t, s, "d1")
+		got := wiretest.Telemetry(t, s, "d1")
 		if len(got)-total < acked {
 			t.Errorf("round %d: %d messages were acknowledged, %d are there", round, acked, len(got)-total)
 		}

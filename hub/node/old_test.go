@@ -64,7 +64,7 @@ func TestAFolderOfAnOlderHubOpens(t *testing.T) {
 			done <- err
 		}()
 		call := wiretest.Receive[*packets.PublishPacket](d)
-		d.Send(wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RidOf(call), ""))
+		d.Send(wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RequestID(call), ""))
 		if err := <-done; err != nil {
 			t.Errorf("a direct method: %v", err)
 		}
@@ -112,7 +112,7 @@ func TestAFolderOfAnOlderHubOpens(t *testing.T) {
 			t.Errorf("a job that waits for its start: %v", err)
 		}
 		next := make(map[int]int64)
-		for _, e := range wiretest.EventsOf(t, h.Node, hub.EventQuery{}) {
+		for _, e := range wiretest.Events(t, h.Node, hub.EventQuery{}) {
 			if e.Sequence != next[e.Partition] {
 				t.Errorf("event %d of partition %d follows %d", e.Sequence, e.Partition, next[e.Partition]-1)
 			}

@@ -143,7 +143,7 @@ func answerMethods(d *wiretest.Client) {
 			return
 		}
 		if p, ok := p.(*packets.PublishPacket); ok {
-			if wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RidOf(p), `{"ok":true}`).Write(d) != nil {
+			if wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RequestID(p), `{"ok":true}`).Write(d) != nil {
 				return
 			}
 		}

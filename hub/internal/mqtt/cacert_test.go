@@ -52,8 +52,8 @@ func TestCACertificates(t *testing.T) {
 	}
 	byCA := hub.IdentitySpec{Auth: hub.Authentication{Type: hub.AuthCertificateAuthority}}
 	device, module := hub.ID{Device: "d1"}, hub.ID{Device: "d1", Module: "m1"}
-	wiretest.Register(t, h, device, byCA)
-	wiretest.Register(t, h, module, byCA)
+	wiretest.Create(t, h.Node, device, byCA)
+	wiretest.Create(t, h.Node, module, byCA)
 	h.Device("key")
 
 	between := issue("factory", &ca, hour)

@@ -125,9 +125,9 @@ func (r *replay) prepare(p *packets.ConnectPacket) {
 		print := thumbprint(deviceCertificate)
 		spec.Auth = hub.Authentication{X509: hub.X509Thumbprint{Primary: &print}}
 	}
-	wiretest.Register(r.t, r.h, hub.ID{Device: r.id.Device}, spec)
+	wiretest.Create(r.t, r.h.Node, hub.ID{Device: r.id.Device}, spec)
 	if r.id.Module != "" {
-		wiretest.Register(r.t, r.h, r.id, spec)
+		wiretest.Create(r.t, r.h.Node, r.id, spec)
 	}
 }
 
@@ -249,7 +249,7 @@ func (r *replay) patch(desired string) {
 
 func (r *replay) compare(want, got *packets.PublishPacket) {
 	if head, recorded, ok := strings.Cut(want.TopicName, "?$rid="); ok && strings.HasPrefix(head, "$iothub/methods/") {
-		rid := wiretest.RidOf(got)
+		rid := wiretest.RequestID(got)
 		r.rids[recorded] = rid
 		r.waiting[rid] = r.waiting["recorded "+recorded]
 		want.TopicName = head + "?$rid=" + rid

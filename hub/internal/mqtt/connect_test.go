@@ -92,7 +92,7 @@ func TestModelIDIsStored(t *testing.T) {
 func TestRefusedConnections(t *testing.T) {
 	h := hubtest.New(t)
 	cs, module := h.Device("d1"), h.Module("d1", "m1")
-	wiretest.Register(t, h, hub.ID{Device: "off"}, hub.IdentitySpec{Status: hub.StatusDisabled})
+	wiretest.Create(t, h.Node, hub.ID{Device: "off"}, hub.IdentitySpec{Status: hub.StatusDisabled})
 	off := h.Device("off")
 	service := h.Policy("service")
 	hour := time.Now().Add(time.Hour)

@@ -150,7 +150,7 @@ func TestDirectMethods(t *testing.T) {
 				d.T = t
 				done := invoke(h, id, hub.MethodCall{Name: "reboot*now", Payload: tt.payload})
 				p := wiretest.Receive[*packets.PublishPacket](d)
-				rid := wiretest.RidOf(p)
+				rid := wiretest.RequestID(p)
 				if want := "$iothub/methods/POST/reboot*now/?$rid=" + rid; p.TopicName != want || string(p.Payload) != tt.sent || p.Qos != 0 {
 					t.Errorf("got QoS %d %s %s, want QoS 0 %s %s", p.Qos, p.TopicName, p.Payload, want, tt.sent)
 				}
@@ -188,7 +188,7 @@ func TestMethodNeedsItsSubscription(t *testing.T) {
 	d.Send(wiretest.SubscribePacket(9, 0, "$iothub/methods/POST/#"))
 	wiretest.Receive[*packets.SubackPacket](d) // and only then the method
 	p := wiretest.Receive[*packets.PublishPacket](d)
-	d.Publish("$iothub/methods/res/200/?$rid="+wiretest.RidOf(p), "1")
+	d.Publish("$iothub/methods/res/200/?$rid="+wiretest.RequestID(p), "1")
 	if got := <-done; got.err != nil {
 		t.Error(got.err)
 	}

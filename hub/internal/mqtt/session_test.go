@@ -21,7 +21,7 @@ func takesMethods(t *testing.T, h *hubtest.Hub, d *wiretest.Client, id hub.ID) b
 		defer close(read)
 		p, err := packets.ReadPacket(d)
 		if p, ok := p.(*packets.PublishPacket); ok && err == nil {
-			wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RidOf(p), "1").Write(d)
+			wiretest.PublishPacket(0, 0, "$iothub/methods/res/200/?$rid="+wiretest.RequestID(p), "1").Write(d)
 		}
 	}()
 	got := <-invoke(h, id, hub.MethodCall{Name: "m"})

@@ -80,10 +80,10 @@ func TestSelfSignedCertificates(t *testing.T) {
 	sum256 := sha256.Sum256(deviceCertificate.Certificate[0])
 	sha256Print := strings.ToUpper(hex.EncodeToString(sum256[:]))
 	sha1Print, expiredPrint, otherPrint := thumbprint(deviceCertificate), thumbprint(expired), thumbprint(other)
-	wiretest.Register(t, h, hub.ID{Device: "sha1"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha1Print}}})
-	wiretest.Register(t, h, hub.ID{Device: "sha256"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha256Print}}})
-	wiretest.Register(t, h, hub.ID{Device: "second"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &otherPrint, Secondary: &sha1Print}}})
-	wiretest.Register(t, h, hub.ID{Device: "expired"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &expiredPrint}}})
+	wiretest.Create(t, h.Node, hub.ID{Device: "sha1"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha1Print}}})
+	wiretest.Create(t, h.Node, hub.ID{Device: "sha256"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha256Print}}})
+	wiretest.Create(t, h.Node, hub.ID{Device: "second"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &otherPrint, Secondary: &sha1Print}}})
+	wiretest.Create(t, h.Node, hub.ID{Device: "expired"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &expiredPrint}}})
 	key := h.Device("key")
 	for _, tt := range []struct {
 		name        string
@@ -123,7 +123,7 @@ func TestSelfSignedCertificates(t *testing.T) {
 		d.WantClosed()
 	})
 	t.Run("over WebSocket", func(t *testing.T) {
-		d := wiretest.DialWebSocketTLS(t, h, deviceCertificate)
+		d := wiretest.DialWebSocket(t, h, deviceCertificate)
 		if got := d.Connack(hub.ID{Device: "sha256"}); got != 0 {
 			t.Errorf("CONNACK %d, want 0", got)
 		}

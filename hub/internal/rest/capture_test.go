@@ -178,7 +178,7 @@ func answerMethod(t *testing.T, h *hubtest.Hub, id hub.ID, recorded string) (don
 		if err != nil {
 			return // the caller fails, and says so
 		}
-		topic := "$iothub/methods/res/" + strconv.Itoa(want.Status) + "/?$rid=" + wiretest.RidOf(p.(*packets.PublishPacket))
+		topic := "$iothub/methods/res/" + strconv.Itoa(want.Status) + "/?$rid=" + wiretest.RequestID(p.(*packets.PublishPacket))
 		wiretest.PublishPacket(0, 0, topic, string(want.Payload)).Write(d)
 	}()
 	return func() {

@@ -89,7 +89,7 @@ func (a *authority) publish(id string, key *rsa.PrivateKey) {
 func claims(principal string) jwt.MapClaims {
 	return jwt.MapClaims{
 		"aud": "https://iothubs.azure.net", "iss": issuer, "oid": principal, "appid": "the-application",
-		"nbf": wiretest.RestNow.Add(-time.Minute).Unix(), "exp": wiretest.RestNow.Add(time.Hour).Unix(),
+		"nbf": wiretest.Now.Add(-time.Minute).Unix(), "exp": wiretest.Now.Add(time.Hour).Unix(),
 	}
 }
 
@@ -139,10 +139,10 @@ func TestBearerTokens(t *testing.T) {
 		"good":                          {good, 200},
 		"scheme in another case":        {"bearer" + strings.TrimPrefix(good, "Bearer"), 200},
 		"the application id":            {a.bearer(with(jwt.MapClaims{"aud": "89d10474-74af-4874-99a7-c23c2f643083"})), 200},
-		"expired within the skew":       {a.bearer(with(jwt.MapClaims{"exp": wiretest.RestNow.Add(-4 * time.Minute).Unix()})), 200},
+		"expired within the skew":       {a.bearer(with(jwt.MapClaims{"exp": wiretest.Now.Add(-4 * time.Minute).Unix()})), 200},
 		"object id in another case":     {a.bearer(with(jwt.MapClaims{"oid": strings.ToUpper(contributor)})), 200},
-		"expired":                       {a.bearer(with(jwt.MapClaims{"exp": wiretest.RestNow.Add(-6 * time.Minute).Unix()})), 401},
-		"not yet valid":                 {a.bearer(with(jwt.MapClaims{"nbf": wiretest.RestNow.Add(6 * time.Minute).Unix()})), 401},
+		"expired":                       {a.bearer(with(jwt.MapClaims{"exp": wiretest.Now.Add(-6 * time.Minute).Unix()})), 401},
+		"not yet valid":                 {a.bearer(with(jwt.MapClaims{"nbf": wiretest.Now.Add(6 * time.Minute).Unix()})), 401},
 		"no expiry":                     {a.bearer(with(jwt.MapClaims{"exp": nil})), 401},
 		"another audience":              {a.bearer(with(jwt.MapClaims{"aud": "https://management.azure.com"})), 401},
 		"another issuer":                {a.bearer(with(jwt.MapClaims{"iss": "https://sts.windows.net/x/"})), 401},
@@ -185,7 +185,7 @@ func TestAPrincipalWithoutThePermissionIsTold(t *testing.T) {
 
 func TestANewKeyOfTheIssuerIsFound(t *testing.T) {
 	a := newAuthority(t)
-	now := clock.Stopped(wiretest.RestNow)
+	now := clock.Stopped(wiretest.Now)
 	h := wiretest.StartREST(t, node.Options{Entra: a.options(), Clock: now})
 	get := func(kid string) int {
 		return h.Do(wiretest.Call{Method: "GET", Path: "/devices", Token: a.signed(jwt.SigningMethodRS256, kid, a.keys[kid], claims(contributor))}).Status

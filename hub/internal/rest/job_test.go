@@ -61,7 +61,7 @@ func TestJobListHasPages(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{})
 	for n := range 5 {
 		spec := wiretest.TwinJob(fmt.Sprint("job-", n), "*", `{"a":1}`)
-		spec.Start = wiretest.RestNow.Add(time.Hour)
+		spec.Start = wiretest.Now.Add(time.Hour)
 		wiretest.CreateJob(t, h.Node, spec)
 	}
 	for name, next := range map[string]func(token string) wiretest.Call{

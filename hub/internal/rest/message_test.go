@@ -29,7 +29,7 @@ func TestSendMessagesOverREST(t *testing.T) {
 		t.Errorf("cloudToDeviceMessageCount of the twin is %v, want 2", got)
 	}
 
-	d := wiretest.DialTLSAt(t, h.Hub, wiretest.RestNow)
+	d := wiretest.DialTLSAt(t, h.Hub, wiretest.Now)
 	d.Connect(h.Device("d1"))
 	d.Subscribe(1, "devices/d1/messages/devicebound/#")
 	p := d.WantMessage("hello")
@@ -133,10 +133,10 @@ func TestDevicesReceiveMessagesOverHTTPS(t *testing.T) {
 	}
 
 	// A message that the device has in hand over HTTPS does not go over MQTT.
-	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("1"))
-	wiretest.SendMessage(t, h.Node, "d1", wiretest.Text("2"))
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Message("1"))
+	wiretest.SendMessage(t, h.Node, "d1", wiretest.Message("2"))
 	receive().Want(t, 200, "1")
-	d := wiretest.DialTLSAt(t, h.Hub, wiretest.RestNow)
+	d := wiretest.DialTLSAt(t, h.Hub, wiretest.Now)
 	d.Connect(h.Device("d1"))
 	d.Subscribe(1, "devices/d1/messages/devicebound/#")
 	d.WantMessage("2")
@@ -160,7 +160,7 @@ func TestDevicesSendTelemetryOverHTTPS(t *testing.T) {
 		{"body":"aGVsbG8=","properties":{"iothub-app-Alert":"1","iothub-messageid":"m-2"}},
 		{"body":"hello","base64Encoded":false}]`}).Want(t, 204, "")
 	stamped := hub.Event{
-		Enqueued: wiretest.RestNow, Source: hub.SourceTelemetry, From: id, Generation: identity.GenerationID,
+		Enqueued: wiretest.Now, Source: hub.SourceTelemetry, From: id, Generation: identity.GenerationID,
 		AuthMethod: `{"scope":"module","type":"sas","issuer":"iothub"}`, Body: []byte("hello"),
 	}
 	first, second, third := stamped, stamped, stamped
@@ -172,7 +172,7 @@ func TestDevicesSendTelemetryOverHTTPS(t *testing.T) {
 	first.Properties = []hub.Property{{Name: "temperaturealert", Value: "true"}}
 	second.System = []hub.Property{{Name: "message-id", Value: "m-2"}}
 	second.Properties = []hub.Property{{Name: "Alert", Value: "1"}}
-	if diff := cmp.Diff([]hub.Event{first, second, third}, wiretest.TelemetryOf(t, h.Node, "d1"), wiretest.Place); diff != "" {
+	if diff := cmp.Diff([]hub.Event{first, second, third}, wiretest.Telemetry(t, h.Node, "d1"), wiretest.IgnorePlace); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 
@@ -196,7 +196,7 @@ func TestDevicesSendTelemetryOverHTTPS(t *testing.T) {
 			h.Do(c).Want(t, tt.status, "")
 		})
 	}
-	if got := len(wiretest.TelemetryOf(t, h.Node, "d1")); got != 3 {
+	if got := len(wiretest.Telemetry(t, h.Node, "d1")); got != 3 {
 		t.Errorf("%d events, want 3", got)
 	}
 }

@@ -65,14 +65,14 @@ func TestMethodCarriesJSONByteForByte(t *testing.T) {
 			if string(p.Payload) != tt.sent {
 				t.Errorf("the device got %s, want %s", p.Payload, tt.sent)
 			}
-			d.Publish("$iothub/methods/res/"+tt.status+"/?$rid="+wiretest.RidOf(p), tt.payload)
+			d.Publish("$iothub/methods/res/"+tt.status+"/?$rid="+wiretest.RequestID(p), tt.payload)
 			if got := (<-done).Want(t, 200, ""); got.Body != tt.want {
 				t.Errorf("the caller got %s, want %s", got.Body, tt.want)
 			}
 		})
 	}
 	done := h.Begin(t.Context(), wiretest.Call{Method: "POST", Path: "/twins/dev1/modules/mod1/methods", Body: `{"methodName":"m"}`})
-	d.Publish("$iothub/methods/res/200/?$rid="+wiretest.RidOf(wiretest.Receive[*packets.PublishPacket](d)), `{not JSON`)
+	d.Publish("$iothub/methods/res/200/?$rid="+wiretest.RequestID(wiretest.Receive[*packets.PublishPacket](d)), `{not JSON`)
 	if got := (<-done).Want(t, 502, "").Header.Get("iothub-errorcode"); got != "InvalidResponseWhileProxying" {
 		t.Errorf("iothub-errorcode is %s", got)
 	}

@@ -162,7 +162,7 @@ func TestBadConfigurationsOverREST(t *testing.T) {
 }
 
 // checkNames puts a good document under names that are refused with a text.
-func checkNames(t *testing.T, h *wiretest.RestHub, path, body, text string, names ...string) {
+func checkNames(t *testing.T, h *wiretest.RESTHub, path, body, text string, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if a := h.Do(wiretest.Call{Method: "PUT", Path: path + name, Body: body}); a.Status != 400 || !strings.Contains(a.Body, text) {
@@ -172,7 +172,7 @@ func checkNames(t *testing.T, h *wiretest.RestHub, path, body, text string, name
 }
 
 // checkRefusal puts a document, which must be refused.
-func checkRefusal(t *testing.T, h *wiretest.RestHub, path string, want refusal) {
+func checkRefusal(t *testing.T, h *wiretest.RESTHub, path string, want refusal) {
 	t.Helper()
 	status := 400
 	switch want.code {

@@ -144,7 +144,7 @@ func TestEveryRouteHasItsRights(t *testing.T) {
 
 // A rightsHub has a device and a module that exist, and all kinds of callers.
 type rightsHub struct {
-	*wiretest.RestHub
+	*wiretest.RESTHub
 	authority *authority
 	custom    hub.Policy // RegistryWrite only
 }
@@ -153,7 +153,7 @@ func startRights(t *testing.T) rightsHub {
 	h := rightsHub{authority: newAuthority(t), custom: hub.Policy{
 		Name: "writeOnly", Rights: []hub.Right{hub.RegistryWrite}, PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey(),
 	}}
-	h.RestHub = wiretest.StartREST(t, node.Options{Entra: h.authority.options(), Policies: []hub.Policy{h.custom}})
+	h.RESTHub = wiretest.StartREST(t, node.Options{Entra: h.authority.options(), Policies: []hub.Policy{h.custom}})
 	for _, path := range []string{"/devices/dev1", "/devices/dev1/modules/mod1", "/devices/dev2"} {
 		h.Do(wiretest.Call{Method: "PUT", Path: path, Body: `{}`}).Want(t, 200, "")
 	}
@@ -187,7 +187,7 @@ func TestPoliciesAndPrincipalsMayDoWhatTheyMay(t *testing.T) {
 	}
 	for _, p := range append(h.Policies(), h.custom) {
 		t.Run(p.Name, func(t *testing.T) {
-			token := wiretest.Sign(t, "localhost", p.Name, p.PrimaryKey, wiretest.RestNow.Add(time.Hour))
+			token := wiretest.Sign(t, "localhost", p.Name, p.PrimaryKey, wiretest.Now.Add(time.Hour))
 			for route, n := range rightsOfRoutes {
 				check(t, route, token, "IotHubUnauthorizedAccess", n.allowPolicy(p.Rights))
 			}
@@ -224,7 +224,7 @@ var trackingID = regexp.MustCompile(`[0-9a-f]{32}`)
 func TestTokensThatAreNotGoodEnough(t *testing.T) {
 	h := startRights(t)
 	owner := h.Policies()[slices.IndexFunc(h.Policies(), func(p hub.Policy) bool { return p.Name == "iothubowner" })]
-	expiry := wiretest.RestNow.Add(time.Hour)
+	expiry := wiretest.Now.Add(time.Hour)
 	good := h.Token("iothubowner")
 	keyOf := func(path string) sas.Key {
 		return sas.Key(h.Do(wiretest.Call{Method: "GET", Path: path}).Text(t, "authentication.symmetricKey.primaryKey"))
@@ -242,8 +242,8 @@ func TestTokensThatAreNotGoodEnough(t *testing.T) {
 		"the policy's name in another case": {wiretest.Sign(t, "localhost", "IotHubOwner", owner.PrimaryKey, expiry), true},
 		"the host in another case":          {wiretest.Sign(t, "LOCALHOST", owner.Name, owner.PrimaryKey, expiry), true},
 		"the host with its port":            {wiretest.Sign(t, "localhost:8443", owner.Name, owner.PrimaryKey, expiry), true},
-		"expired within the skew":           {wiretest.Sign(t, "localhost", owner.Name, owner.PrimaryKey, wiretest.RestNow.Add(-4*time.Minute)), true},
-		"expired":                           {wiretest.Sign(t, "localhost", owner.Name, owner.PrimaryKey, wiretest.RestNow.Add(-6*time.Minute)), false},
+		"expired within the skew":           {wiretest.Sign(t, "localhost", owner.Name, owner.PrimaryKey, wiretest.Now.Add(-4*time.Minute)), true},
+		"expired":                           {wiretest.Sign(t, "localhost", owner.Name, owner.PrimaryKey, wiretest.Now.Add(-6*time.Minute)), false},
 		"none":                              {"-", false},
 		"cut":                               {good[:len(good)-20], false},
 		"cut to the scheme":                 {"SharedAccessSignature", false},
@@ -292,7 +292,7 @@ func TestTokensThatAreNotGoodEnough(t *testing.T) {
 func TestDevicesCallTheirRoutesWithTheirOwnCredential(t *testing.T) {
 	h := startRights(t)
 	key := sas.Key(h.Do(wiretest.Call{Method: "GET", Path: "/devices/dev1"}).Text(t, "authentication.symmetricKey.primaryKey"))
-	own := wiretest.Sign(t, "localhost/devices/dev1", "", key, wiretest.RestNow.Add(time.Hour))
+	own := wiretest.Sign(t, "localhost/devices/dev1", "", key, wiretest.Now.Add(time.Hour))
 	for route, allowed := range routesOfDevices {
 		for device, want := range map[string]int{"dev1": allowed, "dev2": 401, "dev9": 401} {
 			method, path := fill(route, device)

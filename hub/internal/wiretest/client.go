@@ -1,3 +1,8 @@
+// Package wiretest is what the hub's own tests share: clients that speak its
+// protocols packet by packet and request by request, so that a test can say what
+// no SDK would, and short words for what tests do to a hub and want to see.
+//
+// Programs that test against a hub use package hubtest.
 package wiretest
 
 import (
@@ -22,17 +27,18 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-// patience is how long a test waits for what has to happen.
+// Patience is how long a test waits for what has to happen.
 const Patience = 20 * time.Second
 
-// A client is a device that speaks MQTT packet by packet.
+// A Client is a device that speaks MQTT packet by packet. Its methods end the
+// test when something goes wrong, and are for one goroutine.
 type Client struct {
-	T testing.TB
+	T testing.TB // the test to end
 	net.Conn
-	LastID uint16
+	lastID uint16 // packet identifier
 }
 
-// dialTLS connects to the hub's port 8883.
+// DialTLS connects to the hub's port 8883.
 func DialTLS(t testing.TB, h *hubtest.Hub) *Client {
 	t.Helper()
 	config := h.ClientTLS()
@@ -40,6 +46,7 @@ func DialTLS(t testing.TB, h *hubtest.Hub) *Client {
 	return DialTLSConfig(t, h, config)
 }
 
+// DialTLSConfig is DialTLS with a TLS configuration of the test's own.
 func DialTLSConfig(t testing.TB, h *hubtest.Hub, config *tls.Config) *Client {
 	t.Helper()
 	nc, err := tls.Dial("tcp", h.MQTTSAddr, config)
@@ -49,18 +56,15 @@ func DialTLSConfig(t testing.TB, h *hubtest.Hub, config *tls.Config) *Client {
 	return NewClient(t, nc)
 }
 
+// NewClient returns a client on a connection, which it closes with the test.
 func NewClient(t testing.TB, nc net.Conn) *Client {
 	t.Cleanup(func() { nc.Close() })
 	return &Client{T: t, Conn: nc}
 }
 
-// dialWebSocket connects to the hub's port 443. Every write is a frame.
-func DialWebSocket(t testing.TB, h *hubtest.Hub) *Client {
-	t.Helper()
-	return DialWebSocketTLS(t, h)
-}
-
-func DialWebSocketTLS(t testing.TB, h *hubtest.Hub, certificates ...tls.Certificate) *Client {
+// DialWebSocket connects to the hub's port 443, with client certificates if
+// there are any. Every write is a frame.
+func DialWebSocket(t testing.TB, h *hubtest.Hub, certificates ...tls.Certificate) *Client {
 	t.Helper()
 	config := h.ClientTLS()
 	config.Certificates = certificates
@@ -75,7 +79,7 @@ func DialWebSocketTLS(t testing.TB, h *hubtest.Hub, certificates ...tls.Certific
 	return &Client{T: t, Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary)}
 }
 
-// connectPacket is the CONNECT of an SDK with a fresh token.
+// ConnectPacket is the CONNECT of an SDK with a fresh token.
 func ConnectPacket(t testing.TB, cs sas.ConnectionString) *packets.ConnectPacket {
 	t.Helper()
 	p := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
@@ -94,7 +98,8 @@ func ConnectPacket(t testing.TB, cs sas.ConnectionString) *packets.ConnectPacket
 	return p
 }
 
-// connect connects as the identity of cs and wants to be accepted.
+// Connect connects as the identity of cs and wants to be accepted. change
+// changes the packet.
 func (c *Client) Connect(cs sas.ConnectionString, change ...func(*packets.ConnectPacket)) (sessionPresent bool) {
 	c.T.Helper()
 	p := ConnectPacket(c.T, cs)
@@ -109,8 +114,10 @@ func (c *Client) Connect(cs sas.ConnectionString, change ...func(*packets.Connec
 	return ack.SessionPresent
 }
 
+// CleanSession has Connect ask for a session that ends with the connection.
 func CleanSession(p *packets.ConnectPacket) { p.CleanSession = true }
 
+// Send writes packets.
 func (c *Client) Send(list ...packets.ControlPacket) {
 	c.T.Helper()
 	for _, p := range list {
@@ -120,6 +127,7 @@ func (c *Client) Send(list ...packets.ControlPacket) {
 	}
 }
 
+// SendBytes writes what may be no packet.
 func (c *Client) SendBytes(b ...byte) {
 	c.T.Helper()
 	if _, err := c.Write(b); err != nil {
@@ -127,7 +135,7 @@ func (c *Client) SendBytes(b ...byte) {
 	}
 }
 
-// receive reads the next packet, which has to be a P.
+// Receive reads the next packet, which has to be a P.
 func Receive[P packets.ControlPacket](c *Client) P {
 	c.T.Helper()
 	c.SetReadDeadline(time.Now().Add(Patience))
@@ -144,6 +152,7 @@ func Receive[P packets.ControlPacket](c *Client) P {
 	return got
 }
 
+// SubscribePacket is a SUBSCRIBE to all the filters at one QoS.
 func SubscribePacket(id uint16, qos byte, filters ...string) *packets.SubscribePacket {
 	p := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
 	p.MessageID = id
@@ -154,34 +163,37 @@ func SubscribePacket(id uint16, qos byte, filters ...string) *packets.SubscribeP
 	return p
 }
 
+// Subscribe subscribes and returns the QoS that the hub grants for each filter,
+// or 0x80.
 func (c *Client) Subscribe(qos byte, filters ...string) (granted []byte) {
 	c.T.Helper()
-	c.LastID++
-	c.Send(SubscribePacket(c.LastID, qos, filters...))
+	c.lastID++
+	c.Send(SubscribePacket(c.lastID, qos, filters...))
 	ack := Receive[*packets.SubackPacket](c)
-	if ack.MessageID != c.LastID {
-		c.T.Fatalf("SUBACK for %d, want %d", ack.MessageID, c.LastID)
+	if ack.MessageID != c.lastID {
+		c.T.Fatalf("SUBACK for %d, want %d", ack.MessageID, c.lastID)
 	}
 	return ack.ReturnCodes
 }
 
+// PublishPacket is a PUBLISH. At QoS 0 the id is not sent.
 func PublishPacket(id uint16, qos byte, topic, payload string) *packets.PublishPacket {
 	p := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
 	p.Qos, p.MessageID, p.TopicName, p.Payload = qos, id, topic, []byte(payload)
 	return p
 }
 
-// publish sends at QoS 1 and waits for the acknowledgement.
+// Publish sends at QoS 1 and waits for the acknowledgement.
 func (c *Client) Publish(topic, payload string) {
 	c.T.Helper()
-	c.LastID++
-	c.Send(PublishPacket(c.LastID, 1, topic, payload))
-	if ack := Receive[*packets.PubackPacket](c); ack.MessageID != c.LastID {
-		c.T.Fatalf("PUBACK for %d, want %d", ack.MessageID, c.LastID)
+	c.lastID++
+	c.Send(PublishPacket(c.lastID, 1, topic, payload))
+	if ack := Receive[*packets.PubackPacket](c); ack.MessageID != c.lastID {
+		c.T.Fatalf("PUBACK for %d, want %d", ack.MessageID, c.lastID)
 	}
 }
 
-// wantPublish reads a PUBLISH with this topic and payload.
+// WantPublish reads a PUBLISH with this topic and payload.
 func (c *Client) WantPublish(topic, payload string) {
 	c.T.Helper()
 	p := Receive[*packets.PublishPacket](c)
@@ -190,7 +202,7 @@ func (c *Client) WantPublish(topic, payload string) {
 	}
 }
 
-// wantClosed waits for the hub to close the connection without a packet.
+// WantClosed waits for the hub to close the connection without a packet.
 func (c *Client) WantClosed() {
 	c.T.Helper()
 	c.SetReadDeadline(time.Now().Add(Patience))
@@ -203,7 +215,7 @@ func (c *Client) WantClosed() {
 	}
 }
 
-// disconnect ends the connection in the orderly way.
+// Disconnect ends the connection in the orderly way.
 func (c *Client) Disconnect() {
 	c.T.Helper()
 	c.Send(packets.NewControlPacket(packets.Disconnect))
@@ -211,14 +223,7 @@ func (c *Client) Disconnect() {
 	c.Close()
 }
 
-func Register(t testing.TB, h *hubtest.Hub, id hub.ID, spec hub.IdentitySpec) {
-	t.Helper()
-	if _, err := h.PutIdentity(id, spec, hub.Match{}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// dialTLSAt connects to a hub whose clock stands at now.
+// DialTLSAt connects to a hub whose clock stands at now.
 func DialTLSAt(t testing.TB, h *hubtest.Hub, now time.Time) *Client {
 	t.Helper()
 	config := h.ClientTLS()
@@ -227,10 +232,10 @@ func DialTLSAt(t testing.TB, h *hubtest.Hub, now time.Time) *Client {
 	return DialTLSConfig(t, h, config)
 }
 
-// place leaves out where an event stands, which depends on what is around it.
-var Place = cmpopts.IgnoreFields(hub.Event{}, "Partition", "Sequence", "Offset")
+// IgnorePlace leaves out, of a comparison, where an event stands, which depends on what is around it.
+var IgnorePlace = cmpopts.IgnoreFields(hub.Event{}, "Partition", "Sequence", "Offset")
 
-// wantMessage reads a cloud-to-device message at QoS 1 and does not
+// WantMessage reads a cloud-to-device message at QoS 1 and does not
 // acknowledge it.
 func (c *Client) WantMessage(body string) *packets.PublishPacket {
 	c.T.Helper()
@@ -241,6 +246,7 @@ func (c *Client) WantMessage(body string) *packets.PublishPacket {
 	return p
 }
 
+// Acknowledge sends the PUBACK of a message.
 func (c *Client) Acknowledge(p *packets.PublishPacket) {
 	c.T.Helper()
 	ack := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
@@ -248,14 +254,14 @@ func (c *Client) Acknowledge(p *packets.PublishPacket) {
 	c.Send(ack)
 }
 
-// settled returns when the hub has handled what c has sent.
+// Settled returns when the hub has handled what c has sent.
 func (c *Client) Settled() {
 	c.T.Helper()
 	c.Send(packets.NewControlPacket(packets.Pingreq))
 	Receive[*packets.PingrespPacket](c)
 }
 
-// settledAmid is settled with messages still coming in.
+// SettledAmid is Settled with messages still coming in.
 func (c *Client) SettledAmid() {
 	c.T.Helper()
 	c.Send(packets.NewControlPacket(packets.Pingreq))
@@ -272,7 +278,7 @@ func (c *Client) SettledAmid() {
 	}
 }
 
-// connack connects as id without a password and returns the hub's answer.
+// Connack connects as id without a password and returns the hub's answer.
 func (c *Client) Connack(id hub.ID, change ...func(*packets.ConnectPacket)) byte {
 	c.T.Helper()
 	p := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
@@ -285,14 +291,14 @@ func (c *Client) Connack(id hub.ID, change ...func(*packets.ConnectPacket)) byte
 	return Receive[*packets.ConnackPacket](c).ReturnCode
 }
 
-// eachTransport runs a test over TLS and over WebSocket.
+// EachTransport runs a test over TLS and over WebSocket.
 func EachTransport(t *testing.T, h *hubtest.Hub, run func(t *testing.T, dial func() *Client)) {
 	t.Run("TLS", func(t *testing.T) { run(t, func() *Client { return DialTLS(t, h) }) })
 	t.Run("WebSocket", func(t *testing.T) { run(t, func() *Client { return DialWebSocket(t, h) }) })
 }
 
-// ridOf returns the request id of a direct method's topic.
-func RidOf(p *packets.PublishPacket) string {
+// RequestID returns the request id of a direct method's topic.
+func RequestID(p *packets.PublishPacket) string {
 	_, rid, _ := strings.Cut(p.TopicName, "?$rid=")
 	return rid
 }

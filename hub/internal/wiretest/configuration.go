@@ -15,6 +15,8 @@ import (
 	"github.com/iotdm/iotdm/hub/node"
 )
 
+// DeviceConfiguration is a configuration that sets desired properties of
+// devices, in JSON by path.
 func DeviceConfiguration(id, target string, priority int, content map[string]string) configurations.Spec {
 	spec := configurations.Spec{ID: id, TargetCondition: target, Priority: priority}
 	spec.Content.Device = make(map[string]json.RawMessage)
@@ -24,6 +26,7 @@ func DeviceConfiguration(id, target string, priority int, content map[string]str
 	return spec
 }
 
+// PutConfiguration creates a configuration, or replaces it if m is a condition.
 func PutConfiguration(t testing.TB, s *node.Node, spec configurations.Spec, m hub.Match) configurations.Configuration {
 	t.Helper()
 	c, err := s.Configurations.Put(spec, m)
@@ -33,7 +36,7 @@ func PutConfiguration(t testing.TB, s *node.Node, spec configurations.Spec, m hu
 	return c
 }
 
-// configured returns the desired properties and the configurations of a twin
+// Configured returns the desired properties and the configurations of a twin
 // once all configurations have been applied.
 func Configured(t testing.TB, s *node.Node, id hub.ID) string {
 	t.Helper()
@@ -65,6 +68,7 @@ func Configured(t testing.TB, s *node.Node, id hub.ID) string {
 	return fmt.Sprintf("%s %s", desired, gjson.GetBytes(doc, "configurations").Raw)
 }
 
+// WantConfigured checks what Configured returns.
 func WantConfigured(t testing.TB, s *node.Node, id hub.ID, want string) {
 	t.Helper()
 	if diff := cmp.Diff(want, Configured(t, s, id)); diff != "" {
@@ -72,7 +76,7 @@ func WantConfigured(t testing.TB, s *node.Node, id hub.ID, want string) {
 	}
 }
 
-// baseDeployment returns the content of a base deployment that runs modules.
+// BaseDeployment returns the content of a base deployment that runs modules.
 func BaseDeployment(names ...string) string {
 	var run []string
 	for _, name := range names {
@@ -81,7 +85,7 @@ func BaseDeployment(names ...string) string {
 	return `{"$edgeAgent":{"properties.desired":{"schemaVersion":"1.1","modules":{` + strings.Join(run, ",") + `}}},"$edgeHub":{"properties.desired":{"routes":{}}}}`
 }
 
-// edgeDeployment returns a deployment whose content is JSON.
+// EdgeDeployment returns a deployment whose content is JSON.
 func EdgeDeployment(t testing.TB, id, target string, priority int, modules string) configurations.Spec {
 	t.Helper()
 	spec := configurations.Spec{ID: id, TargetCondition: target, Priority: priority}

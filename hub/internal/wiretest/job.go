@@ -16,7 +16,7 @@ import (
 	"github.com/iotdm/iotdm/hub/node"
 )
 
-// respond connects a device that answers every direct method with status and
+// Respond connects a device that answers every direct method with status and
 // body, or never if status is 0. It says on called, if that is not nil, that it
 // was called.
 func Respond(t testing.TB, h *hubtest.Hub, device string, status int, body string, called chan<- string) *Responder {
@@ -41,7 +41,7 @@ func Respond(t testing.TB, h *hubtest.Hub, device string, status int, body strin
 			if status == 0 {
 				continue
 			}
-			if PublishPacket(0, 0, fmt.Sprintf("$iothub/methods/res/%d/?$rid=%s", status, RidOf(m)), body).Write(r) != nil {
+			if PublishPacket(0, 0, fmt.Sprintf("$iothub/methods/res/%d/?$rid=%s", status, RequestID(m)), body).Write(r) != nil {
 				return
 			}
 		}
@@ -49,10 +49,12 @@ func Respond(t testing.TB, h *hubtest.Hub, device string, status int, body strin
 	return r
 }
 
+// TwinJob is a job that merges desired properties into twins at once.
 func TwinJob(id, condition, desired string) jobs.Spec {
 	return jobs.Spec{ID: id, Type: jobs.Twin, Condition: condition, Twin: &hub.TwinChange{Desired: json.RawMessage(desired)}}
 }
 
+// CreateJob creates a job.
 func CreateJob(t testing.TB, s *node.Node, spec jobs.Spec) jobs.Job {
 	t.Helper()
 	job, err := s.Jobs.Create(spec)
@@ -62,6 +64,7 @@ func CreateJob(t testing.TB, s *node.Node, spec jobs.Spec) jobs.Job {
 	return job
 }
 
+// WaitJob returns a job when it has ended.
 func WaitJob(t testing.TB, s *node.Node, id string) jobs.Job {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
@@ -73,7 +76,7 @@ func WaitJob(t testing.TB, s *node.Node, id string) jobs.Job {
 	return job
 }
 
-// outcomes returns the status, answer or error of each device of a job.
+// Outcomes returns the status, answer or error of each device of a job.
 func Outcomes(t testing.TB, s *node.Node, job string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -110,6 +113,7 @@ func Outcomes(t testing.TB, s *node.Node, job string) map[string]string {
 	return all
 }
 
+// WantOutcomes checks what Outcomes returns.
 func WantOutcomes(t testing.TB, s *node.Node, job string, want map[string]string) {
 	t.Helper()
 	if diff := cmp.Diff(want, Outcomes(t, s, job)); diff != "" {
@@ -117,7 +121,7 @@ func WantOutcomes(t testing.TB, s *node.Node, job string, want map[string]string
 	}
 }
 
-// A responder is a connected device that answers direct methods.
+// A Responder is a connected device that answers direct methods.
 type Responder struct {
 	*Client
 	Calls atomic.Int64 // how many it has received

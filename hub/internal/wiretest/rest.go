@@ -20,22 +20,25 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-// restNow is the time of every REST test: answers can be compared whole.
-var RestNow = time.Date(2026, 3, 14, 9, 26, 53, 589_793_200, time.UTC)
+// Now is the time of every hub of StartREST that has no clock of its own, so that
+// answers can be compared whole.
+var Now = time.Date(2026, 3, 14, 9, 26, 53, 589_793_200, time.UTC)
 
-// A restHub is a hub, and a client of its REST door.
-type RestHub struct {
+// A RESTHub is a hub, and a client of its REST door. Its methods end the test
+// when something goes wrong.
+type RESTHub struct {
 	*hubtest.Hub
 	t      testing.TB
 	Client *http.Client
-	Log    *LogBuffer
+	Log    *LogBuffer // of the hub, unless it was given another
 }
 
-func StartREST(t testing.TB, opt node.Options) *RestHub {
+// StartREST starts a hub.
+func StartREST(t testing.TB, opt node.Options) *RESTHub {
 	t.Helper()
-	h := &RestHub{t: t, Log: new(LogBuffer)}
+	h := &RESTHub{t: t, Log: new(LogBuffer)}
 	if opt.Clock == nil {
-		opt.Clock = clock.Stopped(RestNow)
+		opt.Clock = clock.Stopped(Now)
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.NewTextHandler(h.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -52,8 +55,8 @@ func StartREST(t testing.TB, opt node.Options) *RestHub {
 	return h
 }
 
-// token returns a shared access signature of a policy for the hub "localhost".
-func (h *RestHub) Token(policy string) string {
+// Token returns a shared access signature of a policy for the hub "localhost".
+func (h *RESTHub) Token(policy string) string {
 	h.t.Helper()
 	for _, p := range h.Policies() {
 		if p.Name == policy {
@@ -64,6 +67,7 @@ func (h *RestHub) Token(policy string) string {
 	return ""
 }
 
+// Sign returns a shared access signature, of an identity if policy is empty.
 func Sign(t testing.TB, audience, policy string, key sas.Key, expiry time.Time) string {
 	t.Helper()
 	token, err := sas.Sign(audience, policy, key, expiry)
@@ -73,20 +77,22 @@ func Sign(t testing.TB, audience, policy string, key sas.Key, expiry time.Time) 
 	return token
 }
 
-// A call is a request; what is empty has a sensible default.
+// A Call is a request. The path may have a query, and is sent as it is.
 type Call struct {
 	Method, Path, Body string
 	Header             map[string]string
 	Token              string // "" is the owner's, "-" none
 }
 
+// An Answer is the answer to a Call.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   string
 }
 
-func (h *RestHub) Do(c Call) Answer {
+// Do makes a call, with an api-version if the path has none.
+func (h *RESTHub) Do(c Call) Answer {
 	h.t.Helper()
 	if !strings.Contains(c.Path, "api-version=") {
 		c.Path += "?api-version=2021-04-12"
@@ -94,8 +100,8 @@ func (h *RestHub) Do(c Call) Answer {
 	return h.DoRaw(c)
 }
 
-// doRaw does not add an api-version.
-func (h *RestHub) DoRaw(c Call) Answer {
+// DoRaw is Do without an api-version that the test did not write.
+func (h *RESTHub) DoRaw(c Call) Answer {
 	h.t.Helper()
 	a, err := h.Try(context.Background(), c)
 	if err != nil {
@@ -104,9 +110,9 @@ func (h *RestHub) DoRaw(c Call) Answer {
 	return a
 }
 
-// begin makes a call in the background. Its channel is closed without an
+// Begin makes a call in the background. Its channel is closed without an
 // answer when there is none.
-func (h *RestHub) Begin(ctx context.Context, c Call) <-chan Answer {
+func (h *RESTHub) Begin(ctx context.Context, c Call) <-chan Answer {
 	done := make(chan Answer, 1)
 	c.Path += "?api-version=2021-04-12"
 	go func() {
@@ -118,7 +124,8 @@ func (h *RestHub) Begin(ctx context.Context, c Call) <-chan Answer {
 	return done
 }
 
-func (h *RestHub) Try(ctx context.Context, c Call) (Answer, error) {
+// Try is DoRaw for a call that may have no answer.
+func (h *RESTHub) Try(ctx context.Context, c Call) (Answer, error) {
 	var body io.Reader
 	if c.Body != "" {
 		body = strings.NewReader(c.Body)
@@ -150,7 +157,7 @@ func (h *RestHub) Try(ctx context.Context, c Call) (Answer, error) {
 	return Answer{resp.StatusCode, resp.Header, string(text)}, err
 }
 
-// want checks the status and the body of an answer. In the wanted body "*"
+// Want checks the status and the body of an answer. In the wanted body "*"
 // stands for any text without a quotation mark; an empty one is not checked.
 func (a Answer) Want(t testing.TB, status int, body string) Answer {
 	t.Helper()
@@ -161,7 +168,7 @@ func (a Answer) Want(t testing.TB, status int, body string) Answer {
 	return a
 }
 
-// wantError checks a refusal in the classic envelope.
+// WantError checks a refusal in the classic envelope.
 func (a Answer) WantError(t testing.TB, status int, name, text string) {
 	t.Helper()
 	a.Want(t, status, `{"Message":"ErrorCode:`+name+`;`+text+`","ExceptionMessage":"Tracking ID:*"}`)
@@ -170,7 +177,7 @@ func (a Answer) WantError(t testing.TB, status int, name, text string) {
 	}
 }
 
-// field returns a member of a JSON body, such as "authentication.type".
+// Field returns a member of a JSON body, such as "authentication.type".
 func (a Answer) Field(t testing.TB, path string) any {
 	t.Helper()
 	var v any
@@ -186,6 +193,7 @@ func (a Answer) Field(t testing.TB, path string) any {
 	return v
 }
 
+// Text is Field of a string.
 func (a Answer) Text(t testing.TB, path string) string {
 	t.Helper()
 	s, ok := a.Field(t, path).(string)
@@ -195,54 +203,57 @@ func (a Answer) Text(t testing.TB, path string) string {
 	return s
 }
 
-// A logBuffer is a log that tests read, and wait for, while the hub writes it.
+// A LogBuffer is a log that tests read, and wait for, while the hub writes it.
 type LogBuffer struct {
-	mu    sync.Mutex
-	B     bytes.Buffer
-	Waits map[string]chan struct{} // closed when the log has the text
+	mu    sync.Mutex // guards what follows
+	text  bytes.Buffer
+	waits map[string]chan struct{} // closed when the log has the text
 }
 
+// Write implements io.Writer.
 func (l *LogBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n, err := l.B.Write(p)
-	for text, written := range l.Waits {
-		if strings.Contains(l.B.String(), text) {
+	n, err := l.text.Write(p)
+	for text, written := range l.waits {
+		if strings.Contains(l.text.String(), text) {
 			close(written)
-			delete(l.Waits, text)
+			delete(l.waits, text)
 		}
 	}
 	return n, err
 }
 
+// String returns the log since the last Expect.
 func (l *LogBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.B.String()
+	return l.text.String()
 }
 
-// expect returns a channel that is closed when text is logged from now on.
+// Expect returns a channel that is closed when text is logged from now on. What
+// was logged before is forgotten.
 func (l *LogBuffer) Expect(text string) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.Waits == nil {
-		l.Waits = make(map[string]chan struct{})
+	if l.waits == nil {
+		l.waits = make(map[string]chan struct{})
 	}
-	l.B.Reset()
-	l.Waits[text] = make(chan struct{})
-	return l.Waits[text]
+	l.text.Reset()
+	l.waits[text] = make(chan struct{})
+	return l.waits[text]
 }
 
-// in returns the hub for a subtest.
-func (h *RestHub) In(t *testing.T) *RestHub {
+// In returns the hub for a subtest.
+func (h *RESTHub) In(t *testing.T) *RESTHub {
 	sub := *h
 	sub.t = t
 	return &sub
 }
 
-// refused checks a refusal, and that a document is not there. It reports false
+// Refused checks a refusal, and that a document is not there. It reports false
 // if the document was taken.
-func (h *RestHub) Refused(t *testing.T, path string, a Answer) bool {
+func (h *RESTHub) Refused(t *testing.T, path string, a Answer) bool {
 	t.Helper()
 	code := a.Header.Get("iothub-errorcode")
 	switch a.Status {
@@ -259,17 +270,17 @@ func (h *RestHub) Refused(t *testing.T, path string, a Answer) bool {
 	return true
 }
 
-// deviceToken returns a device's or module's own token.
-func (h *RestHub) DeviceToken(id hub.ID) string {
+// DeviceToken returns a device's or module's own token.
+func (h *RESTHub) DeviceToken(id hub.ID) string {
 	h.t.Helper()
 	cs := h.Device(id.Device)
 	if id.Module != "" {
 		cs = h.Module(id.Device, id.Module)
 	}
-	return Sign(h.t, cs.Audience(), "", cs.SharedAccessKey, RestNow.Add(time.Hour))
+	return Sign(h.t, cs.Audience(), "", cs.SharedAccessKey, Now.Add(time.Hour))
 }
 
-// wantNested checks a refusal in the envelope of direct methods.
+// WantNested checks a refusal in the envelope of direct methods.
 func (a Answer) WantNested(t testing.TB, status int, name string, code, message, info string) {
 	t.Helper()
 	a.Want(t, status, "")

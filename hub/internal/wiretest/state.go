@@ -8,7 +8,8 @@ import (
 	"github.com/iotdm/iotdm/hub/node"
 )
 
-func NewServer(t *testing.T, opt node.Options) *node.Node {
+// NewNode returns a node that listens nowhere and closes with the test.
+func NewNode(t *testing.T, opt node.Options) *node.Node {
 	t.Helper()
 	s, err := node.New(opt)
 	if err != nil {
@@ -22,6 +23,7 @@ func NewServer(t *testing.T, opt node.Options) *node.Node {
 	return s
 }
 
+// Create registers an identity.
 func Create(t testing.TB, s *node.Node, id hub.ID, spec hub.IdentitySpec) hub.Identity {
 	t.Helper()
 	i, err := s.PutIdentity(id, spec, hub.Match{})
@@ -31,6 +33,7 @@ func Create(t testing.TB, s *node.Node, id hub.ID, spec hub.IdentitySpec) hub.Id
 	return i
 }
 
+// SendMessage puts a message into a device's queue.
 func SendMessage(t testing.TB, h *node.Node, device string, m hub.Message) {
 	t.Helper()
 	if err := h.SendMessage(device, m); err != nil {
@@ -38,8 +41,10 @@ func SendMessage(t testing.TB, h *node.Node, device string, m hub.Message) {
 	}
 }
 
-func Text(body string) hub.Message { return hub.Message{Body: []byte(body)} }
+// Message is a cloud-to-device message with nothing but a body.
+func Message(body string) hub.Message { return hub.Message{Body: []byte(body)} }
 
+// WantPending checks how many messages wait for a device.
 func WantPending(t testing.TB, h *node.Node, device string, want int) {
 	t.Helper()
 	if got := h.ConnectionState(hub.ID{Device: device}).PendingMessages; got != want {
@@ -47,8 +52,8 @@ func WantPending(t testing.TB, h *node.Node, device string, want int) {
 	}
 }
 
-// eventsOf returns the events of a query. Their slices are copies.
-func EventsOf(t testing.TB, h *node.Node, q hub.EventQuery) []hub.Event {
+// Events returns the events of a query. Their slices are copies.
+func Events(t testing.TB, h *node.Node, q hub.EventQuery) []hub.Event {
 	t.Helper()
 	var list []hub.Event
 	for e, err := range h.Events(t.Context(), q) {
@@ -61,7 +66,8 @@ func EventsOf(t testing.TB, h *node.Node, q hub.EventQuery) []hub.Event {
 	return list
 }
 
-func TelemetryOf(t testing.TB, h *node.Node, device string) []hub.Event {
+// Telemetry returns the messages of a device and its modules.
+func Telemetry(t testing.TB, h *node.Node, device string) []hub.Event {
 	t.Helper()
-	return EventsOf(t, h, hub.EventQuery{Device: device, Sources: []hub.EventSource{hub.SourceTelemetry}})
+	return Events(t, h, hub.EventQuery{Device: device, Sources: []hub.EventSource{hub.SourceTelemetry}})
 }
