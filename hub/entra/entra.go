@@ -76,7 +76,7 @@ type Verifier struct {
 // New returns a verifier. now is the time by which tokens expire.
 func New(opt Options, now func() time.Time) (*Verifier, error) {
 	if len(opt.Issuers) == 0 || opt.Keys == "" {
-		return nil, errors.New("Entra ID needs an issuer, and the place of its keys")
+		return nil, errors.New("an issuer of Entra ID is needed, and the place of its keys")
 	}
 	e := &Verifier{issuers: opt.Issuers, keys: newKeySet(opt.Keys, now), actions: make(map[string][]string)}
 	for principal, roles := range opt.Roles {
@@ -84,7 +84,7 @@ func New(opt Options, now func() time.Time) (*Verifier, error) {
 		for _, role := range roles {
 			of, err := actionsOf(role)
 			if err != nil {
-				return nil, fmt.Errorf("Entra ID principal %s: %w", principal, err)
+				return nil, fmt.Errorf("principal %s of Entra ID: %w", principal, err)
 			}
 			actions = append(actions, of...)
 		}
