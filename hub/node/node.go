@@ -230,6 +230,7 @@ func (n *Node) Publish(info Info) error { return n.folder.publish(info) }
 // until ctx ends, and then closes the node.
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.mqtt.StopListening()
+	n.rest.StopListening()
 	n.Jobs.Drain(ctx)
 	err := n.rest.Shutdown(ctx)
 	return cmp.Or(err, n.Close())

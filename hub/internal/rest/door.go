@@ -121,11 +121,17 @@ func (d *Door) ServeTLS(l net.Listener, config *tls.Config) error {
 // Metrics returns what is counted, to be registered.
 func (d *Door) Metrics() []prometheus.Collector { return []prometheus.Collector{d.answered} }
 
+// StopListening closes the listeners; connections go on.
+func (d *Door) StopListening() { d.running.StopListening() }
+
 // Shutdown stops listening and returns when all requests have been answered, or
 // ctx ends, with its error.
 func (d *Door) Shutdown(ctx context.Context) error {
-	d.running.StopListening()
-	return d.http.Shutdown(ctx)
+	err := d.http.Shutdown(ctx)
+	if errors.Is(err, net.ErrClosed) { // of a listener that StopListening has closed
+		return nil
+	}
+	return err
 }
 
 // Close ends all requests and returns when they have ended.
