@@ -87,15 +87,15 @@ func (s *Server) ReceiveTelemetry(from Peer, m Telemetry, stored func(error)) er
 		Source: SourceTelemetry, From: from.ID,
 		Generation: from.Grant.generation, AuthMethod: from.Grant.method(), Model: from.Model,
 		System: m.System, Properties: m.Properties, Body: m.Body,
-	}, nil, stored)
+	}, nil, s.events.Append, stored)
 }
 
-// appendEvent appends e, whose body is a patch if that is not nil.
-func (s *Server) appendEvent(e Event, patch *reportedPatch, stored func(error)) error {
+// appendEvent has e appended, whose body is a patch if that is not nil.
+func (s *Server) appendEvent(e Event, patch *reportedPatch, add func(string, []byte, func(error)) error, stored func(error)) error {
 	buf := eventBuffers.Get().(*[]byte)
 	defer eventBuffers.Put(buf)
 	*buf = e.appendTo((*buf)[:0], patch)
-	err := s.events.Append(e.From.Device, *buf, stored)
+	err := add(e.From.Device, *buf, stored)
 	switch {
 	case errors.Is(err, eventlog.ErrClosed):
 		return ErrServiceUnavailable.With("%v", ErrClosing)

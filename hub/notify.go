@@ -74,7 +74,7 @@ func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, a
 			{Name: "correlation-id", Value: words.NewRequestID().Compact()},
 			{Name: "user-id", Value: s.name},
 		},
-	}, patch, s.eventLost)
+	}, patch, s.events.AppendLate, s.eventLost)
 	if err != nil {
 		s.eventLost(err)
 	}

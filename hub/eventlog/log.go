@@ -74,6 +74,11 @@ const (
 	segmentsPerLog = 32
 	minSegment     = 4 << 10
 	maxPending     = 1 << 20 // bytes that wait for the fsync under way
+
+	// lateness is how long a record that nobody waits for may keep its fsync
+	// from coming: one fsync for all in this time, instead of one for each that
+	// competes with those that somebody waits for.
+	lateness = 5 * time.Millisecond
 )
 
 var (
@@ -96,9 +101,10 @@ type Log struct {
 	now          func() time.Time
 
 	mu       sync.Mutex            // guards what follows; never held over I/O
-	work     sync.Cond             // the committer waits here for next
+	work     sync.Cond             // the committer waits here for due
 	room     sync.Cond             // senders wait here while next is full
 	next     batch                 // what the next commit writes
+	due      bool                  // and that it need not wait for more
 	lastTime int64                 // of the newest record, in Unix nanoseconds
 	segments []segment             // oldest first, never overlapping, at least one
 	tails    []tail                // of each partition
@@ -183,6 +189,16 @@ func (l *Log) Partitions() int { return l.partitions }
 //
 // Append waits while too much is under way already. It keeps neither slice.
 func (l *Log) Append(key string, data []byte, called func(error)) error {
+	return l.append(key, data, called, true)
+}
+
+// AppendLate is Append for a record that nobody waits for: it may become durable
+// some milliseconds later, with those that come meanwhile.
+func (l *Log) AppendLate(key string, data []byte, called func(error)) error {
+	return l.append(key, data, called, false)
+}
+
+func (l *Log) append(key string, data []byte, called func(error), due bool) error {
 	if len(data) > MaxRecord {
 		return ErrTooLarge
 	}
@@ -199,8 +215,23 @@ func (l *Log) Append(key string, data []byte, called func(error)) error {
 	l.lastTime = max(l.lastTime, l.now().UnixNano())
 	l.next.buf = appendRecord(l.next.buf, partition, l.lastTime, data)
 	l.next.calls = append(l.next.calls, called)
-	l.work.Signal()
+	switch {
+	case due || len(l.next.buf) >= maxPending:
+		l.hurry()
+	case len(l.next.calls) == 1:
+		time.AfterFunc(lateness, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.hurry()
+		})
+	}
 	return nil
+}
+
+// hurry has what is in next written. The caller holds l.mu.
+func (l *Log) hurry() {
+	l.due = len(l.next.calls) > 0
+	l.work.Signal()
 }
 
 // hash is FNV-1a. It must stay: it decides which records keep their order.
@@ -223,7 +254,7 @@ func (l *Log) Trim() {
 	done := make(chan struct{})
 	l.next.trim = true
 	l.next.calls = append(l.next.calls, func(error) { close(done) })
-	l.work.Signal()
+	l.hurry()
 	l.mu.Unlock()
 	<-done
 }
@@ -234,7 +265,7 @@ func (l *Log) run() {
 	var spare batch
 	for {
 		l.mu.Lock()
-		for len(l.next.calls) == 0 && !l.closed {
+		for !l.due && !l.closed {
 			l.work.Wait()
 		}
 		b := l.next
@@ -246,7 +277,7 @@ func (l *Log) run() {
 			l.closeActive()
 			return
 		}
-		l.next = spare
+		l.next, l.due = spare, false
 		l.room.Broadcast()
 		l.mu.Unlock()
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -171,6 +172,54 @@ func TestSendersAreToldInTheOrderOfTheLog(t *testing.T) {
 	}
 	if diff := cmp.Diff(told, stored); diff != "" {
 		t.Errorf("told and stored differ:\n%s", diff)
+	}
+}
+
+// Records that nobody waits for share a fsync, and never make those wait that
+// somebody does.
+func TestLateRecords(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		then  func(*Log) // after three late records
+		count int        // of records in all
+		took  time.Duration
+	}{
+		{"come together", nil, 3, lateness},
+		{"come with one that is waited for", func(l *Log) { appendAll(t, l, "a", "now") }, 4, 0},
+		{"come when the log is trimmed", (*Log).Trim, 3, 0},
+		{"come when the log is closed", func(l *Log) { l.Close() }, 3, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fs := vfs.NewMem()
+				l := mustOpen(t, fs, Options{})
+				began := time.Now()
+				var took []time.Duration
+				for i := range 3 {
+					err := l.AppendLate("a", fmt.Append(nil, i), func(err error) {
+						if err != nil {
+							t.Error(err)
+						}
+						took = append(took, time.Since(began))
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				if tt.then != nil {
+					tt.then(l)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if diff := cmp.Diff([]time.Duration{tt.took, tt.took, tt.took}, took); diff != "" {
+					t.Errorf("durable after (-want +got):\n%s", diff)
+				}
+				l.Close()
+				if got := len(readAll(t, mustOpen(t, fs, Options{}), 0)); got != tt.count {
+					t.Errorf("%d records are kept, want %d", got, tt.count)
+				}
+			})
+		})
 	}
 }
 
