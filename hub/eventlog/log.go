@@ -34,6 +34,7 @@
 package eventlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -105,6 +106,7 @@ type Log struct {
 	room     sync.Cond             // senders wait here while next is full
 	next     batch                 // what the next commit writes
 	due      bool                  // and that it need not wait for more
+	busy     bool                  // a commit is under way
 	lastTime int64                 // of the newest record, in Unix nanoseconds
 	segments []segment             // oldest first, never overlapping, at least one
 	tails    []tail                // of each partition
@@ -193,7 +195,8 @@ func (l *Log) Append(key string, data []byte, called func(error)) error {
 }
 
 // AppendLate is Append for a record that nobody waits for: it may become durable
-// some milliseconds later, with those that come meanwhile.
+// some milliseconds later, with those that come meanwhile. Who begins to read
+// waits for it.
 func (l *Log) AppendLate(key string, data []byte, called func(error)) error {
 	return l.append(key, data, called, false)
 }
@@ -259,12 +262,31 @@ func (l *Log) Trim() {
 	<-done
 }
 
+// settle returns when what was appended before is durable or has failed, or ctx
+// ends.
+func (l *Log) settle(ctx context.Context) {
+	l.mu.Lock()
+	if l.closed || len(l.next.calls) == 0 && !l.busy {
+		l.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	l.next.calls = append(l.next.calls, func(error) { close(done) })
+	l.hurry()
+	l.mu.Unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
 // run commits one batch after the other until the log is closed.
 func (l *Log) run() {
 	defer close(l.done)
 	var spare batch
 	for {
 		l.mu.Lock()
+		l.busy = false
 		for !l.due && !l.closed {
 			l.work.Wait()
 		}
@@ -277,7 +299,7 @@ func (l *Log) run() {
 			l.closeActive()
 			return
 		}
-		l.next, l.due = spare, false
+		l.next, l.due, l.busy = spare, false, true
 		l.room.Broadcast()
 		l.mu.Unlock()
 

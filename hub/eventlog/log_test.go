@@ -180,14 +180,15 @@ func TestSendersAreToldInTheOrderOfTheLog(t *testing.T) {
 func TestLateRecords(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		then  func(*Log) // after three late records
-		count int        // of records in all
+		then  func(*testing.T, *Log) // after three late records
+		count int                    // of records in all
 		took  time.Duration
 	}{
 		{"come together", nil, 3, lateness},
-		{"come with one that is waited for", func(l *Log) { appendAll(t, l, "a", "now") }, 4, 0},
-		{"come when the log is trimmed", (*Log).Trim, 3, 0},
-		{"come when the log is closed", func(l *Log) { l.Close() }, 3, 0},
+		{"come with one that is waited for", func(t *testing.T, l *Log) { appendAll(t, l, "a", "now") }, 4, 0},
+		{"come with who reads", func(t *testing.T, l *Log) { readAll(t, l, 0) }, 3, 0},
+		{"come when the log is trimmed", func(_ *testing.T, l *Log) { l.Trim() }, 3, 0},
+		{"come when the log is closed", func(_ *testing.T, l *Log) { l.Close() }, 3, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -207,7 +208,7 @@ func TestLateRecords(t *testing.T) {
 					}
 				}
 				if tt.then != nil {
-					tt.then(l)
+					tt.then(t, l)
 				}
 				time.Sleep(time.Second)
 				synctest.Wait()

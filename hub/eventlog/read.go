@@ -38,7 +38,7 @@ type Position struct {
 	Offset   int64     // at this offset or behind it; it need not be that of a record
 	Sequence int64     // with this number or a higher one, each in its partition
 	Time     time.Time // of this time or later
-	End      bool      // behind all that are durable when Read is called
+	End      bool      // behind all that were appended when Read is called
 }
 
 // excludes reports whether p is behind r. What End means is in Offset by then.
@@ -103,7 +103,7 @@ func noPartition(partition int) error {
 
 // Read calls fn for each durable record of a partition, or of All, that is at
 // position from or behind it, in order. It returns at the end of the log as it
-// was when Read was called. If atEnd is not nil, Read instead calls it whenever
+// was when Read was called, with all that had been appended. If atEnd is not nil, Read instead calls it whenever
 // it has come to the end, and waits for more records until ctx ends.
 //
 // A position that is no longer kept means the oldest record. One that has not
@@ -113,6 +113,7 @@ func (l *Log) Read(ctx context.Context, partition int, from Position, atEnd func
 	if partition != All && (partition < 0 || partition >= l.partitions) {
 		return noPartition(partition)
 	}
+	l.settle(ctx)
 	limit := l.end()
 	if from.End {
 		from.Offset = max(from.Offset, limit)

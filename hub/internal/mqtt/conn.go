@@ -51,6 +51,8 @@ type conn struct {
 	out       []byte        // packets that wait to be written
 	writing   bool          // somebody is writing out
 	writers   sync.WaitGroup
+
+	readBy, writeBy time.Time // the deadlines that are set
 }
 
 // A pendingCall is a direct method that waits for the device's answer.
@@ -123,14 +125,32 @@ func (c *conn) endLocked(reason error) {
 	c.net.SetDeadline(longAgo)
 }
 
-// setDeadline sets a deadline unless the connection has to end.
-func (c *conn) setDeadline(set func(time.Time) error, t time.Time) error {
+// readUntil sets a deadline for reading, unless the connection has to end.
+func (c *conn) readUntil(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reason != nil {
+	if c.reason != nil || t.Equal(c.readBy) {
 		return c.reason
 	}
-	return set(t)
+	c.readBy = t
+	return c.net.SetReadDeadline(t)
+}
+
+// writeUntil sets a deadline for writing, unless the connection has to end.
+func (c *conn) writeUntil(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason != nil || t.Equal(c.writeBy) {
+		return c.reason
+	}
+	c.writeBy = t
+	return c.net.SetWriteDeadline(t)
+}
+
+// soon returns a deadline d behind now, or up to a second more. So one that is
+// renewed with every packet stays the same for most of them, and need not be set.
+func soon(now time.Time, d time.Duration) time.Time {
+	return now.Add(d + time.Second - 1).Truncate(time.Second)
 }
 
 // TakesMethod implements hub.Link. A filter for one request id is not known to

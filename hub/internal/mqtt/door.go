@@ -191,11 +191,11 @@ func (d *Door) readPackets(c *conn) error {
 			continue
 		}
 		c.flush()
-		deadline, reason := heard.Add(c.keepAlive), errSilent
+		deadline, reason := soon(heard, c.keepAlive), errSilent
 		if !c.expires.IsZero() && c.expires.Before(deadline) {
 			deadline, reason = c.expires, hub.ErrExpired
 		}
-		if err := c.setDeadline(c.net.SetReadDeadline, deadline); err != nil {
+		if err := c.readUntil(deadline); err != nil {
 			return err
 		}
 		if err := c.in.fill(c.net); err != nil {

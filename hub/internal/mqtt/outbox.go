@@ -112,8 +112,8 @@ func (c *conn) writeQueued() (more bool) {
 
 func (c *conn) writeAll(out []byte) error {
 	for chunk := range slices.Chunk(out, writeChunk) {
-		deadline := time.Now().Add(writeTimeout)
-		if err := c.setDeadline(c.net.SetWriteDeadline, deadline); err != nil {
+		deadline := soon(time.Now(), writeTimeout)
+		if err := c.writeUntil(deadline); err != nil {
 			return err
 		}
 		if _, err := c.net.Write(chunk); err != nil {

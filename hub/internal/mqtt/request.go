@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -86,6 +87,9 @@ func (d *Door) handlePublish(c *conn, p *packets.PublishPacket) error {
 		answer = d.twinAnswer(c, "204", r.rid, "&$version="+strconv.FormatInt(version, 10), nil, err)
 	case answerMethod:
 		c.answer(r.rid, newAnswer(r.status, p.Payload))
+		// The caller goes on at once, and not when this goroutine has found that
+		// there is nothing more to read.
+		runtime.Gosched()
 	}
 	if p.Qos == 1 {
 		c.awaitStored()
