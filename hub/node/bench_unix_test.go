@@ -41,6 +41,7 @@ type fleet struct {
 	Key       sas.Key // of policy "device"
 	Count     int
 	Subscribe bool // to direct methods, which are answered
+	Broker    bool // it is not a hub: methods and answers have topics of their own
 	Patches   int  // reported patches that the devices send together
 }
 
@@ -82,7 +83,14 @@ func TestFleet(t *testing.T) {
 					return
 				}
 				d := &echoDevice{nc: nc, r: bufio.NewReaderSize(nc, 512)}
-				if err := d.connect(fleetID(i).Device, password, f.Subscribe); err != nil {
+				id, filter := fleetID(i).Device, ""
+				switch {
+				case f.Broker:
+					filter, d.answers = brokerMethods(id)+"#", brokerAnswers
+				case f.Subscribe:
+					filter, d.answers = "$iothub/methods/POST/#", "$iothub/methods/res/200/"
+				}
+				if err := d.connect(id, password, filter); err != nil {
 					t.Error(err)
 					return
 				}
@@ -173,29 +181,28 @@ func runFleet(b *testing.B, f fleet) *bufio.Reader {
 // An echoDevice answers every direct method with its payload, with as little
 // work as can be.
 type echoDevice struct {
-	nc  net.Conn
-	r   *bufio.Reader
-	buf []byte
+	nc      net.Conn
+	r       *bufio.Reader
+	buf     []byte
+	answers string // topic of the answers, in front of what ends that of the method
 }
 
-func (d *echoDevice) connect(id, password string, subscribe bool) error {
-	text := func(b []byte, s string) []byte {
-		return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
-	}
-	body := append(text(nil, "MQTT"), 4, 0xc2, 0, 0) // clean session, no keep-alive
-	body = text(body, id)
-	body = text(body, "localhost/"+id+"/?api-version=2021-04-12")
-	body = text(body, password)
+// connect connects and subscribes to the filter, if it is not empty.
+func (d *echoDevice) connect(id, password, filter string) error {
+	body := append(appendText(nil, "MQTT"), 4, 0xc2, 0, 0) // clean session, no keep-alive
+	body = appendText(body, id)
+	body = appendText(body, "localhost/"+id+"/?api-version=2021-04-12")
+	body = appendText(body, password)
 	packet := append(binary.AppendUvarint([]byte{0x10}, uint64(len(body))), body...)
-	if subscribe {
-		body = append(text([]byte{0, 1}, "$iothub/methods/POST/#"), 0)
+	if filter != "" {
+		body = append(appendText([]byte{0, 1}, filter), 0)
 		packet = append(append(packet, 0x82, byte(len(body))), body...)
 	}
 	if _, err := d.nc.Write(packet); err != nil {
 		return err
 	}
 	for _, want := range []byte{0x20, 0x90} {
-		if want == 0x90 && !subscribe {
+		if want == 0x90 && filter == "" {
 			break
 		}
 		header, body, err := d.read()
@@ -207,6 +214,17 @@ func (d *echoDevice) connect(id, password string, subscribe bool) error {
 		}
 	}
 	return nil
+}
+
+// appendText appends s as MQTT writes it.
+func appendText(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+}
+
+// appendPublish appends a PUBLISH of QoS 0.
+func appendPublish(b []byte, topic string, payload []byte) []byte {
+	b = binary.AppendUvarint(append(b, 0x30), uint64(2+len(topic)+len(payload)))
+	return append(appendText(b, topic), payload...)
 }
 
 func (d *echoDevice) read() (header byte, body []byte, err error) {
@@ -231,10 +249,7 @@ func (d *echoDevice) serve() {
 		}
 		n := 2 + int(binary.BigEndian.Uint16(body))
 		topic, payload := string(body[2:n]), body[n:]
-		topic = "$iothub/methods/res/200/" + topic[strings.LastIndexByte(topic, '/')+1:]
-		out = binary.AppendUvarint(append(out[:0], 0x30), uint64(2+len(topic)+len(payload)))
-		out = binary.BigEndian.AppendUint16(out, uint16(len(topic)))
-		out = append(append(out, topic...), payload...)
+		out = appendPublish(out[:0], d.answers+topic[strings.LastIndexByte(topic, '/')+1:], payload)
 		if _, err := d.nc.Write(out); err != nil {
 			return
 		}
@@ -243,8 +258,7 @@ func (d *echoDevice) serve() {
 
 // patch changes a reported property and waits for the answer.
 func (d *echoDevice) patch(i int) error {
-	topic, payload := "$iothub/twin/PATCH/properties/reported/?$rid=1", fmt.Sprintf(`{"counter":%d}`, i)
-	out := append([]byte{0x30, byte(2 + len(topic) + len(payload)), 0, byte(len(topic))}, topic+payload...)
+	out := appendPublish(nil, "$iothub/twin/PATCH/properties/reported/?$rid=1", fmt.Appendf(nil, `{"counter":%d}`, i))
 	if _, err := d.nc.Write(out); err != nil {
 		return err
 	}
@@ -304,8 +318,7 @@ func rawPingPong(b *testing.B, h *hubtest.Hub) func() {
 	runFleet(b, fleet{Addr: l.Addr().String(), CA: h.CACertificate(), Key: h.Policy("device").SharedAccessKey, Count: 1, Subscribe: true})
 	nc := <-accepted
 	b.Cleanup(func() { nc.Close() })
-	topic, payload := "$iothub/methods/POST/echo/?$rid=1000", `{"delay":5}`
-	ping := append([]byte{0x30, byte(2 + len(topic) + len(payload)), 0, byte(len(topic))}, topic+payload...)
+	ping := appendPublish(nil, "$iothub/methods/POST/echo/?$rid=1000", []byte(`{"delay":5}`))
 	pong := make([]byte, 4096)
 	return func() {
 		if _, err := nc.Write(ping); err != nil {
@@ -327,16 +340,28 @@ func BenchmarkMethods(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	used := processorTime()
+	rate := callMethods(b, callers, devices, func(_ int, id hub.ID) error {
+		_, err := h.InvokeMethod(context.Background(), id, call)
+		return err
+	})
+	b.ReportMetric(rate, "methods/s")
+	b.ReportMetric(float64((processorTime()-used).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
+}
+
+// callMethods has callers call b.N methods of devices, and returns how many a
+// second it was.
+func callMethods(b *testing.B, callers, devices int, call func(caller int, id hub.ID) error) float64 {
+	began := time.Now()
 	var next atomic.Int64
 	var group sync.WaitGroup
-	for range callers {
+	for caller := range callers {
 		group.Go(func() {
 			for {
 				i := int(next.Add(1))
 				if i > b.N {
 					return
 				}
-				if _, err := h.InvokeMethod(context.Background(), fleetID(i%devices), call); err != nil {
+				if err := call(caller, fleetID(i%devices)); err != nil {
 					b.Error(err)
 					return
 				}
@@ -344,8 +369,7 @@ func BenchmarkMethods(b *testing.B) {
 		})
 	}
 	group.Wait()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "methods/s")
-	b.ReportMetric(float64((processorTime()-used).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
+	return float64(b.N) / time.Since(began).Seconds()
 }
 
 // BenchmarkReportedPatches has 256 devices change their reported properties,
