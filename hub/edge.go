@@ -59,7 +59,7 @@ func (tx *Tx) settleEdge(i *Identity, spec IdentitySpec, before Identity) error 
 		return ErrInvalidDeviceScope.With("a device can have one parent only")
 	}
 	// A parent that is gone must not keep its child from being changed.
-	if !slices.Equal(parents, before.ParentScopes) {
+	if !spec.anyScope && !slices.Equal(parents, before.ParentScopes) {
 		for _, scope := range parents {
 			if err := tx.checkScope(*i, scope); err != nil {
 				return err

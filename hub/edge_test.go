@@ -57,6 +57,14 @@ func TestEdgeDevices(t *testing.T) {
 		h.Do(wiretest.Call{Method: "PUT", Path: "/devices/other", Body: `{"deviceScope":"` + wrong + `"}`}).WantError(t, 400, "InvalidDeviceScope", "*")
 	}
 
+	// In bulk they are taken as they are, from nobody else.
+	h.Do(wiretest.Call{Method: "POST", Path: "/devices", Body: `[{"id":"other","importMode":"create","deviceScope":"nonsense"}]`}).Want(t, 200, "")
+	if got := h.Do(wiretest.Call{Method: "GET", Path: "/devices/other"}).Body; !strings.HasSuffix(got, `"deviceScope":"nonsense","parentScopes":["nonsense"]}`) {
+		t.Errorf("a device with a scope that is nobody's: %s", got)
+	}
+	h.Do(wiretest.Call{Method: "POST", Path: "/devices", Body: `[{"id":"other","importMode":"update","deviceScope":"nothing"}]`}).
+		Want(t, 400, `{"isSuccessful":false,"errors":[{"deviceId":"other","errorCode":400028,"errorStatus":"'nothing' is not the scope of an IoT Edge device","moduleId":null,"operation":null}],"warnings":[]}`)
+
 	// A parent that is gone does not keep its child from being disabled.
 	h.Do(wiretest.Call{Method: "PUT", Path: "/devices/leaf", Body: child.Body, Header: map[string]string{"If-Match": "*"}}).Want(t, 200, "")
 	h.Do(wiretest.Call{Method: "DELETE", Path: "/devices/gateway"}).Want(t, 204, "")

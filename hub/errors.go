@@ -97,7 +97,8 @@ var (
 	ErrConfigurationNotFound = &Error{Status: 404, Code: 404301, Name: "ConfigurationNotFound", Text: "Not found"}
 	ErrRouteNotFound         = &Error{Status: 404, Code: 404000, Name: "GenericNotFound", Text: "Not found"}
 
-	ErrMethodNotAllowed = &Error{Status: 405, Code: 405000, Name: "GenericMethodNotAllowed", Text: "Method not allowed"}
+	ErrMethodNotAllowed  = &Error{Status: 405, Code: 405000, Name: "GenericMethodNotAllowed", Text: "Method not allowed"}
+	ErrNotInCurrentState = &Error{Status: 405, Code: 405001, Name: "OperationNotAllowedInCurrentState", Text: "Not allowed in the current state"} // status and number are assumed
 
 	ErrDeviceAlreadyExists = &Error{Status: 409, Code: 409001, Name: "DeviceAlreadyExists", Text: "Conflict"}
 	ErrJobAlreadyExists    = &Error{Status: 409, Code: 409104, Name: "JobAlreadyExists", Text: "Conflict"}

@@ -55,12 +55,18 @@ type IdentitySpec struct {
 	IoTEdge      bool
 	ManagedBy    *string
 
+	// NewKeys has keys that are not given made, where an update without them
+	// keeps those that are there.
+	NewKeys bool
+
 	// DeviceScope is the scope of a device's parent. It is ignored for an IoT
 	// Edge device, which has a scope of its own, and names its parent in
 	// ParentScopes. ParentScopes of another device count if DeviceScope is
 	// empty.
 	DeviceScope  string
 	ParentScopes []string
+
+	anyScope bool // scopes are not checked
 }
 
 // apply replaces the mutable part of i. Keys that are not given are kept, or
@@ -77,7 +83,7 @@ func (i *Identity) apply(spec IdentitySpec) {
 	switch i.Auth.Type {
 	case AuthSAS:
 		i.Auth.SymmetricKey = spec.Auth.SymmetricKey
-		if i.Auth.SymmetricKey.Primary == "" {
+		if i.Auth.SymmetricKey.Primary == "" && !spec.NewKeys {
 			i.Auth.SymmetricKey = kept
 		}
 		if i.Auth.SymmetricKey.Primary == "" {

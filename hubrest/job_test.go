@@ -48,8 +48,8 @@ func TestARealHubRunsJobs(t *testing.T) {
 		t.Errorf("CancelJob: %+v, %v", job, err)
 	}
 	var refusal *hubrest.Error
-	if _, err := c.CancelJob(ctx, "job#2"); !errors.As(err, &refusal) || refusal.Name != "InvalidOperation" {
-		t.Errorf("CancelJob again: %v, want InvalidOperation", err)
+	if _, err := c.CancelJob(ctx, "job#2"); !errors.As(err, &refusal) || refusal.Name != "OperationNotAllowedInCurrentState" {
+		t.Errorf("CancelJob again: %v, want OperationNotAllowedInCurrentState", err)
 	}
 	if _, err := c.Job(ctx, "job#3"); !errors.Is(err, hubrest.ErrNotFound) {
 		t.Errorf("Job of none: %v, want ErrNotFound", err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -204,14 +205,16 @@ func (s *Scheduler) List(filter Filter, after string) iter.Seq2[Job, error] {
 
 // Cancel ends a job. Of a running one no more devices are called or
 // updated; direct methods that are on their way get their answers, and until
-// then its Ended is zero.
+// then its Ended is zero. The service refuses to cancel a running job; who
+// operates devices has to be able to stop one.
 //
-// Errors: ErrJobNotFound, ErrInvalidOperation (the job has ended).
+// Errors: ErrJobNotFound, ErrNotInCurrentState (the job has ended).
 func (s *Scheduler) Cancel(id string) (Job, error) {
 	waiting, running := s.jobs.claim(id)
 	job, err := s.change(id, func(job *Job) error {
 		if !job.Ended.IsZero() || job.Status == Cancelled {
-			return hub.ErrInvalidOperation.With("job '%s' is %s already", id, job.Status)
+			status := string(job.Status)
+			return hub.ErrNotInCurrentState.With("Job cannot be cancelled in '%s' status.", strings.ToUpper(status[:1])+status[1:])
 		}
 		job.Status = Cancelled
 		if waiting != nil {

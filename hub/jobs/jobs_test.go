@@ -146,8 +146,8 @@ func TestCancelledJobReachesNoMoreDevices(t *testing.T) {
 		t.Errorf("the job is %s, statistics (-want +got):\n%s", job.Status, diff)
 	}
 	wiretest.WantOutcomes(t, h.Node, "job-1", map[string]string{"silent": "failed DeviceNotOnline", "offline": "canceled"})
-	if _, err := h.Jobs.Cancel("job-1"); !errors.Is(err, hub.ErrInvalidOperation) {
-		t.Errorf("cancel again: %v, want %v", err, hub.ErrInvalidOperation)
+	if _, err := h.Jobs.Cancel("job-1"); !errors.Is(err, hub.ErrNotInCurrentState) {
+		t.Errorf("cancel again: %v, want %v", err, hub.ErrNotInCurrentState)
 	}
 
 	spec = methodJob("job-2", "*")

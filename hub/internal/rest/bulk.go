@@ -7,6 +7,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // maxBulkBody holds 100 entries with tags and desired properties of the
@@ -102,6 +103,12 @@ func (d *Door) regenerateKeys(r *request) (reply, error) {
 		ID       string  `json:"id"`
 		ModuleID *string `json:"moduleId"`
 	}
+	// The Azure CLI prints both keys of the answer, whichever were made.
+	type rotated struct {
+		target
+		Primary   sas.Key `json:"primaryKey"`
+		Secondary sas.Key `json:"secondaryKey"`
+	}
 	type failure struct {
 		target
 		Code   int    `json:"errorCode"`
@@ -126,15 +133,16 @@ func (d *Door) regenerateKeys(r *request) (reply, error) {
 	}
 	body := struct {
 		PolicyKey string    `json:"policyKey"`
-		Rotated   []target  `json:"rotatedKeys"`
+		Rotated   []rotated `json:"rotatedKeys"`
 		Errors    []failure `json:"errors"`
-	}{in.PolicyKey, []target{}, []failure{}}
+	}{in.PolicyKey, []rotated{}, []failure{}}
 	for _, t := range in.Devices {
 		id := hub.ID{Device: t.ID}
 		if t.ModuleID != nil {
 			id.Module = *t.ModuleID
 		}
-		if _, err := d.hub.RegenerateKeys(id, primary, secondary); err != nil {
+		i, err := d.hub.RegenerateKeys(id, primary, secondary)
+		if err != nil {
 			e := hub.RefusalOf(err)
 			if e == hub.ErrServer {
 				return reply{}, err
@@ -142,7 +150,7 @@ func (d *Door) regenerateKeys(r *request) (reply, error) {
 			body.Errors = append(body.Errors, failure{t, e.Code, e.Text})
 			continue
 		}
-		body.Rotated = append(body.Rotated, t)
+		body.Rotated = append(body.Rotated, rotated{t, i.Auth.SymmetricKey.Primary, i.Auth.SymmetricKey.Secondary})
 	}
 	status := http.StatusOK
 	switch {

@@ -127,18 +127,22 @@ func TestRegenerateKeys(t *testing.T) {
 		a := h.Do(wiretest.Call{Method: "GET", Path: path})
 		return [2]bool{a.Text(t, "authentication.symmetricKey.primaryKey") == key1, a.Text(t, "authentication.symmetricKey.secondaryKey") == key2}
 	}
+	printed := func(path string) string { // both keys as an answer has them
+		a := h.Do(wiretest.Call{Method: "GET", Path: path})
+		return fmt.Sprintf(`"primaryKey":%q,"secondaryKey":%q`, a.Text(t, "authentication.symmetricKey.primaryKey"), a.Text(t, "authentication.symmetricKey.secondaryKey"))
+	}
 	rotate := func(body string) wiretest.Answer {
 		return h.Do(wiretest.Call{Method: "POST", Path: "/devices/keys/regenerate", Body: body})
 	}
-	rotate(`{"policyKey":"primaryKey","devices":[{"id":"a"}]}`).
-		Want(t, 200, `{"policyKey":"primaryKey","rotatedKeys":[{"id":"a","moduleId":null}],"errors":[]}`)
+	a := rotate(`{"policyKey":"primaryKey","devices":[{"id":"a"}]}`)
+	a.Want(t, 200, `{"policyKey":"primaryKey","rotatedKeys":[{"id":"a","moduleId":null,`+printed("/devices/a")+`}],"errors":[]}`)
 	if diff := cmp.Diff([2]bool{false, true}, keys("/devices/a")); diff != "" {
 		t.Errorf("unchanged keys (-want +got):\n%s", diff)
 	}
-	rotate(`{"policyKey":"both","devices":[{"id":"a","moduleId":"m"},{"id":"ca"},{"id":"b"}]}`).
-		Want(t, 207, `{"policyKey":"both","rotatedKeys":[{"id":"a","moduleId":"m"}],"errors":[`+
-			`{"id":"ca","moduleId":null,"errorCode":400003,"errorStatus":"the identity's authentication type is certificateAuthority, not sas"},`+
-			`{"id":"b","moduleId":null,"errorCode":404001,"errorStatus":"b"}]}`)
+	a = rotate(`{"policyKey":"both","devices":[{"id":"a","moduleId":"m"},{"id":"ca"},{"id":"b"}]}`)
+	a.Want(t, 207, `{"policyKey":"both","rotatedKeys":[{"id":"a","moduleId":"m",`+printed("/devices/a/modules/m")+`}],"errors":[`+
+		`{"id":"ca","moduleId":null,"errorCode":400003,"errorStatus":"the identity's authentication type is certificateAuthority, not sas"},`+
+		`{"id":"b","moduleId":null,"errorCode":404001,"errorStatus":"b"}]}`)
 	if diff := cmp.Diff([2]bool{}, keys("/devices/a/modules/m")); diff != "" {
 		t.Errorf("unchanged keys (-want +got):\n%s", diff)
 	}

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -76,15 +77,44 @@ func (d *Door) moduleDoc(i hub.Identity) moduleDoc {
 // a document, etag included, is read-only and ignored: clients send back what
 // they were given.
 type identityInput struct {
-	DeviceID       string              `json:"deviceId"`
-	ModuleID       string              `json:"moduleId"`
-	ManagedBy      *string             `json:"managedBy"`
-	Status         string              `json:"status"`
-	StatusReason   *string             `json:"statusReason"`
-	Authentication *hub.Authentication `json:"authentication"`
-	Capabilities   *hub.Capabilities   `json:"capabilities"`
-	DeviceScope    *string             `json:"deviceScope"`
-	ParentScopes   []string            `json:"parentScopes"`
+	DeviceID       string               `json:"deviceId"`
+	ModuleID       string               `json:"moduleId"`
+	ManagedBy      *string              `json:"managedBy"`
+	Status         string               `json:"status"`
+	StatusReason   *string              `json:"statusReason"`
+	Authentication *authenticationInput `json:"authentication"`
+	Capabilities   *hub.Capabilities    `json:"capabilities"`
+	DeviceScope    *string              `json:"deviceScope"`
+	ParentScopes   []string             `json:"parentScopes"`
+}
+
+// An authenticationInput is what a caller may say of credentials.
+type authenticationInput struct {
+	hub.Authentication
+
+	// newKeys is whether a key is given as an empty text, which makes new ones
+	// in the place of those that are there: the tests of the Azure CLI reset
+	// keys so. That keys which are null or absent stay is assumed.
+	newKeys bool
+}
+
+func (in *authenticationInput) UnmarshalJSON(data []byte) error {
+	if err := json.Unmarshal(data, &in.Authentication); err != nil {
+		return err
+	}
+	var given struct {
+		SymmetricKey struct {
+			Primary   *string `json:"primaryKey"`
+			Secondary *string `json:"secondaryKey"`
+		} `json:"symmetricKey"`
+	}
+	if err := json.Unmarshal(data, &given); err != nil {
+		return err
+	}
+	for _, key := range []*string{given.SymmetricKey.Primary, given.SymmetricKey.Secondary} {
+		in.newKeys = in.newKeys || key != nil && *key == ""
+	}
+	return nil
 }
 
 func (in identityInput) spec() hub.IdentitySpec {
@@ -101,7 +131,7 @@ func (in identityInput) spec() hub.IdentitySpec {
 		spec.DeviceScope, spec.ParentScopes = *in.DeviceScope, nil
 	}
 	if in.Authentication != nil {
-		spec.Auth = *in.Authentication
+		spec.Auth, spec.NewKeys = in.Authentication.Authentication, in.Authentication.newKeys
 	}
 	return spec
 }

@@ -120,6 +120,48 @@ func TestCredentialsOfAnIdentity(t *testing.T) {
 	}
 }
 
+// An update with empty keys makes new ones, as the tests of the Azure CLI want
+// it, and one without keys keeps them.
+func TestUpdatesOfKeys(t *testing.T) {
+	const keys = `{"authentication":{"type":"sas","symmetricKey":{"primaryKey":"` + key1 + `","secondaryKey":"` + key2 + `"}}}`
+	const bulk = `[{"id":"dev1","moduleId":"%s","importMode":"update",%s]`
+	h := wiretest.StartREST(t, node.Options{})
+	for _, tt := range []struct {
+		name, body string
+		kept       bool
+	}{
+		{"empty keys", `{"authentication":{"type":"sas","symmetricKey":{"primaryKey":"","secondaryKey":""}}}`, false},
+		{"the same keys", keys, true},
+		{"null keys", `{"authentication":{"type":"sas","symmetricKey":{"primaryKey":null,"secondaryKey":null}}}`, true},
+		{"a null symmetricKey", `{"authentication":{"type":"sas","symmetricKey":null}}`, true},
+		{"no keys", `{"authentication":{"type":"sas"}}`, true},
+		{"null", `{"authentication":null}`, true},
+		{"nothing", `{}`, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, module := range []string{"", "mod1"} {
+				path := strings.TrimSuffix("/devices/dev1/modules/"+module, "/modules/")
+				any := map[string]string{"If-Match": "*"}
+				entry := fmt.Sprintf(bulk, module, tt.body[1:])
+				for _, update := range []wiretest.Call{
+					{Method: "PUT", Path: path, Body: tt.body, Header: any},
+					{Method: "POST", Path: "/devices", Body: strings.Replace(entry, ",}", "}", 1)},
+				} {
+					if h.Do(wiretest.Call{Method: "PUT", Path: path, Body: keys, Header: any}).Status == 404 {
+						h.Do(wiretest.Call{Method: "PUT", Path: path, Body: keys}).Want(t, 200, "")
+					}
+					h.Do(update).Want(t, 200, "")
+					a := h.Do(wiretest.Call{Method: "GET", Path: path})
+					primary, secondary := a.Text(t, "authentication.symmetricKey.primaryKey"), a.Text(t, "authentication.symmetricKey.secondaryKey")
+					if primary == "" || (primary == key1) != tt.kept || (secondary == key2) != tt.kept {
+						t.Errorf("%s %s: the keys are kept: %v and %v, want %v", update.Method, update.Path, primary == key1, secondary == key2, tt.kept)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestIdentityRefusals(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{})
 	for name, tt := range map[string]struct{ path, body, want string }{

@@ -33,6 +33,10 @@ var (
 	mayReadWrite    = hub.AnyOf{{hub.RegistryRead, hub.RegistryWrite}}
 	mayReadOrServe  = hub.AnyOf{{hub.RegistryRead}, {hub.ServiceConnect}}
 	mayWriteOrServe = hub.AnyOf{{hub.RegistryWrite}, {hub.ServiceConnect}}
+
+	// The articles "Schedule and broadcast jobs" say that it takes reading and
+	// writing the registry; that the policy "service" may too is assumed.
+	maySchedule = hub.AnyOf{{hub.RegistryRead, hub.RegistryWrite}, {hub.ServiceConnect}}
 )
 
 // routes are all operations. Where two paths fit a request the first one is
@@ -101,10 +105,10 @@ var routes = []route{
 	{"GET", "jobs/{name}", hub.Permission{Rights: mayReadWrite, Action: "jobs/read"}, (*Door).getImportJob, 0},
 	{"DELETE", "jobs/{name}", hub.Permission{Rights: mayReadWrite, Action: "jobs/delete"}, (*Door).getImportJob, 0},
 
-	{"GET", "jobs/v2/query", hub.Permission{Rights: mayServe, Action: "jobs/read"}, (*Door).listJobs, 0},
-	{"GET", "jobs/v2/{name}", hub.Permission{Rights: mayServe, Action: "jobs/read"}, (*Door).getJob, 0},
-	{"PUT", "jobs/v2/{name}", hub.Permission{Rights: mayServe, Action: "jobs/write"}, (*Door).putJob, 0},
-	{"POST", "jobs/v2/{name}/cancel", hub.Permission{Rights: mayServe, Action: "jobs/delete"}, (*Door).cancelJob, 0},
+	{"GET", "jobs/v2/query", hub.Permission{Rights: maySchedule, Action: "jobs/read"}, (*Door).listJobs, 0},
+	{"GET", "jobs/v2/{name}", hub.Permission{Rights: maySchedule, Action: "jobs/read"}, (*Door).getJob, 0},
+	{"PUT", "jobs/v2/{name}", hub.Permission{Rights: maySchedule, Action: "jobs/write"}, (*Door).putJob, 0},
+	{"POST", "jobs/v2/{name}/cancel", hub.Permission{Rights: maySchedule, Action: "jobs/delete"}, (*Door).cancelJob, 0},
 
 	{"POST", "configurations/testQueries", hub.Permission{Rights: mayReadOrServe, Action: "configurations/testQueries/action"}, (*Door).testConfiguration, 0},
 	{"GET", "configurations", hub.Permission{Rights: mayReadOrServe, Action: "configurations/read"}, (*Door).listConfigurations, 0},
