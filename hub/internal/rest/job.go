@@ -72,7 +72,10 @@ func newJobDoc(job jobs.Job) jobDoc {
 	}
 	if t := job.Twin; t != nil {
 		doc.Twin = &jobTwinDoc{ETag: "*", Tags: words.Present(t.Tags)}
-		if desired := words.Present(t.Desired); desired != nil {
+		switch desired := words.Present(t.Desired); {
+		case t.ClearDesired:
+			doc.Twin.Properties = &jobTwinProperties{Desired: json.RawMessage("null")}
+		case desired != nil:
 			doc.Twin.Properties = &jobTwinProperties{Desired: desired}
 		}
 	}
@@ -117,6 +120,7 @@ func (d *Door) putJob(r *request) (reply, error) {
 		spec.Twin = &hub.TwinChange{Tags: words.Present(t.Tags)}
 		if t.Properties != nil {
 			spec.Twin.Desired = words.Present(t.Properties.Desired)
+			spec.Twin.ClearDesired = string(t.Properties.Desired) == "null" // as in a patch of one twin: assumed
 		}
 	}
 	job, err := d.jobs.Create(spec)
