@@ -102,11 +102,11 @@ func TestMethodJobOverREST(t *testing.T) {
 			token = wiretest.Sign(t, "localhost", "service", p.PrimaryKey, time.Now().Add(time.Hour))
 		}
 	}
-	body := `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot","payload":"now","timeoutInSeconds":7},"queryCondition":"*","startTime":"","maxExecutionTimeInSeconds":0}`
+	body := `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot","payload":"now","timeoutInSeconds":0,"responseTimeoutInSeconds":"7","connectTimeoutInSeconds":"30"},"queryCondition":"*","startTime":"","maxExecutionTimeInSeconds":"300"}`
 	a := h.Do(wiretest.Call{Method: "PUT", Path: "/jobs/v2/job-1", Body: body, Token: token}).Want(t, 200, "")
 	for path, want := range map[string]string{
 		"cloudToDeviceMethod.methodName": "reboot", "cloudToDeviceMethod.payload": "now", "cloudToDeviceMethod.responseTimeoutInSeconds": "7",
-		"cloudToDeviceMethod.connectTimeoutInSeconds": "0", "maxExecutionTimeInSeconds": "3600", "status": "queued",
+		"cloudToDeviceMethod.connectTimeoutInSeconds": "30", "maxExecutionTimeInSeconds": "300", "status": "queued",
 	} {
 		if got := fmt.Sprint(a.Field(t, path)); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)
