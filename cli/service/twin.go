@@ -72,7 +72,7 @@ func twinReplaceCommand(s output.Streams) *urfave.Command {
 	return twinChangeCommand(s, (*hubrest.Client).ReplaceTwin, &urfave.Command{
 		Name:  "replace",
 		Usage: "replace all tags and desired properties of the twin",
-		Description: "What is left out is cleared. For example:\n" +
+		Description: "What is left out is cleared, and the device is told so; null is refused. For example:\n" +
 			"   iotdm service twin replace --device device-1 --desired '{\"interval\": 60}' --tags '{\"site\": \"north\"}'\n" +
 			"   iotdm service twin replace --device device-1 @twin.json",
 	})
