@@ -93,6 +93,19 @@ func TestJobListHasPages(t *testing.T) {
 	}
 }
 
+func TestATwinJobThatClearsOverREST(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	body := `{"type":"scheduleUpdateTwin","updateTwin":{"etag":"*","tags":null,"properties":{"desired":null}},"queryCondition":"*","startTime":"2027-01-01T00:00:00Z"}`
+	for _, a := range []wiretest.Answer{
+		h.Do(wiretest.Call{Method: "PUT", Path: "/jobs/v2/job-1", Body: body}).Want(t, 200, ""),
+		h.Do(wiretest.Call{Method: "GET", Path: "/jobs/v2/job-1"}).Want(t, 200, ""),
+	} {
+		if want := `"updateTwin":{"etag":"*","properties":{"desired":null}}`; !strings.Contains(a.Body, want) {
+			t.Errorf("the job is %s, want it with %s", a.Body, want)
+		}
+	}
+}
+
 func TestMethodJobOverREST(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{Clock: clock.New()})
 	wiretest.Respond(t, h.Hub, "dev1", 200, `{"ok":true}`, nil)
