@@ -72,6 +72,14 @@ func (m *memory) has(path string, value json.RawMessage, version int64) bool {
 	return m.done[path] == remembered{version, digest(value)}
 }
 
+// knows reports whether a value of the property was carried out, and has not been taken back.
+func (m *memory) knows(path string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.done[path]
+	return ok
+}
+
 // store remembers that the wish was carried out.
 func (m *memory) store(path string, w wish) error {
 	m.mu.Lock()

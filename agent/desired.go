@@ -132,10 +132,13 @@ func (o *observer) changed(ctx context.Context, d mqttdevice.Desired) {
 		return // the twin that was read had it
 	case o.started && d.Version == o.version+1:
 		if merged, err := twin.Merge(o.section, d.Patch); err == nil {
+			before := o.section
 			o.section, o.version = merged, d.Version
 			for _, p := range o.properties {
-				if touches(d.Patch, p.path) {
-					p.add(wish{lookup(merged, p.path), d.Version})
+				w := wish{lookup(merged, p.path), d.Version}
+				absent := w.value == nil && lookup(before, p.path) == nil // what is above it was removed
+				if touches(d.Patch, p.path) && !absent {
+					p.add(w)
 				}
 			}
 			return

@@ -60,11 +60,16 @@ type desiredCommand struct {
 }
 
 // done says yes to a wish that was acknowledged, for better or worse, as of its version; and to one
-// whose value was carried out as of an older version: then another property has changed.
+// whose value was carried out as of an older version: then another property has changed. A property that
+// is gone was carried out before if nothing is acknowledged; but an acknowledgement may not have come
+// through, so that the device has to remember nothing either.
 func (d *desiredCommand) done(w wish, acknowledged json.RawMessage) bool {
 	a, ok := readAck(acknowledged)
-	if w.value == nil {
-		return !ok || a.Version == w.version && a.Code != ackInProgress
+	switch {
+	case w.value == nil && ok:
+		return a.Version == w.version && a.Code != ackInProgress
+	case w.value == nil:
+		return !d.memory.knows(d.path)
 	}
 	if !ok || a.Code == ackInProgress {
 		return false

@@ -97,6 +97,16 @@ func (p *pumpAgent) reported(path string) string {
 	return gjson.GetBytes(twin, "reported."+path).Raw
 }
 
+// awaitLog waits until the agent has logged a text.
+func (p *pumpAgent) awaitLog(text string) {
+	p.t.Helper()
+	p.awaitReportedThat("", "with "+text+" in the log", func(string) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return strings.Contains(p.log.String(), text)
+	})
+}
+
 // desire patches the desired properties.
 func desire(t *testing.T, h *hubtest.Hub, patch string) {
 	t.Helper()
@@ -225,6 +235,79 @@ func TestDesiredPropertiesAcrossRestarts(t *testing.T) {
 	p.awaitReported("colour", `{"value":"green","ac":200,"av":7,"ad":"done"}`)
 	wantFile(t, speed, "1\n2\n13\n13\nnull\n")
 	wantFile(t, colour, "\"red\"\n\"blue\"\nnull\n\"green\"\n")
+}
+
+// A replacement of the twin, and null for all of it, take back what they leave out.
+func TestDesiredPropertiesThatAReplacementLeavesOut(t *testing.T) {
+	h := hubtest.New(t)
+	folder, dir := t.TempDir(), t.TempDir()
+	speed, limits, mark := filepath.Join(dir, "speed"), filepath.Join(dir, "limits"), filepath.Join(dir, "mark")
+	opt := agent.Options{Folder: folder, OnDesired: map[string]agent.Command{
+		"motor.speed": logged(speed, ""), "limits": logged(limits, ""), "mark": logged(mark, ""),
+	}}
+	replace := func(desired string) {
+		t.Helper()
+		if _, err := h.ReplaceTwin(pump, hub.TwinChange{Desired: json.RawMessage(desired)}, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := connectPump(t, h, opt)
+	replace(`{"motor":{"speed":1,"on":true},"limits":{"low":1,"high":2},"mark":1}`)
+	p.awaitReported("motor.speed", `{"value":1,"ac":200,"av":2,"ad":"done"}`)
+	p.awaitReported("limits", `{"value":{"low":1,"high":2},"ac":200,"av":2,"ad":"done"}`)
+	p.awaitReported("mark", `{"value":1,"ac":200,"av":2,"ad":"done"}`)
+
+	// While it is connected, deep in an object and all of one.
+	replace(`{"motor":{"on":true},"limits":{"low":1},"mark":1}`)
+	p.awaitReported("motor.speed", ``)
+	p.awaitReported("limits", `{"value":{"low":1},"ac":200,"av":3,"ad":"done"}`)
+	p.awaitReported("mark", `{"value":1,"ac":200,"av":3,"ad":"done"}`)
+	if _, err := h.PatchTwin(pump, hub.TwinChange{ClearDesired: true}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitReported("limits", ``)
+	p.awaitReported("mark", ``)
+
+	// And while it is away.
+	replace(`{"motor":{"speed":2},"limits":{"low":2},"mark":2}`)
+	p.awaitReported("motor.speed", `{"value":2,"ac":200,"av":5,"ad":"done"}`)
+	p.awaitReported("limits", `{"value":{"low":2},"ac":200,"av":5,"ad":"done"}`)
+	p.awaitReported("mark", `{"value":2,"ac":200,"av":5,"ad":"done"}`)
+	p.Close()
+	replace(`{"limits":{"high":2},"mark":2}`)
+	p = connectPump(t, h, opt)
+	p.awaitReported("motor.speed", ``)
+	p.awaitReported("limits", `{"value":{"high":2},"ac":200,"av":6,"ad":"done"}`)
+	p.Close()
+	wantFile(t, speed, "1\nnull\n2\nnull\n")
+	wantFile(t, limits, "{\"low\":1,\"high\":2}\n{\"low\":1}\nnull\n{\"low\":2}\n{\"high\":2}\n")
+	// What a replacement names again is as a patch that does: carried out again, but not by reading the twin.
+	wantFile(t, mark, "1\n1\nnull\n2\n")
+}
+
+// The device remembers what it carried out, though its acknowledgement never came through.
+func TestAPropertyThatIsGoneBeforeItWasAcknowledged(t *testing.T) {
+	h := hubtest.New(t)
+	log := filepath.Join(t.TempDir(), "log")
+	opt := agent.Options{Folder: t.TempDir(), OnDesired: map[string]agent.Command{"speed": logged(log, ""), "mark": script("true")}}
+	p := connectPump(t, h, opt)
+	desire(t, h, `{"speed":1}`)
+	p.awaitReported("speed", `{"value":1,"ac":200,"av":2,"ad":"done"}`)
+	p.Close()
+	// As if the report had been lost.
+	if _, err := h.PatchReported(pump, []byte(`{"speed":null}`), hub.AnyVersion); err != nil {
+		t.Fatal(err)
+	}
+	desire(t, h, `{"speed":null}`)
+	p = connectPump(t, h, opt)
+	p.awaitLog("property=speed version=3 status=200")
+	p.Close()
+	// Once is enough.
+	p = connectPump(t, h, opt)
+	desire(t, h, `{"mark":1}`)
+	p.awaitReported("mark", `{"value":1,"ac":200,"av":4,"ad":"done"}`)
+	p.Close()
+	wantFile(t, log, "1\nnull\n")
 }
 
 func TestDesiredPropertyIsInterrupted(t *testing.T) {

@@ -180,11 +180,11 @@ func (u *updater) act(_ context.Context, w wish) {
 // done says yes to a desired property that is the last request: what is left of that goes on by itself.
 func (u *updater) done(w wish, acknowledged json.RawMessage) bool {
 	a, ok := readAck(acknowledged)
-	if w.value == nil {
-		return !ok
-	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if w.value == nil { // an acknowledgement may not have come through
+		return !ok && u.record.DesiredVersion == 0
+	}
 	request, err := parseUpdate(w.value, u.opt.MaxSize)
 	if err != nil {
 		return ok && a.Version == w.version

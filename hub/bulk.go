@@ -176,7 +176,7 @@ func (tx *Tx) updateEntry(e BulkEntry, m Match) error {
 	if _, err := tx.Update(e.ID, e.Spec, m); err != nil {
 		return err
 	}
-	if len(e.Twin.Tags) == 0 && len(e.Twin.Desired) == 0 {
+	if e.Twin.Empty() {
 		return nil
 	}
 	return tx.PatchTwin(e.ID, e.Twin, Match{})

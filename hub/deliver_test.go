@@ -45,7 +45,7 @@ func TestMessagesReachTheDevice(t *testing.T) {
 
 		wiretest.SendMessage(t, h.Node, device, wiretest.Message(""))
 		p = d.WantMessage("")
-		if want := "devices/" + device + "/messages/devicebound/%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound&iothub-ack=none"; p.TopicName != want {
+		if want := "devices/" + device + "/messages/devicebound/%24.to=%2Fdevices%2Fa%2Bb%23c%24d%2541%2Fmessages%2FdeviceBound"; p.TopicName != want {
 			t.Errorf("topic %s\nwant  %s", p.TopicName, want)
 		}
 		d.Acknowledge(p)
@@ -234,6 +234,50 @@ func wantEmpty(t testing.TB, h *node.Node, device string) {
 	}
 }
 
+// The hub drops a message after an hour unless its sender said otherwise. The
+// device is told of what the sender said only.
+func TestTheExpiryOfAMessage(t *testing.T) {
+	start := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		expires, told time.Time
+		lives         time.Duration
+	}{
+		"none":      {time.Time{}, time.Time{}, time.Hour},
+		"in a week": {start.Add(7 * 24 * time.Hour), start.Add(48 * time.Hour), 48 * time.Hour},
+		"soon":      {start.Add(time.Minute), start.Add(time.Minute), time.Minute},
+		"long ago":  {time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 1), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := clock.Stopped(start)
+			h := wiretest.NewNode(t, node.Options{Clock: now})
+			wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+			wiretest.SendMessage(t, h, "d1", hub.Message{Expires: tt.expires, Ack: hub.AckFull, MessageID: "m"})
+			if tt.lives > 0 {
+				m := receivedOf(t, h, "d1")
+				if !m.Expires.Equal(tt.told) {
+					t.Errorf("the device is told %v, want %v", m.Expires, tt.told)
+				}
+				if err := h.AbandonMessage("d1", m.LockToken); err != nil {
+					t.Fatal(err)
+				}
+				now.Advance(tt.lives - time.Second)
+				h.SweepQueues()
+				wiretest.WantPending(t, h, "d1", 1)
+				now.Advance(time.Second)
+			}
+			h.SweepQueues()
+			wiretest.WantPending(t, h, "d1", 0)
+			batch, _, err := h.ReceiveFeedback()
+			if tt.lives == 0 {
+				return // of that time nobody asks any more
+			}
+			if err != nil || len(batch.Records) != 1 || !batch.Records[0].EnqueuedTime.Equal(start.Add(tt.lives)) {
+				t.Errorf("feedback %+v, %v, want of %v", batch.Records, err, start.Add(tt.lives))
+			}
+		})
+	}
+}
+
 func TestMessagesAreSettledByTheirLocks(t *testing.T) {
 	now := clock.New()
 	h := wiretest.NewNode(t, node.Options{Clock: now})
@@ -244,14 +288,11 @@ func TestMessagesAreSettledByTheirLocks(t *testing.T) {
 	}
 	first, second := receivedOf(t, h, "d1"), receivedOf(t, h, "d1")
 	want := hub.ReceivedMessage{
-		Message:  hub.Message{MessageID: "0", Ack: hub.AckNone, Properties: []hub.Property{{Name: "a", Value: "b"}}, Body: []byte("x")},
+		Message:  hub.Message{MessageID: "0", Properties: []hub.Property{{Name: "a", Value: "b"}}, Body: []byte("x")},
 		Sequence: 1,
 	}
-	if diff := cmp.Diff(want, first, cmpopts.IgnoreFields(hub.ReceivedMessage{}, "LockToken", "Enqueued", "Message.Expires")); diff != "" {
+	if diff := cmp.Diff(want, first, cmpopts.IgnoreFields(hub.ReceivedMessage{}, "LockToken", "Enqueued")); diff != "" {
 		t.Errorf("first message (-want +got):\n%s", diff)
-	}
-	if ttl := first.Expires.Sub(first.Enqueued); ttl != time.Hour {
-		t.Errorf("the message lives for %v, want an hour", ttl)
 	}
 	if err := h.AbandonMessage("d1", first.LockToken); err != nil {
 		t.Fatal(err)

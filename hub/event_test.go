@@ -252,6 +252,15 @@ func TestTheHubTellsOfWhatHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(hub.SourceTwinChange, id, change, "updateTwin", `{"version":5,"tags":{"room":null}}`)
+	for _, body := range []string{
+		`{"version":6,"properties":{"desired":{"x":null,"$metadata":{"$lastUpdated":"2026-03-14T09:26:53.5897932Z","$lastUpdatedVersion":3},"$version":3}}}`,
+		`{"version":7,"properties":{"desired":{"$metadata":{},"$version":4}}}`, // there was nothing to clear
+	} {
+		if _, err := h.PatchTwin(id, hub.TwinChange{ClearDesired: true}, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+		want(hub.SourceTwinChange, id, change, "updateTwin", body)
+	}
 	if _, err := h.ReplaceTwin(module, hub.TwinChange{Tags: json.RawMessage(`{"t":1}`), By: "principal p"}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}

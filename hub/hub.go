@@ -72,6 +72,7 @@ type Server struct {
 	touch  func(ID) // what has changed is told; nil is nobody
 
 	metrics   *metrics
+	notJSON   seldom // a direct method's answer was not JSON
 	queues    queues
 	feedbacks feedbacks
 

@@ -29,7 +29,8 @@ type Link interface {
 	// Call calls a direct method and waits for the answer, until the peer has
 	// gone (ErrDeviceNotOnline) or ctx ends (the cause of that). It is taken
 	// once it is on its way; a call that is not taken has not been sent, and
-	// never will be. The payload is JSON. What a peer answers is as it came.
+	// never will be. The payload is JSON, or nothing if the caller gave none.
+	// What a peer answers is as it came.
 	//
 	// Errors before it is taken: ErrTooManyMethodCalls. After it:
 	// ErrBadDeviceResponse, if the answer has no status.

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -323,20 +324,24 @@ func TestMethodsOfALink(t *testing.T) {
 	}
 
 	for name, tt := range map[string]struct {
-		answer string
-		want   error
+		answer  string
+		payload string
+		notJSON bool
+		want    error
 	}{
-		"nothing":  {"", nil},
-		"not JSON": {"{", hub.ErrBadDeviceResponse},
-		"too long": {string(make([]byte, hub.MaxMethodPayload+1)), hub.ErrBadDeviceResponse},
+		"nothing":       {"", "null", false, nil},
+		"not JSON":      {"{", "{", true, nil},
+		"not in UTF-8":  {"\"\xe9\"", "\"\xe9\"", true, nil},
+		"too long":      {string(make([]byte, hub.MaxMethodPayload+1)), "", false, hub.ErrBadDeviceResponse},
+		"JSON in white": {" [1]\n", " [1]\n", false, nil},
 	} {
 		t.Run("the answer is "+name, func(t *testing.T) {
 			l.serve(func(context.Context, string, json.RawMessage) (hub.MethodAnswer, error) {
 				return hub.MethodAnswer{Status: 1, Payload: []byte(tt.answer)}, nil
 			})
 			r, err := n.InvokeMethod(t.Context(), id, call)
-			if !errors.Is(err, tt.want) || err == nil && string(r.Payload) != "null" {
-				t.Errorf("%d %s, %v, want %v", r.Status, r.Payload, err, tt.want)
+			if !errors.Is(err, tt.want) || string(r.Payload) != tt.payload || r.NotJSON != tt.notJSON {
+				t.Errorf("%d %q (not JSON: %v), %v, want %q and %v", r.Status, r.Payload, r.NotJSON, err, tt.payload, tt.want)
 			}
 		})
 	}
@@ -395,10 +400,22 @@ func TestALinkIsToldOfDesiredProperties(t *testing.T) {
 		t.Fatal(err)
 	}
 	change(n.ReplaceTwin, "", `{"z":3}`)
+	change(n.PatchTwin, "", `{"z":{"x":1,"y":{"k":2}}}`)
+	change(n.ReplaceTwin, `{"t":2}`, `{"z":{"x":1,"y":{}},"n":0}`)
+	for range 2 {
+		v, err := n.PatchTwin(id, hub.TwinChange{ClearDesired: true}, hub.Match{})
+		if text, _ := v.MarshalJSON(); err != nil || !bytes.Contains(text, []byte(`"tags":{"t":2}`)) || !bytes.Contains(text, []byte(`"desired":{"$metadata":{"$lastUpdated":`)) {
+			t.Errorf("cleared, the twin is %s, %v", text, err)
+		}
+	}
 	want := []notice{
 		{2, `{"a":1,"b":{"c":2},"$version":2}`},
 		{3, `{"b":null,"$version":3}`},
-		{4, `{"z":3,"$version":4}`},
+		{4, `{"a":null,"z":3,"$version":4}`},
+		{5, `{"z":{"x":1,"y":{"k":2}},"$version":5}`},
+		{6, `{"z":{"x":1,"y":{"k":null}},"n":0,"$version":6}`},
+		{7, `{"z":null,"n":null,"$version":7}`},
+		{8, `{"$version":8}`},
 	}
 	if diff := cmp.Diff(want, l.notices()); diff != "" {
 		t.Errorf("notices (-want +got):\n%s", diff)

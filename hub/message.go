@@ -14,7 +14,8 @@ import (
 type Ack string
 
 // The kinds of feedback, from "Understand cloud-to-device messaging from an IoT
-// hub". The empty Ack is AckNone.
+// hub". The empty Ack is that of a sender who said nothing: the device is not
+// told of any.
 const (
 	AckNone     Ack = "none"
 	AckPositive Ack = "positive" // when the device completed it
@@ -41,7 +42,7 @@ type Message struct {
 	ContentType     string
 	ContentEncoding string
 	Ack             Ack
-	Expires         time.Time // zero is in one hour; two days from now is the latest
+	Expires         time.Time // two days from now is the latest; zero is in one hour, of which the device is not told
 	Properties      []Property
 	Body            []byte // up to 64 KiB with the properties
 }
@@ -60,40 +61,38 @@ const (
 // messageIDPattern is what "Create and read IoT Hub messages" allows.
 var messageIDPattern = regexp.MustCompile(`^[A-Za-z0-9\-:.+%_#*?!(),=@;$']{0,128}$`)
 
-// prepare checks m and fills in what the hub decides.
-func (m *Message) prepare(now time.Time) error {
+// prepare checks m and fills in what the hub decides. It returns when m expires.
+func (m *Message) prepare(now time.Time) (expires time.Time, err error) {
 	switch m.Ack {
-	case "":
-		m.Ack = AckNone
-	case AckNone, AckPositive, AckNegative, AckFull:
+	case "", AckNone, AckPositive, AckNegative, AckFull:
 	default:
-		return ErrArgumentInvalid.With("iothub-ack must be none, positive, negative or full")
+		return expires, ErrArgumentInvalid.With("iothub-ack must be none, positive, negative or full")
 	}
 	if !messageIDPattern.MatchString(m.MessageID) {
-		return ErrArgumentInvalid.With("the message id must be up to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '")
+		return expires, ErrArgumentInvalid.With("the message id must be up to 128 of the letters, digits and - : . + %% _ # * ? ! ( ) , = @ ; $ '")
 	}
 	for _, p := range m.Properties {
 		// They stand among the system properties where a device reads them.
 		if p.Name == "" || strings.HasPrefix(p.Name, "$") || strings.HasPrefix(p.Name, "iothub-") {
-			return ErrArgumentInvalid.With("'%s' cannot be the name of an application property", words.Clip(p.Name))
+			return expires, ErrArgumentInvalid.With("'%s' cannot be the name of an application property", words.Clip(p.Name))
 		}
 	}
 	if m.size() > MaxDeviceMessage {
-		return ErrMessageTooLarge.With("a cloud-to-device message must be at most %d bytes", MaxDeviceMessage)
+		return expires, ErrMessageTooLarge.With("a cloud-to-device message must be at most %d bytes", MaxDeviceMessage)
 	}
-	if m.MessageID == "" && m.Ack != AckNone {
+	if m.MessageID == "" && m.Ack != "" && m.Ack != AckNone {
 		m.MessageID = words.NewRequestID().String()
 	}
 	if m.Expires.IsZero() {
-		m.Expires = now.Add(defaultMessageTTL)
+		return now.Add(defaultMessageTTL), nil
 	}
 	if latest := now.Add(maxMessageTTL); m.Expires.After(latest) {
 		m.Expires = latest
 	}
-	if earliest := time.Unix(0, 0); m.Expires.Before(earliest) {
+	if earliest := time.Unix(0, 1); m.Expires.Before(earliest) { // 0 is stored for none
 		m.Expires = earliest
 	}
-	return nil
+	return m.Expires, nil
 }
 
 // size is the size of the message as the service counts it.
@@ -126,14 +125,19 @@ type ReceivedMessage struct {
 func MessageTo(device string) string { return "/devices/" + device + "/messages/deviceBound" }
 
 // messageFormat is the first byte of a stored message. The times follow, the
-// texts with their length in front, and the body last.
+// texts with their length in front, and the body last. When it expires is what
+// its sender said: 0 if that is nothing.
 const messageFormat = 1
 
 func (m *Message) encode(enqueued time.Time) []byte {
 	b := make([]byte, 0, 64+m.size())
 	b = append(b, messageFormat)
 	b = binary.AppendUvarint(b, uint64(enqueued.UnixNano()))
-	b = binary.AppendUvarint(b, uint64(m.Expires.UnixNano()))
+	expires := uint64(0)
+	if !m.Expires.IsZero() {
+		expires = uint64(m.Expires.UnixNano())
+	}
+	b = binary.AppendUvarint(b, expires)
 	for _, text := range m.texts() {
 		b = disk.AppendText(b, *text)
 	}
@@ -146,7 +150,9 @@ func (m *Message) encode(enqueued time.Time) []byte {
 func decodeMessage(data []byte) (ReceivedMessage, error) {
 	r := disk.Read("message", data, messageFormat)
 	m := ReceivedMessage{Enqueued: time.Unix(0, int64(r.Number()))}
-	m.Expires = time.Unix(0, int64(r.Number()))
+	if expires := r.Number(); expires != 0 {
+		m.Expires = time.Unix(0, int64(expires))
+	}
 	for _, text := range m.texts() {
 		*text = string(r.Text())
 	}

@@ -6,13 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
+
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // A MethodCall is a call of a direct method.
 type MethodCall struct {
 	Name            string
-	Payload         json.RawMessage // what the device receives; nil is null
+	Payload         json.RawMessage `json:",omitempty"` // what the device receives; nil is an empty body
 	ResponseTimeout time.Duration   // how long the device may take: 5 s to 300 s; 0 is DefaultResponseTimeout
 	ConnectTimeout  time.Duration   // how long to wait for the device to connect: 0 to 300 s
 }
@@ -20,7 +24,12 @@ type MethodCall struct {
 // A MethodResult is a device's answer to a direct method.
 type MethodResult struct {
 	Status  int32           // the device's own status, whatever it means
-	Payload json.RawMessage // JSON, "null" when the device sent nothing
+	Payload json.RawMessage // as the device sent it; "null" when it sent nothing
+
+	// NotJSON says that Payload is not JSON, or not in UTF-8. The service hands
+	// it on all the same, and its caller cannot read the answer
+	// (Azure/azure-iot-sdk-node issue 736).
+	NotJSON bool
 }
 
 // Limits of direct methods, from "Understand and invoke direct methods" and
@@ -158,13 +167,9 @@ func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result
 	if l == nil {
 		return MethodResult{}, false, nil
 	}
-	payload := call.Payload
-	if len(payload) == 0 {
-		payload = json.RawMessage("null")
-	}
 	limited, cancel := s.clock.WithTimeout(ctx, call.ResponseTimeout, ErrGatewayTimeout)
 	defer cancel()
-	answer, taken, err := l.Call(limited, call.Name, payload)
+	answer, taken, err := l.Call(limited, call.Name, call.Payload)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(limited)):
 		return MethodResult{}, taken, ctx.Err()
@@ -172,7 +177,32 @@ func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result
 		return MethodResult{}, taken, err
 	}
 	result, err = answer.result()
+	if result.NotJSON {
+		if more, ok := s.notJSON.say(s.Now()); ok {
+			s.log.Warn("a direct method's answer is not JSON, which its caller may not be able to read", words.LogID, id.String(), words.LogMethod, call.Name, words.LogMore, more)
+		}
+	}
 	return result, true, err
+}
+
+// A seldom lets something be said about once a second at most.
+type seldom struct {
+	mu   sync.Mutex // guards what follows
+	last time.Time
+	left int // unsaid since
+}
+
+// say reports whether it may be said now, and how often it was not since it
+// was last.
+func (s *seldom) say(now time.Time) (left int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if since := now.Sub(s.last); since >= 0 && since < time.Second {
+		s.left++
+		return 0, false
+	}
+	left, s.last, s.left = s.left, now, 0
+	return left, true
 }
 
 // A MethodAnswer is what a device sent to a direct method, as it came.
@@ -181,15 +211,13 @@ type MethodAnswer struct {
 	Payload []byte
 }
 
-// result checks the answer: JSON or nothing as payload.
+// result checks the answer.
 func (a MethodAnswer) result() (MethodResult, error) {
 	switch {
 	case len(a.Payload) > MaxMethodPayload:
 		return MethodResult{}, ErrBadDeviceResponse.With("the device's answer is larger than %d bytes", MaxMethodPayload)
 	case len(a.Payload) == 0:
 		return MethodResult{Status: a.Status, Payload: json.RawMessage("null")}, nil
-	case !json.Valid(a.Payload):
-		return MethodResult{}, ErrBadDeviceResponse.With("the device's answer is not JSON")
 	}
-	return MethodResult{Status: a.Status, Payload: a.Payload}, nil
+	return MethodResult{Status: a.Status, Payload: a.Payload, NotJSON: !json.Valid(a.Payload) || !utf8.Valid(a.Payload)}, nil
 }

@@ -181,6 +181,6 @@ func (p reportedPatch) body(patch []byte) ([]byte, error) {
 func patchWithMetadata(kind twin.Kind, patch []byte, version int64, at time.Time) (json.RawMessage, error) {
 	// Merged into nothing, it has just that metadata.
 	changed, err := twin.Section{Version: version - 1}.Patch(kind, patch, at)
-	changed.Properties = patch
+	changed.Properties, changed.Version = patch, version // also after {}, by which nothing was cleared
 	return changed.Service(), err
 }

@@ -122,7 +122,7 @@ func (s *Server) removeMessage(c *queueChange, sequence uint64, o outcome) error
 	if m.Ack.wants(o) {
 		when := c.now
 		if o == expired {
-			when = m.Expires
+			when = c.queue[at].expires
 		}
 		s.addFeedback(c.tx, c.now, Feedback{
 			OriginalMessageID: m.MessageID, EnqueuedTime: when, StatusCode: o, Description: string(o),
@@ -147,7 +147,8 @@ func (c *queueChange) find(sequence uint64) int {
 // ErrQueueFull.
 func (s *Server) SendMessage(device string, m Message) error {
 	err := s.changeQueue(device, func(c *queueChange) error {
-		if err := m.prepare(c.now); err != nil {
+		expires, err := m.prepare(c.now)
+		if err != nil {
 			return err
 		}
 		if len(c.queue) >= maxQueueDepth {
@@ -162,7 +163,7 @@ func (s *Server) SendMessage(device string, m Message) error {
 		}
 		c.tx.Set(sequenceKey(device), binary.AppendUvarint(nil, sequence))
 		c.tx.Set(disk.MessageKey(device, sequence), m.encode(c.now))
-		c.queue = append(c.queue, queuedMessage{sequence: sequence, expires: m.Expires})
+		c.queue = append(c.queue, queuedMessage{sequence: sequence, expires: expires})
 		c.changed = true
 		return nil
 	})

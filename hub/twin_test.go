@@ -3,6 +3,7 @@ package hub_test
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,18 @@ func TestTwinWritesThatAreRefusedChangeNothing(t *testing.T) {
 			_, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"a":1}`), Desired: json.RawMessage(`{"a.b":1}`)}, hub.Match{})
 			return err
 		}, hub.ErrArgumentInvalid},
+		"a reported name with a hash": {func() error {
+			_, err := s.PatchReported(id, []byte(`{"a#b":1}`), hub.AnyVersion)
+			return err
+		}, hub.ErrArgumentInvalid},
+		"null among tags that replace others": {func() error {
+			_, err := s.ReplaceTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"a":{"b":null}}`)}, hub.Match{})
+			return err
+		}, hub.ErrArgumentInvalid},
+		"null among desired properties that replace others": {func() error {
+			_, err := s.ReplaceTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"a":null}`)}, hub.Match{})
+			return err
+		}, hub.ErrArgumentInvalid},
 		"a reported patch that is not JSON": {func() error {
 			_, err := s.PatchReported(id, []byte(`{"a":`), hub.AnyVersion)
 			return err
@@ -127,5 +140,58 @@ func TestReportedLeavesTheETagAlone(t *testing.T) {
 	}
 	if want := `{"desired":{"$version":1},"reported":{"a":1,"$version":2}}`; string(doc) != want {
 		t.Errorf("device's view %s, want %s", doc, want)
+	}
+}
+
+// A hub that did not refuse "#" may have stored it. Such a twin can be read,
+// changed, and rid of it in every way.
+func TestATwinOfAnOlderHubMayHoldAHash(t *testing.T) {
+	s := wiretest.NewNode(t, node.Options{})
+	for name, tt := range map[string]struct {
+		write func(hub.ID) error
+		want  string // the twin as its device sees it
+	}{
+		"another property changes": {func(id hub.ID) error {
+			_, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"b":1}`), Desired: json.RawMessage(`{"b":1}`)}, hub.Match{})
+			return err
+		}, `{"desired":{"a#":1,"b":1,"$version":2},"reported":{"a#":1,"$version":1}}`},
+		"a patch removes it": {func(id hub.ID) error {
+			_, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"a#":null}`), Desired: json.RawMessage(`{"a#":null}`)}, hub.Match{})
+			return err
+		}, `{"desired":{"$version":2},"reported":{"a#":1,"$version":1}}`},
+		"the device removes it": {func(id hub.ID) error {
+			_, err := s.PatchReported(id, []byte(`{"a#":null}`), hub.AnyVersion)
+			return err
+		}, `{"desired":{"a#":1,"$version":1},"reported":{"$version":2}}`},
+		"all is cleared": {func(id hub.ID) error {
+			_, err := s.PatchTwin(id, hub.TwinChange{ClearDesired: true}, hub.Match{})
+			return err
+		}, `{"desired":{"$version":2},"reported":{"a#":1,"$version":1}}`},
+		"all is replaced": {func(id hub.ID) error {
+			_, err := s.ReplaceTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"b":1}`)}, hub.Match{})
+			return err
+		}, `{"desired":{"b":1,"$version":2},"reported":{"a#":1,"$version":1}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := hub.ID{Device: strings.ReplaceAll(name, " ", "-")}
+			wiretest.Create(t, s, id, hub.IdentitySpec{})
+			err := s.Update(id.Device, func(tx *hub.Tx) error {
+				twin, err := tx.Twin(id)
+				twin.Tags = json.RawMessage(`{"a#":1}`)
+				twin.Desired.Properties, twin.Reported.Properties = twin.Tags, twin.Tags
+				tx.PutTwin(id, &twin, hub.TwinWrite{Tags: twin.Tags})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.write(id); err != nil {
+				t.Errorf("error %v", err)
+			}
+			doc, err := s.DeviceTwin(id)
+			if err != nil || string(doc) != tt.want {
+				t.Errorf("device's view %s, %v, want %s", doc, err, tt.want)
+			}
+		})
 	}
 }

@@ -16,10 +16,19 @@ type TwinChange struct {
 	Tags    json.RawMessage
 	Desired json.RawMessage
 
+	// ClearDesired removes all desired properties, instead of merging Desired.
+	// It is what null in place of them means in a patch, as the tests of the
+	// Node SDK have it; null in place of tags or of all properties means nothing
+	// there, because the Java SDK sends it with every patch.
+	ClearDesired bool `json:",omitempty"`
+
 	// By says in the event of the change who makes it, such as "policy service";
 	// empty is nobody.
 	By string
 }
+
+// Empty reports whether a patch by c changes nothing.
+func (c TwinChange) Empty() bool { return len(c.Tags) == 0 && len(c.Desired) == 0 && !c.ClearDesired }
 
 // PatchTwin merges c into the twin and sends the desired properties of c to
 // the device if it is connected and subscribed.
@@ -32,7 +41,8 @@ func (s *Server) PatchTwin(id ID, c TwinChange, m Match) (TwinView, error) {
 
 // ReplaceTwin replaces the tags and desired properties of the twin by c and
 // sends the desired properties to the device if it is connected and
-// subscribed. The errors are those of PatchTwin.
+// subscribed, with those that are gone as null. The errors are those of
+// PatchTwin.
 func (s *Server) ReplaceTwin(id ID, c TwinChange, m Match) (TwinView, error) {
 	return s.changeTwin(id, m, c.replace)
 }
@@ -57,7 +67,11 @@ func (c TwinChange) Patch(t *Twin, now time.Time) (w TwinWrite, err error) {
 		}
 		w.Tags = c.Tags
 	}
-	if len(c.Desired) == 0 {
+	switch {
+	case c.ClearDesired:
+		w.Desired, err = replaceDesired(t, json.RawMessage("{}"), now)
+		return w, err
+	case len(c.Desired) == 0:
 		return w, nil
 	}
 	patch, err := twin.StripReadOnly(c.Desired)
@@ -88,10 +102,19 @@ func (c TwinChange) replace(t *Twin, now time.Time) (w TwinWrite, err error) {
 	if err != nil {
 		return w, TwinError(err)
 	}
+	w = TwinWrite{Side: ByService, By: c.By, Replaced: true}
+	w.Desired, err = replaceDesired(t, doc, now)
+	return w, err
+}
+
+// replaceDesired puts doc in place of the desired properties, and returns what
+// the device is told of that.
+func replaceDesired(t *Twin, doc json.RawMessage, now time.Time) (told json.RawMessage, err error) {
+	before := t.Desired.Properties
 	if t.Desired, err = t.Desired.Replace(twin.Desired, doc, now); err != nil {
-		return w, TwinError(err)
+		return nil, TwinError(err)
 	}
-	return TwinWrite{Side: ByService, By: c.By, Replaced: true}, nil
+	return twin.Replacement(before, t.Desired.Properties), nil
 }
 
 func (s *Server) changeTwin(id ID, m Match, change func(*Twin, time.Time) (TwinWrite, error)) (TwinView, error) {

@@ -242,7 +242,8 @@ type TwinWrite struct {
 
 	Tags, Desired, Reported json.RawMessage
 
-	// Replaced is a write of all tags and desired properties, without patches.
+	// Replaced is a write of all tags and desired properties. Desired is then
+	// the patch that leads there from what was before.
 	Replaced bool
 }
 
@@ -337,16 +338,10 @@ func (s *Server) twinWritten(c *change, now time.Time) {
 		return
 	}
 	s.notifyTwin(c, now)
-	var told json.RawMessage
-	switch {
-	case w.Replaced:
-		told = c.twin.Desired.Device()
-	case w.Desired != nil:
-		told = twin.WithVersion(w.Desired, c.twin.Desired.Version)
-	default:
+	if w.Desired == nil {
 		return
 	}
 	if l := s.Link(c.id); l != nil {
-		l.SendDesired(c.twin.Desired.Version, told)
+		l.SendDesired(c.twin.Desired.Version, twin.WithVersion(w.Desired, c.twin.Desired.Version))
 	}
 }

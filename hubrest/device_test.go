@@ -2,9 +2,11 @@ package hubrest_test
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +102,34 @@ func FuzzTime(f *testing.F) {
 			t.Errorf("%s became %s, then %v (%v)", in, b, second, err)
 		}
 	})
+}
+
+func TestMethodAnswersThatAreNotJSON(t *testing.T) {
+	for _, tt := range []struct {
+		name, body string
+		want       *hubrest.NotJSONError
+		text       string
+	}{
+		{"of IoT Hub", `{"status":200,"payload":{'filename': 'a}'}}`, &hubrest.NotJSONError{Status: 200, Payload: []byte(`{'filename': 'a}'}`)},
+			`call reboot on device "dev1": it answered with status 200 and what is not JSON: "{'filename': 'a}'}"`},
+		{"a text over lines", "{ \"status\" : -1 , \"payload\" : a\nb }\n", &hubrest.NotJSONError{Status: -1, Payload: []byte("a\nb")},
+			`call reboot on device "dev1": it answered with status -1 and what is not JSON: "a\nb"`},
+		{"much", `{"status":200,"payload":` + strings.Repeat("x", 65) + `}`, &hubrest.NotJSONError{Status: 200, Payload: []byte(strings.Repeat("x", 65))},
+			`call reboot on device "dev1": it answered with status 200 and what is not JSON: "` + strings.Repeat("x", 64) + `"...`},
+		{"of somebody else", `<html>`, nil, `call reboot on device "dev1": the hub's answer (200) is not as documented: invalid character '<' looking for beginning of value`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newClient(t, func(w http.ResponseWriter, req *http.Request) { io.WriteString(w, tt.body) })
+			_, err := c.InvokeMethod(t.Context(), hubrest.Target{DeviceID: "dev1"}, hubrest.Method{Name: "reboot"})
+			got, _ := errors.AsType[*hubrest.NotJSONError](err)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("InvokeMethod (-want +got):\n%s", diff)
+			}
+			if err == nil || err.Error() != tt.text {
+				t.Errorf("error %v\nwant  %s", err, tt.text)
+			}
+		})
+	}
 }
 
 func TestMethodAnswersKeepTheDevicesJSON(t *testing.T) {

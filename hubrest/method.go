@@ -1,9 +1,13 @@
 package hubrest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -15,7 +19,8 @@ const methodMargin = 15 * time.Second
 type Method struct {
 	Name string
 	// Payload is JSON of up to 128 KiB: a json.RawMessage goes as it is, anything else as json.Marshal has it; nil is
-	// null.
+	// null. A call without any payload, which the hub hands to the device as an empty body, cannot be made: devices
+	// that read JSON fail on it.
 	Payload any
 	// ResponseTimeout is how long the device may take to answer, 5 s to 300 s. 0: 30 s. Both times are rounded up to
 	// whole seconds.
@@ -31,8 +36,28 @@ type MethodAnswer struct {
 	Payload json.RawMessage `json:"payload"` // as the device wrote it; null when it wrote none
 }
 
+// A NotJSONError is the answer of a device whose payload is not JSON. The hub hands it on as it is.
+type NotJSONError struct {
+	Status  int // as in MethodAnswer
+	Payload []byte
+}
+
+// Error shows the beginning of the payload.
+func (e *NotJSONError) Error() string {
+	const most = 64
+	text, more := e.Payload, ""
+	if len(text) > most {
+		text, more = text[:most], "..."
+	}
+	return fmt.Sprintf("it answered with status %d and what is not JSON: %q%s", e.Status, text, more)
+}
+
+// methodAnswer is what the hub makes of an answer. The payload may be anything.
+var methodAnswer = regexp.MustCompile(`(?s)^\s*{\s*"status"\s*:\s*(-?[0-9]+)\s*,\s*"payload"\s*:(.*)}\s*$`)
+
 // InvokeMethod calls a direct method and waits for the answer of the device, whatever its status. The call is sent
-// once. It fails with ErrNotFound, ErrNotOnline, or ErrTimedOut when the device took too long (it may have acted).
+// once. It fails with ErrNotFound, ErrNotOnline, or ErrTimedOut when the device took too long (it may have acted), and
+// with a [*NotJSONError] when it did answer, but not in JSON.
 func (c *Client) InvokeMethod(ctx context.Context, t Target, m Method) (MethodAnswer, error) {
 	if m.ResponseTimeout == 0 {
 		m.ResponseTimeout = 30 * time.Second
@@ -44,6 +69,7 @@ func (c *Client) InvokeMethod(ctx context.Context, t Target, m Method) (MethodAn
 		ConnectTimeout  int    `json:"connectTimeoutInSeconds"`
 	}{m.Name, m.Payload, seconds(m.ResponseTimeout), seconds(m.ConnectTimeout)}
 	var a MethodAnswer
+	var odd *NotJSONError
 	_, err := c.do(ctx, request{
 		what:    "call " + m.Name + " on " + t.noun(),
 		method:  http.MethodPost,
@@ -51,11 +77,24 @@ func (c *Client) InvokeMethod(ctx context.Context, t Target, m Method) (MethodAn
 		body:    body,
 		repeat:  repeatUnsent,
 		timeout: m.ConnectTimeout + m.ResponseTimeout + methodMargin,
+		decode: func(body []byte, out any) error {
+			err := json.Unmarshal(body, out)
+			if found := methodAnswer.FindSubmatch(body); err != nil && found != nil {
+				status, _ := strconv.Atoi(string(found[1])) // 0 if it is no status at all
+				odd, err = &NotJSONError{Status: status, Payload: bytes.TrimSpace(found[2])}, nil
+			}
+			return err
+		},
 	}, &a)
-	if err == nil && a.Payload == nil {
+	switch {
+	case err != nil:
+		return MethodAnswer{}, err
+	case odd != nil:
+		return MethodAnswer{}, fmt.Errorf("call %s on %s: %w", m.Name, t.noun(), odd)
+	case a.Payload == nil:
 		a.Payload = json.RawMessage("null")
 	}
-	return a, err
+	return a, nil
 }
 
 // seconds rounds up.

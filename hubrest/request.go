@@ -47,6 +47,8 @@ type request struct {
 	body       any         // marshalled as JSON; a []byte is sent as it is; nil: no body
 	repeat     repeat
 	timeout    time.Duration // of one attempt; 0: defaultTimeout
+	// decode reads the body of a success. Nil: json.Unmarshal.
+	decode func(body []byte, out any) error
 	// accept takes an answer that isn't 2xx for a success.
 	accept func(status int, h http.Header) bool
 }
@@ -82,7 +84,11 @@ func (c *Client) do(ctx context.Context, r request, out any) (http.Header, error
 		return nil, fmt.Errorf("%s: %w", r.what, err)
 	}
 	if out != nil && a.status != http.StatusNoContent {
-		if err := json.Unmarshal(a.body, out); err != nil {
+		decode := r.decode
+		if decode == nil {
+			decode = json.Unmarshal
+		}
+		if err := decode(a.body, out); err != nil {
 			return nil, fmt.Errorf("%s: the hub's answer (%d) is not as documented: %w", r.what, a.status, err)
 		}
 	}

@@ -17,8 +17,7 @@ const maxDesired = 32
 // Desired is a change of the desired properties.
 type Desired struct {
 	// Patch is to be merged into what the handler has been given so far: null means that a property
-	// is gone. When the service replaces all of the section, the hub sends that as if it were a patch,
-	// and properties that are gone show only in the next Patch that was found by reading.
+	// is gone. When the service replaces all of the section, it is all of that, and null for what is gone.
 	Patch json.RawMessage
 	// Version is that of the section with this change.
 	Version int64

@@ -19,7 +19,7 @@ const (
 // A Method is one call of a direct method.
 type Method struct {
 	Name    string
-	Payload json.RawMessage // "null" when the caller gave none
+	Payload json.RawMessage // "null" also when the caller gave none, which arrives as an empty body
 }
 
 // A Response is a device's answer to a direct method.

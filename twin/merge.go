@@ -46,9 +46,18 @@ func MergeTags(tags, patch []byte) (json.RawMessage, error) {
 	return merged, nil
 }
 
-// ReplaceTags returns the tags that a PUT of doc leaves: doc without members that are null. The
-// error is an [*Error].
-func ReplaceTags(doc []byte) (json.RawMessage, error) { return MergeTags(nil, doc) }
+// ReplaceTags returns doc as the tags that a PUT of it leaves. The error is an [*Error] if it breaks a
+// rule, has a member that is null, or is too large.
+func ReplaceTags(doc []byte) (json.RawMessage, error) {
+	tags, err := readWhole(Tags, doc)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSize(Tags, nil, tags); err != nil {
+		return nil, err
+	}
+	return tags, nil
+}
 
 // merge merges two documents that were read before.
 func merge(doc, patch []byte) ([]byte, error) {

@@ -107,8 +107,8 @@ func TestTags(t *testing.T) {
 	if err != nil || string(got) != `{"a":1,"b":{},"d":{}}` {
 		t.Errorf("MergeTags = %s, %v", got, err)
 	}
-	got, err = twin.ReplaceTags([]byte(`{"a":null,"b":1}`))
-	if err != nil || string(got) != `{"b":1}` {
+	got, err = twin.ReplaceTags([]byte(` {"a": 1, "b": {}, "a": 2} `))
+	if err != nil || string(got) != `{"a":2,"b":{}}` {
 		t.Errorf("ReplaceTags = %s, %v", got, err)
 	}
 	if got, err = twin.MergeTags(nil, []byte(`{"$version":1}`)); err == nil {

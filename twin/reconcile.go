@@ -19,13 +19,22 @@ func MergePatch(old, new []byte) (json.RawMessage, error) {
 	if new, err = properties(new); err != nil {
 		return nil, err
 	}
-	return appendPatch(make([]byte, 0, len(new)+2), old, new), nil
+	return appendPatch(make([]byte, 0, len(new)+2), old, new, false), nil
 }
 
-// appendPatch appends the patch that makes one object of another.
-func appendPatch(b, old, new []byte) []byte {
+// Replacement returns what a device is told when new takes the place of old, which are properties of a
+// [Section]: all of new, and each name that is gone as null, beside those that were its neighbours. So
+// a device that merges it has new, as long as it had old (Azure/azure-iot-sdk-csharp issue 954; that it
+// holds at every depth is assumed).
+func Replacement(old, new []byte) json.RawMessage {
+	return appendPatch(make([]byte, 0, len(old)+len(new)+2), orEmpty(old), orEmpty(new), true)
+}
+
+// appendPatch appends the patch that makes one object of another. It names what is the same in both
+// only if all is asked for.
+func appendPatch(b, old, new []byte, all bool) []byte {
 	b = append(b, '{')
-	if bytes.Equal(old, new) {
+	if !all && bytes.Equal(old, new) {
 		return append(b, '}')
 	}
 	now := members(new)
@@ -44,10 +53,10 @@ func appendPatch(b, old, new []byte) []byte {
 			before := len(b)
 			b = appendKey(b, m.key)
 			empty := len(b) + len("{}")
-			if b = appendPatch(b, c.Value(), m.value); len(b) == empty {
+			if b = appendPatch(b, c.Value(), m.value, all); len(b) == empty && !all {
 				b = b[:before]
 			}
-		case !equal(c.Value(), m.value):
+		case all || !equal(c.Value(), m.value):
 			b = append(appendKey(b, m.key), m.value...)
 		}
 	}

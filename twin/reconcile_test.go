@@ -46,6 +46,28 @@ func TestMergePatch(t *testing.T) {
 	}
 }
 
+// The first was told by the service's team (Azure/azure-iot-sdk-csharp issue 954).
+func TestReplacement(t *testing.T) {
+	tests := []struct{ name, old, new, want string }{
+		{"one goes, one stays, one is new", `{"a":1,"b":2}`, `{"a":1,"c":100}`, `{"a":1,"b":null,"c":100}`},
+		{"at every depth", `{"a":{"b":{"c":1,"d":2},"e":3},"f":4}`, `{"a":{"b":{"d":2}}}`, `{"a":{"b":{"c":null,"d":2},"e":null},"f":null}`},
+		{"the same", `{"a":{"b":[1]},"c":{}}`, `{"a":{"b":[1]},"c":{}}`, `{"a":{"b":[1]},"c":{}}`},
+		{"all goes", `{"a":{"b":1},"c":[1]}`, `{}`, `{"a":null,"c":null}`},
+		{"nothing goes", ``, ``, `{}`},
+		{"an object that empties", `{"a":{"b":1}}`, `{"a":{}}`, `{"a":{"b":null}}`},
+		{"an object for a value", `{"a":1,"b":[1]}`, `{"a":{"x":1},"b":{}}`, `{"a":{"x":1},"b":{}}`},
+		{"a value for an object", `{"a":{"x":1}}`, `{"a":[{"y":1}]}`, `{"a":[{"y":1}]}`},
+		{"a name of an older hub", `{"a#b":1}`, `{"c":1}`, `{"a#b":null,"c":1}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, string(twin.Replacement([]byte(tt.old), []byte(tt.new)))); diff != "" {
+				t.Errorf("Replacement(%s, %s) (-want +got):\n%s", tt.old, tt.new, diff)
+			}
+		})
+	}
+}
+
 func TestReconcile(t *testing.T) {
 	tests := []struct {
 		name, base, mine, theirs string
@@ -113,6 +135,9 @@ func FuzzMergePatch(f *testing.F) {
 		if (string(patch) == "{}") != same || (len(twin.Diff(before, after)) == 0) != same {
 			t.Fatalf("the patch from %s to %s is %s, the difference %v", before, after, patch, twin.Diff(before, after))
 		}
+		if told := twin.Replacement(before, after); !sameJSON(t, after, mustMerge(t, before, told)) || !sameJSON(t, after, mustMerge(t, nil, told)) {
+			t.Fatalf("%s replaced by %s is told as %s", before, after, told)
+		}
 		old, now := decodeAny(t, before), decodeAny(t, after)
 		for name := range decodeAny(t, patch) {
 			a, had := old[name]
@@ -121,6 +146,15 @@ func FuzzMergePatch(f *testing.F) {
 			}
 		}
 	})
+}
+
+func mustMerge(t *testing.T, doc, patch []byte) []byte {
+	t.Helper()
+	merged, err := twin.Merge(doc, patch)
+	if err != nil {
+		t.Fatalf("Merge(%s, %s): %v", doc, patch, err)
+	}
+	return merged
 }
 
 // FuzzReconcile holds three-way merges to their laws.

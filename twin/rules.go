@@ -48,9 +48,18 @@ type Error struct {
 // Error returns Message.
 func (e *Error) Error() string { return e.Message }
 
-// read returns input without white space and repeated members, checked by the rules of kind. Kind
+// read returns a patch without white space and repeated members, checked by the rules of kind. Kind
 // 0 has no rules except that the document is an object.
-func read(kind Kind, input []byte) ([]byte, error) {
+func read(kind Kind, patch []byte) ([]byte, error) {
+	return checker{strict: kind != 0}.read(kind, patch)
+}
+
+// readWhole is read for what is to replace a section: there is nothing that a null could remove.
+func readWhole(kind Kind, doc []byte) ([]byte, error) {
+	return checker{strict: true, whole: true}.read(kind, doc)
+}
+
+func (c checker) read(kind Kind, input []byte) ([]byte, error) {
 	b, err := compact(input)
 	if err != nil {
 		return nil, err
@@ -58,8 +67,7 @@ func read(kind Kind, input []byte) ([]byte, error) {
 	if kind == Desired {
 		b = stripReadOnly(b)
 	}
-	c := checker{strict: kind != 0}
-	if e := c.object(b, 0, false); e != nil {
+	if e := c.object(b, 0, c.whole); e != nil {
 		e.finish()
 		return nil, e
 	}
@@ -89,22 +97,24 @@ func compact(input []byte) ([]byte, error) {
 // A checker walks a document that is JSON and applies the rules to it.
 type checker struct {
 	strict   bool     // all rules, not only the depth
+	whole    bool     // no patch: null removes nothing
 	repeated bool     // an object has two members with the same name
 	names    [][]byte // of the objects on the way to the current one, innermost last
 }
 
-func (c *checker) object(b []byte, depth int, inArray bool) *Error {
+// object checks an object. In one that stays as it is, null is no value.
+func (c *checker) object(b []byte, depth int, whole bool) *Error {
 	base := len(c.names)
 	members := jsontext.Walk(b)
 	for members.Member() {
 		name := jsontext.Unquote(members.Key())
 		c.names = append(c.names, name)
 		if c.strict {
-			if e := checkName(name); e != nil {
+			if e := checkName(name, !whole && isNull(members.Value())); e != nil {
 				return e
 			}
 		}
-		if e := c.value(name, members.Value(), depth+1, inArray); e != nil {
+		if e := c.value(name, members.Value(), depth+1, whole); e != nil {
 			e.under(clip(name))
 			return e
 		}
@@ -125,8 +135,8 @@ func (c *checker) array(name, b []byte, depth int) *Error {
 	return nil
 }
 
-// value checks the value of the member called name, or an element of its array.
-func (c *checker) value(name, b []byte, depth int, inArray bool) *Error {
+// value checks the value of the member called name, or an element of its array, which is no patch.
+func (c *checker) value(name, b []byte, depth int, whole bool) *Error {
 	switch b[0] {
 	case '{', '[':
 		limit := maxBareDepth
@@ -137,7 +147,7 @@ func (c *checker) value(name, b []byte, depth int, inArray bool) *Error {
 			return refuse(name, "Property or Tag should be nested at most %d levels deep.", limit)
 		}
 		if b[0] == '{' {
-			return c.object(b, depth, inArray)
+			return c.object(b, depth, whole)
 		}
 		return c.array(name, b, depth)
 	}
@@ -146,7 +156,7 @@ func (c *checker) value(name, b []byte, depth int, inArray bool) *Error {
 	}
 	switch b[0] {
 	case 'n':
-		if inArray { // elsewhere it removes
+		if whole { // elsewhere it removes
 			return refuse(name, "Value of Property or Tag cannot be null.")
 		}
 	case '"':
@@ -161,7 +171,10 @@ func (c *checker) value(name, b []byte, depth int, inArray bool) *Error {
 }
 
 // checkName applies the rules for names. The path of its error has the name already.
-func checkName(name []byte) *Error {
+//
+// "#" is not in the article's list, but the service refuses it in these words (Azure/azure-iot-sdk-java
+// issue 243). Hubs of ours that did not may have stored it: so a patch may remove such a name.
+func checkName(name []byte, removed bool) *Error {
 	if len(name) == 0 || len(name) > maxKey {
 		e := refuse(name, "Property or Tag name should be 1 to %d bytes.", maxKey)
 		e.Path = clip(name)
@@ -169,8 +182,9 @@ func checkName(name []byte) *Error {
 	}
 	for i, ch := range name {
 		c1 := ch == 0xC2 && i+1 < len(name) && name[i+1] < 0xA0
-		if ch <= ' ' || ch == 0x7F || ch == '.' || ch == '$' || c1 {
-			e := refuse(name, "Property or Tag name should not contain control characters, '.', '$' or space.")
+		if ch <= ' ' || ch == 0x7F || ch == '.' || ch == '$' || c1 || ch == '#' && !removed {
+			e := refuse(name, "Property or Tag name has invalid characters.")
+			e.Message += ". Must not contain Control Characters, '.', '$', '#', or ' '."
 			e.Path = clip(name)
 			return e
 		}
@@ -194,10 +208,14 @@ func checkNumber(name, b []byte) *Error {
 	return nil
 }
 
-// refuse returns an error in the wording of IoT Hub, its missing blank included, as recorded:
-// "Value of Property or Tag cannot be null. Error inProperty/Tag b".
+// errorIn stands before a name in the wording of IoT Hub, as recorded: "Value of Property or Tag cannot be
+// null. Error in Property/Tag b" (Azure/azure-iot-cli-extension issue 693). The service has been seen to
+// leave out its second blank, too.
+const errorIn = " Error in Property/Tag "
+
+// refuse returns an error in the wording of IoT Hub.
 func refuse(name []byte, format string, args ...any) *Error {
-	return &Error{Reason: Invalid, Message: fmt.Sprintf(format, args...) + " Error inProperty/Tag " + clip(name)}
+	return &Error{Reason: Invalid, Message: fmt.Sprintf(format, args...) + errorIn + clip(name)}
 }
 
 // under puts the path of e below a member or element.
@@ -210,7 +228,8 @@ func (e *Error) under(parent string) {
 
 // finish adds the path to the message, which names only the last member of it.
 func (e *Error) finish() {
-	if !strings.HasSuffix(e.Message, "Tag "+e.Path) {
+	_, named, _ := strings.Cut(e.Message, errorIn)
+	if rest, ok := strings.CutPrefix(named, e.Path); !ok || rest != "" && !strings.HasPrefix(rest, ". ") {
 		e.Message += " (" + e.Path + ")"
 	}
 }

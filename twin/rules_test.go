@@ -25,7 +25,8 @@ func TestPatchAccepts(t *testing.T) {
 		{"the longest string", `{"a":"` + strings.Repeat("x", 4096) + `"}`},
 		{"the longest string in escapes", `{"a":"` + strings.Repeat(`\u0041`, 4096) + `"}`},
 		{"the longest name", `{"` + strings.Repeat("x", 1024) + `":1}`},
-		{"names with punctuation and letters of any script", `{"a#b-c/d[]{}\"":1,"ключ":2,"\u00e9":3}`},
+		{"names with punctuation and letters of any script", `{"a+b-c/d[]{}\"":1,"ключ":2,"\u00e9":3}`},
+		{"a hash in a name that an older hub has stored and that goes", `{"a#b":null,"a":{"#":null}}`},
 		{"every type", `{"a":true,"b":1,"c":"","d":{},"e":[],"f":null}`},
 		{"an empty array in an array", `{"a":[[],{}]}`},
 	}
@@ -38,13 +39,14 @@ func TestPatchAccepts(t *testing.T) {
 
 func TestPatchRefuses(t *testing.T) {
 	const (
-		null    = "Value of Property or Tag cannot be null. Error inProperty/Tag "
-		chars   = "Property or Tag name should not contain control characters, '.', '$' or space. Error inProperty/Tag "
-		length  = "Property or Tag name should be 1 to 1024 bytes. Error inProperty/Tag "
-		text    = "Property or Tag value should be maximum 4096 bytes. Error inProperty/Tag "
-		integer = "Property or Tag value should be an integer from -4503599627370496 to 4503599627370495. Error inProperty/Tag "
-		double  = "Property or Tag value should be a number of double precision. Error inProperty/Tag "
-		depth   = "Property or Tag should be nested at most 10 levels deep. Error inProperty/Tag "
+		null    = "Value of Property or Tag cannot be null. Error in Property/Tag "
+		chars   = "Property or Tag name has invalid characters. Error in Property/Tag "
+		allowed = ". Must not contain Control Characters, '.', '$', '#', or ' '."
+		length  = "Property or Tag name should be 1 to 1024 bytes. Error in Property/Tag "
+		text    = "Property or Tag value should be maximum 4096 bytes. Error in Property/Tag "
+		integer = "Property or Tag value should be an integer from -4503599627370496 to 4503599627370495. Error in Property/Tag "
+		double  = "Property or Tag value should be a number of double precision. Error in Property/Tag "
+		depth   = "Property or Tag should be nested at most 10 levels deep. Error in Property/Tag "
 		json    = "The document is not valid JSON: "
 		object  = "The document is not a JSON object."
 	)
@@ -57,16 +59,20 @@ func TestPatchRefuses(t *testing.T) {
 		// The message up to "b" was recorded from IoT Hub.
 		{"null in an object in an array", `{"a":[{"b":null}]}`, twin.Error{Reason: twin.Invalid, Path: "a[0].b", Message: null + "b (a[0].b)"}},
 		{"null further down in an array", `{"x":{"a":[[{"b":{"c":null}}]]}}`, twin.Error{Reason: twin.Invalid, Path: "x.a[0][0].b.c", Message: null + "c (x.a[0][0].b.c)"}},
-		{"a dot in a name", `{"a":{"b.c":1}}`, twin.Error{Reason: twin.Invalid, Path: "a.b.c", Message: chars + "b.c (a.b.c)"}},
-		{"a dollar in a name", `{"b$":1}`, twin.Error{Reason: twin.Invalid, Path: "b$", Message: chars + "b$"}},
-		{"a space in a name", `{"b c":1}`, twin.Error{Reason: twin.Invalid, Path: "b c", Message: chars + "b c"}},
-		{"an escaped control character in a name", `{"b\u0007":1}`, twin.Error{Reason: twin.Invalid, Path: "b\a", Message: chars + "b\a"}},
-		{"a delete character in a name", "{\"b\x7f\":1}", twin.Error{Reason: twin.Invalid, Path: "b\x7f", Message: chars + "b\x7f"}},
-		{"a C1 control character in a name", "{\"b\u0085\":1}", twin.Error{Reason: twin.Invalid, Path: "b\u0085", Message: chars + "b\u0085"}},
-		{"a bad name in an array", `{"a":[{"$b":1}]}`, twin.Error{Reason: twin.Invalid, Path: "a[0].$b", Message: chars + "$b (a[0].$b)"}},
-		{"a bad name with null", `{"$b":null}`, twin.Error{Reason: twin.Invalid, Path: "$b", Message: chars + "$b"}},
-		{"$version from a device", `{"$version":1}`, twin.Error{Reason: twin.Invalid, Path: "$version", Message: chars + "$version"}},
-		{"$metadata from a device", `{"a":1,"$metadata":{}}`, twin.Error{Reason: twin.Invalid, Path: "$metadata", Message: chars + "$metadata"}},
+		{"a dot in a name", `{"a":{"b.c":1}}`, twin.Error{Reason: twin.Invalid, Path: "a.b.c", Message: chars + "b.c" + allowed + " (a.b.c)"}},
+		{"a dollar in a name", `{"b$":1}`, twin.Error{Reason: twin.Invalid, Path: "b$", Message: chars + "b$" + allowed}},
+		// The message was recorded from IoT Hub.
+		{"a hash in a name", `{"m2(<#a":1}`, twin.Error{Reason: twin.Invalid, Path: "m2(<#a", Message: chars + "m2(<#a" + allowed}},
+		{"a hash in a name with an object", `{"b":{"#":{"c":null}}}`, twin.Error{Reason: twin.Invalid, Path: "b.#", Message: chars + "#" + allowed + " (b.#)"}},
+		{"a hash in a name in an array", `{"b":[{"#":1}]}`, twin.Error{Reason: twin.Invalid, Path: "b[0].#", Message: chars + "#" + allowed + " (b[0].#)"}},
+		{"a space in a name", `{"b c":1}`, twin.Error{Reason: twin.Invalid, Path: "b c", Message: chars + "b c" + allowed}},
+		{"an escaped control character in a name", `{"b\u0007":1}`, twin.Error{Reason: twin.Invalid, Path: "b\a", Message: chars + "b\a" + allowed}},
+		{"a delete character in a name", "{\"b\x7f\":1}", twin.Error{Reason: twin.Invalid, Path: "b\x7f", Message: chars + "b\x7f" + allowed}},
+		{"a C1 control character in a name", "{\"b\u0085\":1}", twin.Error{Reason: twin.Invalid, Path: "b\u0085", Message: chars + "b\u0085" + allowed}},
+		{"a bad name in an array", `{"a":[{"$b":1}]}`, twin.Error{Reason: twin.Invalid, Path: "a[0].$b", Message: chars + "$b" + allowed + " (a[0].$b)"}},
+		{"a bad name with null", `{"$b":null}`, twin.Error{Reason: twin.Invalid, Path: "$b", Message: chars + "$b" + allowed}},
+		{"$version from a device", `{"$version":1}`, twin.Error{Reason: twin.Invalid, Path: "$version", Message: chars + "$version" + allowed}},
+		{"$metadata from a device", `{"a":1,"$metadata":{}}`, twin.Error{Reason: twin.Invalid, Path: "$metadata", Message: chars + "$metadata" + allowed}},
 		{"an empty name", `{"a":{"":1}}`, twin.Error{Reason: twin.Invalid, Path: `a.""`, Message: length + `"" (a."")`}},
 		{"a name that is too long", `{"a":{"` + strings.Repeat("x", 1025) + `":1}}`, twin.Error{Reason: twin.Invalid, Path: "a." + long, Message: length + long + " (a." + long + ")"}},
 		{"a string that is too long", `{"a":{"b":"` + strings.Repeat("x", 4097) + `"}}`, twin.Error{Reason: twin.Invalid, Path: "a.b", Message: text + "b (a.b)"}},
@@ -76,7 +82,7 @@ func TestPatchRefuses(t *testing.T) {
 		{"an integer of many digits", `{"b":123456789012345678901234567890}`, twin.Error{Reason: twin.Invalid, Path: "b", Message: integer + "b"}},
 		{"a number beyond double precision", `{"b":1e999}`, twin.Error{Reason: twin.Invalid, Path: "b", Message: double + "b"}},
 		{"a number of too many digits", `{"b":0.` + strings.Repeat("1", 200) + `}`, twin.Error{Reason: twin.Invalid, Path: "b",
-			Message: "Property or Tag value should be a number of maximum 128 characters. Error inProperty/Tag b"}},
+			Message: "Property or Tag value should be a number of maximum 128 characters. Error in Property/Tag b"}},
 		{"eleven levels of objects", nested(11, `{"a":`, `1`, `}`), twin.Error{Reason: twin.Invalid,
 			Path: "a.a.a.a.a.a.a.a.a.a.a", Message: depth + "a (a.a.a.a.a.a.a.a.a.a.a)"}},
 		{"eleven levels of arrays", nested(11, `[`, ``, `]`), twin.Error{Reason: twin.Invalid,
@@ -104,6 +110,37 @@ func TestPatchRefuses(t *testing.T) {
 			}
 			if _, err := twin.MergeTags(nil, []byte(tt.patch)); err == nil {
 				t.Errorf("MergeTags(%.99s) was accepted", tt.patch)
+			}
+			if _, err := twin.ReplaceTags([]byte(tt.patch)); err == nil {
+				t.Errorf("ReplaceTags(%.99s) was accepted", tt.patch)
+			}
+		})
+	}
+}
+
+// What replaces a section removes nothing: null has no meaning in it, whatever the depth.
+func TestReplaceRefusesNull(t *testing.T) {
+	const null = "Value of Property or Tag cannot be null. Error in Property/Tag "
+	tests := []struct {
+		name, doc string
+		want      twin.Error
+	}{
+		// The message was recorded from IoT Hub.
+		{"at the root", `{"a":1,"my-tag":null}`, twin.Error{Reason: twin.Invalid, Path: "my-tag", Message: null + "my-tag"}},
+		{"in an object", `{"a":{"b":{"c":null}}}`, twin.Error{Reason: twin.Invalid, Path: "a.b.c", Message: null + "c (a.b.c)"}},
+		{"in an array", `{"a":[{"b":null}]}`, twin.Error{Reason: twin.Invalid, Path: "a[0].b", Message: null + "b (a[0].b)"}},
+		{"with a name that could only be removed", `{"a#b":null}`, twin.Error{Reason: twin.Invalid, Path: "a#b",
+			Message: "Property or Tag name has invalid characters. Error in Property/Tag a#b. Must not contain Control Characters, '.', '$', '#', or ' '."}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, desired := twin.New(t0).Replace(twin.Desired, []byte(tt.doc), t1)
+			_, tags := twin.ReplaceTags([]byte(tt.doc))
+			for _, err := range []error{desired, tags} {
+				e, _ := errors.AsType[*twin.Error](err)
+				if diff := cmp.Diff(&tt.want, e); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", tt.doc, diff)
+				}
 			}
 		})
 	}

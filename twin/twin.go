@@ -73,10 +73,11 @@ func (s Section) Patch(kind Kind, patch []byte, now time.Time) (Section, error) 
 	return s.change(kind, s.Properties, s.Metadata, patch, now)
 }
 
-// Replace returns s with doc in place of all its properties, as a PUT of the twin does. Members
-// that are null are left out. Otherwise it works as [Section.Patch].
+// Replace returns s with doc in place of all its properties, as a PUT of the twin does. A member that
+// is null, at whatever depth, is refused, and an empty doc is a change. Otherwise it works as
+// [Section.Patch]. [Replacement] is what the device is told of it.
 func (s Section) Replace(kind Kind, doc []byte, now time.Time) (Section, error) {
-	doc, err := read(kind, doc)
+	doc, err := readWhole(kind, doc)
 	if err != nil {
 		return Section{}, err
 	}

@@ -32,7 +32,7 @@ func (o *methodOptions) flags() []urfave.Flag {
 	o.timeout = command.Seconds(30 * time.Second)
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "method", Destination: &o.method, Value: o.method, Usage: "the `NAME` of the direct method"},
-		&urfave.StringFlag{Name: "payload", Destination: &o.payload, Usage: "`JSON` for the device, @FILE or -"},
+		&urfave.StringFlag{Name: "payload", Destination: &o.payload, DefaultText: "null", Usage: "`JSON` for the device, @FILE or -"},
 		&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "how `LONG` the device may take, 5s to 300s"},
 		&urfave.GenericFlag{Name: "connect-timeout", Value: &o.connectTimeout, Usage: "how `LONG` it may take to connect, 0s to 300s"},
 	}
@@ -75,7 +75,9 @@ func methodInvokeCommand(s output.Streams) *urfave.Command {
 		Usage: "call a direct method and print the device's answer",
 		Description: "For example:\n" +
 			"   iotdm service method invoke --device device-1 --method reboot --payload '{\"delay\": 5}'\n\n" +
-			"Exits with 1 when the device answers with a status other than 2xx.",
+			"Without --payload the device gets null. A call that has no payload at all reaches it as an empty body, on which\n" +
+			"devices that read JSON fail; this program sends none.\n\n" +
+			"Exits with 1 when the device answers with a status other than 2xx, or with what is not JSON.",
 		Flags: command.Concat(o.on.flags(), o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.Check(); err != nil {

@@ -61,7 +61,7 @@ func twinPatchCommand(s output.Streams) *urfave.Command {
 	return twinChangeCommand(s, (*hubrest.Client).PatchTwin, &urfave.Command{
 		Name:  "patch",
 		Usage: "merge tags and desired properties into the twin",
-		Description: "What is null is deleted; what is not named stays. For example:\n" +
+		Description: "What is null is deleted, be it all desired properties; what is not named stays. For example:\n" +
 			"   iotdm service twin patch --device device-1 --desired '{\"interval\": 60}'\n" +
 			"   iotdm service twin patch --device device-1 --set tags.site=north --set desired.led.color=null\n" +
 			"   iotdm service twin patch --device device-1 '{\"tags\": {\"site\": \"north\"}, \"properties\": {\"desired\": {\"interval\": null}}}'",
@@ -72,7 +72,7 @@ func twinReplaceCommand(s output.Streams) *urfave.Command {
 	return twinChangeCommand(s, (*hubrest.Client).ReplaceTwin, &urfave.Command{
 		Name:  "replace",
 		Usage: "replace all tags and desired properties of the twin",
-		Description: "What is left out is cleared. For example:\n" +
+		Description: "What is left out is cleared, and the device is told so; null is refused. For example:\n" +
 			"   iotdm service twin replace --device device-1 --desired '{\"interval\": 60}' --tags '{\"site\": \"north\"}'\n" +
 			"   iotdm service twin replace --device device-1 @twin.json",
 	})
@@ -146,13 +146,14 @@ func (o *twinChangeOptions) change(s output.Streams) (hubrest.TwinChange, error)
 		return c, err
 	}
 	tags, desired := gjson.GetBytes(doc, "tags"), gjson.GetBytes(doc, "properties.desired")
-	if !tags.IsObject() && !desired.IsObject() {
+	clears := desired.Type == gjson.Null && desired.Exists() // of tags it means nothing, and hubs ignore it
+	if !tags.IsObject() && !desired.IsObject() && !clears {
 		return c, fail.Usagef("the twin has neither tags nor properties.desired; only those can be changed")
 	}
 	if tags.IsObject() {
 		c.Tags = json.RawMessage(tags.Raw)
 	}
-	if desired.IsObject() {
+	if desired.IsObject() || clears {
 		c.Desired = json.RawMessage(desired.Raw)
 	}
 	return c, o.setValues(&c)

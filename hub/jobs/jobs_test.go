@@ -32,6 +32,7 @@ func TestMethodJobCallsEveryDevice(t *testing.T) {
 	h := hubtest.New(t)
 	wiretest.Respond(t, h, "good", 200, `{"ok":true}`, nil)
 	wiretest.Respond(t, h, "bad", 500, `"no"`, nil)
+	wiretest.Respond(t, h, "odd", 200, "{'a':\"\xff", nil)
 	h.Device("offline")
 	wiretest.Create(t, h.Node, hub.ID{Device: "disabled"}, hub.IdentitySpec{Status: hub.StatusDisabled})
 
@@ -41,13 +42,14 @@ func TestMethodJobCallsEveryDevice(t *testing.T) {
 	}
 	job := wiretest.WaitJob(t, h.Node, "job-1")
 	want := created
-	want.Status, want.Statistics = jobs.Completed, &jobs.Statistics{Devices: 4, Failed: 2, Succeeded: 2}
+	want.Status, want.Statistics = jobs.Completed, &jobs.Statistics{Devices: 5, Failed: 2, Succeeded: 3}
 	if diff := cmp.Diff(want, job, cmpopts.IgnoreFields(jobs.Job{}, "Started", "Ended")); diff != "" {
 		t.Errorf("the job at its end (-want +got):\n%s", diff)
 	}
-	// A device that answers with a status of its own has answered.
+	// A device that answers with a status of its own has answered, and so has one
+	// whose answer is not JSON: the row has it as a text.
 	wiretest.WantOutcomes(t, h.Node, "job-1", map[string]string{
-		"good": `completed 200 {"ok":true}`, "bad": `completed 500 "no"`,
+		"good": `completed 200 {"ok":true}`, "bad": `completed 500 "no"`, "odd": `completed 200 "{'a':\"\ufffd"`,
 		"offline": "failed DeviceNotOnline", "disabled": "failed DeviceNotFound",
 	})
 }
@@ -290,6 +292,51 @@ func TestJobResumesAfterARestart(t *testing.T) {
 	}
 	if _, err := h.Jobs.Create(spec); !errors.Is(err, hub.ErrJobAlreadyExists) {
 		t.Errorf("the same job again: %v, want %v", err, hub.ErrJobAlreadyExists)
+	}
+}
+
+// What is absent and what is null are two things, also after a restart.
+func TestAJobIsKeptAsItWasAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	later := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	method := func(id string, payload json.RawMessage) jobs.Spec {
+		spec := methodJob(id, "*")
+		spec.Method.Payload = payload
+		return spec
+	}
+	specs := []jobs.Spec{
+		method("no-payload", nil), method("null", json.RawMessage("null")), method("a-payload", json.RawMessage(`{"a":1}`)),
+		{ID: "clears", Type: jobs.Twin, Condition: "*", Twin: &hub.TwinChange{ClearDesired: true}},
+		{ID: "patches", Type: jobs.Twin, Condition: "*", Twin: &hub.TwinChange{Tags: json.RawMessage(`{"a":null}`)}},
+	}
+	t.Run("before", func(t *testing.T) {
+		s := wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
+		for i := range specs {
+			specs[i].Start, specs[i].MaxTime = later, time.Hour
+			wiretest.CreateJob(t, s, specs[i])
+		}
+	})
+	s := wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
+	for _, spec := range specs {
+		job, err := s.Jobs.Get(spec.ID)
+		if diff := cmp.Diff(spec, job.Spec); diff != "" || err != nil {
+			t.Errorf("%s: %v (-want +got):\n%s", spec.ID, err, diff)
+		}
+	}
+}
+
+func TestATwinJobClearsDesiredProperties(t *testing.T) {
+	s := wiretest.NewNode(t, node.Options{})
+	id := hub.ID{Device: "dev-1"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	if _, err := s.PatchTwin(id, hub.TwinChange{Tags: json.RawMessage(`{"a":1}`), Desired: json.RawMessage(`{"a":{"b":1}}`)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.CreateJob(t, s, jobs.Spec{ID: "job-1", Type: jobs.Twin, Condition: "*", Twin: &hub.TwinChange{ClearDesired: true}})
+	wiretest.WaitJob(t, s, "job-1")
+	doc, err := s.DeviceTwin(id)
+	if want := `{"desired":{"$version":3},"reported":{"$version":1}}`; string(doc) != want || err != nil {
+		t.Errorf("the device's twin is %s, %v, want %s", doc, err, want)
 	}
 }
 

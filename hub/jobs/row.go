@@ -75,7 +75,13 @@ func (d row) encode(job *Job, now time.Time) []byte {
 		b = append(b, `"outcome":{"deviceMethodResponse":{"status":`...)
 		b = strconv.AppendInt(b, int64(d.result.Status), 10)
 		b = append(b, `,"payload":`...)
-		b = append(b, d.result.Payload...)
+		if d.result.NotJSON {
+			// The row is JSON, whatever the device sent: then it is a text, with
+			// what is not UTF-8 replaced. Assumed.
+			b = append(b, words.MustMarshal(string(d.result.Payload))...)
+		} else {
+			b = append(b, d.result.Payload...)
+		}
 		b = append(b, `}},`...)
 	case d.status == rowCompleted:
 		b = append(b, `"outcome":{"deviceMethodResponse":null},`...)

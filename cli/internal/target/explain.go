@@ -49,6 +49,9 @@ func (t Target) Explain(ctx context.Context, err error, on hubrest.Target) error
 
 // ExplainMethod is Explain for a direct method.
 func (t Target) ExplainMethod(ctx context.Context, err error, on hubrest.Target) error {
+	if odd, ok := errors.AsType[*hubrest.NotJSONError](err); ok {
+		return fail.Errorf(fail.Failed, "%s: %v; the call was made, but its answer has to be JSON", Noun(on), odd)
+	}
 	answer, ok := errors.AsType[*hubrest.Error](err)
 	switch {
 	case !ok:

@@ -159,10 +159,11 @@ func newTelemetry(bag string, body []byte, retain, dup bool) (hub.Telemetry, err
 }
 
 // messageBag returns the property bag with which a message goes to the device over
-// MQTT. Parsers of the SDKs depend on the form: a system property first and
-// always, with "%24"; an ack only in lower case.
+// MQTT: what its sender set, and no more. Parsers of the SDKs depend on the form:
+// a system property first and always, with "%24"; an ack only in lower case; an
+// expiry with seven digits.
 func messageBag(m *hub.Message, device string) string {
-	list := make([]hub.Property, 0, 7+len(m.Properties))
+	list := make([]hub.Property, 0, 8+len(m.Properties))
 	add := func(name, value string) {
 		if value != "" {
 			list = append(list, hub.Property{Name: name, Value: value})
@@ -174,6 +175,9 @@ func messageBag(m *hub.Message, device string) string {
 	add("$.uid", m.UserID)
 	add("$.ct", m.ContentType)
 	add("$.ce", m.ContentEncoding)
+	if !m.Expires.IsZero() {
+		add("$.exp", m.Expires.UTC().Format("2006-01-02T15:04:05.0000000Z"))
+	}
 	add("iothub-ack", string(m.Ack))
 	return string(appendBag(nil, append(list, m.Properties...)))
 }

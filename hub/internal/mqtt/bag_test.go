@@ -3,6 +3,7 @@ package mqtt
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -39,6 +40,32 @@ func TestParseBag(t *testing.T) {
 		if got, err := parseBag(bag); err == nil {
 			t.Errorf("parseBag(%q) = %v, want an error", bag, got)
 		}
+	}
+}
+
+// What the sender did not set is absent, and not empty: the Node SDK's tests fail
+// on an ack that nobody set, and the .NET SDK drops a message whose expiry has
+// another form.
+func TestMessageBag(t *testing.T) {
+	const to = "%24.to=%2Fdevices%2Fd%2Fmessages%2FdeviceBound"
+	for _, tt := range []struct {
+		name string
+		m    hub.Message
+		want string
+	}{
+		{"nothing", hub.Message{}, to},
+		{"an ack of none", hub.Message{Ack: hub.AckNone}, to + "&iothub-ack=none"},
+		{"an expiry in another zone", hub.Message{Expires: time.Date(2027, 1, 2, 3, 4, 5, 678999, time.FixedZone("", 3600))}, to + "&%24.exp=2027-01-02T02%3A04%3A05.0006789Z"},
+		{"all", hub.Message{
+			MessageID: "m", CorrelationID: "c", UserID: "u", ContentType: "t/x", ContentEncoding: "e", Ack: hub.AckFull,
+			Expires: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), Properties: []hub.Property{{Name: "a", Value: "b"}, {Name: "empty"}, {Name: "null", Null: true}},
+		}, "%24.mid=m&" + to + "&%24.cid=c&%24.uid=u&%24.ct=t%2Fx&%24.ce=e&%24.exp=2027-01-02T03%3A04%3A05.0000000Z&iothub-ack=full&a=b&empty=&null"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, messageBag(&tt.m, "d")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

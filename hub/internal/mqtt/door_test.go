@@ -100,7 +100,7 @@ func TestDesiredPropertiesReachTheDevice(t *testing.T) {
 		if _, err := h.ReplaceTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"b":2}`)}, hub.Match{}); err != nil {
 			t.Fatal(err)
 		}
-		d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=3", `{"b":2,"$version":3}`)
+		d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=3", `{"a":null,"b":2,"$version":3}`)
 	})
 }
 
@@ -139,12 +139,17 @@ func TestDirectMethods(t *testing.T) {
 		}{
 			{name: "an object", payload: json.RawMessage(`{"delay":5}`), sent: `{"delay":5}`, status: "200", answer: `{"ok":true}`,
 				want: hub.MethodResult{Status: 200, Payload: json.RawMessage(`{"ok":true}`)}},
-			{name: "no payload either way", sent: "null", status: "404", answer: "",
+			{name: "no payload either way", sent: "", status: "404", answer: "",
 				want: hub.MethodResult{Status: 404, Payload: json.RawMessage("null")}},
-			{name: "a negative status and another case", sent: "null", status: "-1", answer: `"x"`, ridAsTheDeviceDoes: strings.ToUpper,
+			{name: "null either way", payload: json.RawMessage("null"), sent: "null", status: "200", answer: "null",
+				want: hub.MethodResult{Status: 200, Payload: json.RawMessage("null")}},
+			{name: "a negative status and another case", sent: "", status: "-1", answer: `"x"`, ridAsTheDeviceDoes: strings.ToUpper,
 				want: hub.MethodResult{Status: -1, Payload: json.RawMessage(`"x"`)}},
-			{name: "an answer that is not JSON", sent: "null", status: "200", answer: "oops", wantErr: hub.ErrBadDeviceResponse},
-			{name: "a status that is no number", sent: "null", status: "fine", answer: "", wantErr: hub.ErrBadDeviceResponse},
+			{name: "an answer that is not JSON", sent: "", status: "200", answer: "oops",
+				want: hub.MethodResult{Status: 200, Payload: json.RawMessage("oops"), NotJSON: true}},
+			{name: "an answer that is not UTF-8", sent: "", status: "200", answer: "\"\xff\"",
+				want: hub.MethodResult{Status: 200, Payload: json.RawMessage("\"\xff\""), NotJSON: true}},
+			{name: "a status that is no number", sent: "", status: "fine", answer: "", wantErr: hub.ErrBadDeviceResponse},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				d.T = t

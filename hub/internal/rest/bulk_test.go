@@ -63,6 +63,12 @@ func TestImportModes(t *testing.T) {
 	refused(`{"id":"dev1","importMode":"updateTwinIfMatchETag","twinETag":"AAAAAAAAAAE=","tags":{"x":1}}`, 412001, "ETag mismatch for device ID 'dev1'")
 	bulk(`{"id":"dev1","importMode":"UpdateTwinIfMatchETag","twinETag":"`+twin.Text(t, "etag")+`","tags":{"x":1}}`).Want(t, 200, allApplied)
 	refused(`{"id":"dev1","importMode":"updateTwin","tags":{"a.b":1}}`, 400004, "*")
+	refused(`{"id":"dev1","importMode":"updateTwin","tags":{"a#b":1}}`, 400004, "Property or Tag name has invalid characters. Error in Property/Tag a#b. Must not contain Control Characters, '.', '$', '#', or ' '.")
+	// SDKs have null here for what is not set: it clears nothing.
+	bulk(`{"id":"dev1","importMode":"updateTwin","properties":{"desired":null}}`).Want(t, 200, allApplied)
+	if twin := h.Do(wiretest.Call{Method: "GET", Path: "/twins/dev1"}); !strings.Contains(twin.Body, `"interval":6`) {
+		t.Errorf("the twin after an update by null: %s", twin.Body)
+	}
 
 	refused(`{"id":"dev1","importMode":"deleteIfMatchETag","eTag":"`+first+`"}`, 412001, "PreconditionFailed")
 	// Azure IoT Explorer's spelling.

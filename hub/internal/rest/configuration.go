@@ -89,7 +89,7 @@ func (d *Door) putConfiguration(r *request) (reply, error) {
 		Labels        map[string]string      `json:"labels"`
 		Content       configurations.Content `json:"content"`
 		Target        string                 `json:"targetCondition"`
-		Priority      int                    `json:"priority"`
+		Priority      number                 `json:"priority"`
 		Metrics       struct {
 			Queries map[string]string `json:"queries"`
 		} `json:"metrics"`
@@ -102,7 +102,7 @@ func (d *Door) putConfiguration(r *request) (reply, error) {
 	}
 	c, err := d.configurations.Put(configurations.Spec{
 		ID: r.name, SchemaVersion: in.SchemaVersion, Labels: in.Labels, Content: in.Content,
-		TargetCondition: in.Target, Priority: in.Priority, Metrics: in.Metrics.Queries,
+		TargetCondition: in.Target, Priority: int(in.Priority), Metrics: in.Metrics.Queries,
 	}, r.configurationMatch())
 	if err != nil {
 		return reply{}, err

@@ -53,11 +53,12 @@ func sortProperties(list []hub.Property) {
 	slices.SortFunc(list, func(a, b hub.Property) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// addHeader adds the property that a header carries, if it does.
+// addHeader adds the property that a header carries, if it does. A system
+// property without a value is none.
 func addHeader(m *hub.Telemetry, header, value string) {
 	if name, ok := applicationProperty(header); ok {
 		m.Properties = append(m.Properties, hub.Property{Name: name, Value: value})
-	} else if name, ok := eventHeaders[strings.ToLower(header)]; ok {
+	} else if name, ok := eventHeaders[strings.ToLower(header)]; ok && value != "" {
 		m.System = append(m.System, hub.Property{Name: name, Value: value})
 	}
 }
@@ -153,11 +154,17 @@ func (d *Door) storeTelemetry(r *request, batch []hub.Telemetry) error {
 	return nil
 }
 
-// messageTime is the form of times in the headers of a message.
-const messageTime = "01/02/2006 03:04:05 PM"
+// formatMessageTime is the form of times in the headers of a message. No time
+// is none.
+func formatMessageTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("01/02/2006 03:04:05 PM")
+}
 
-// receiveMessage hands the device its next message, or answers 204. All
-// headers are there even if empty: Azure CLI reads them all.
+// receiveMessage hands the device its next message, or answers 204. There are
+// headers for what the sender set only: the Azure CLI prints all that it gets.
 func (d *Door) receiveMessage(r *request) (reply, error) {
 	var lock time.Duration
 	if seconds, err := strconv.Atoi(r.Header.Get("IotHub-MessageLockTimeout")); err == nil {
@@ -174,10 +181,12 @@ func (d *Door) receiveMessage(r *request) (reply, error) {
 			"ContentType": m.ContentType, "ContentEncoding": m.ContentEncoding,
 			"iothub-messageid": m.MessageID, "iothub-correlationid": m.CorrelationID, "iothub-userid": m.UserID,
 			"iothub-to": hub.MessageTo(r.id.Device), "iothub-ack": string(m.Ack),
-			"iothub-expiry": m.Expires.UTC().Format(messageTime), "iothub-enqueuedtime": m.Enqueued.UTC().Format(messageTime),
+			"iothub-expiry": formatMessageTime(m.Expires), "iothub-enqueuedtime": formatMessageTime(m.Enqueued),
 			"iothub-deliverycount": strconv.Itoa(m.Deliveries), "iothub-sequencenumber": strconv.FormatUint(m.Sequence, 10),
 		} {
-			h[name] = []string{value}
+			if value != "" {
+				h[name] = []string{value}
+			}
 		}
 		for _, p := range m.Properties {
 			h[applicationPrefix+p.Name] = []string{p.Value}

@@ -100,7 +100,6 @@ type jobText struct {
 		MethodName                                        string
 		Payload                                           any
 		ResponseTimeoutInSeconds, ConnectTimeoutInSeconds *json.Number
-		TimeoutInSeconds                                  *json.Number
 	} `json:"cloudToDeviceMethod"`
 	Twin *struct {
 		Tags       any
@@ -121,14 +120,10 @@ func (j jobText) plain() jobText {
 	if j.Type == string(jobs.Method) {
 		j.Twin = nil
 		number(&j.Method.ResponseTimeoutInSeconds, "30")
-		if j.Method.TimeoutInSeconds != nil && *j.Method.ResponseTimeoutInSeconds == "30" {
-			j.Method.ResponseTimeoutInSeconds = j.Method.TimeoutInSeconds
-		}
-		j.Method.TimeoutInSeconds = nil
 		number(&j.Method.ConnectTimeoutInSeconds, "0")
 	} else {
 		j.Method = nil
-		if p := j.Twin.Properties; p != nil && p.Desired == nil {
+		if p := j.Twin.Properties; p != nil && p.Desired == nil { // or an order to clear them
 			j.Twin.Properties = nil
 		}
 	}

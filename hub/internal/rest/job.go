@@ -22,12 +22,8 @@ const maxJobBody = hub.MaxMethodPayload + 32<<10
 type jobMethodDoc struct {
 	Name            string          `json:"methodName"`
 	Payload         json.RawMessage `json:"payload,omitempty"`
-	ResponseTimeout *int64          `json:"responseTimeoutInSeconds,omitempty"`
-	ConnectTimeout  *int64          `json:"connectTimeoutInSeconds,omitempty"`
-
-	// Timeout is what the preview of the service called the response timeout,
-	// and the Node SDK's tests still do. It is only read.
-	Timeout *int64 `json:"timeoutInSeconds,omitempty"`
+	ResponseTimeout *number         `json:"responseTimeoutInSeconds,omitempty"`
+	ConnectTimeout  *number         `json:"connectTimeoutInSeconds,omitempty"`
 }
 
 // A jobTwinDoc is the twin patch of a job in JSON.
@@ -67,12 +63,15 @@ func newJobDoc(job jobs.Job) jobDoc {
 		doc.End = twin.FormatTime(job.Ended)
 	}
 	if m := job.Method; m != nil {
-		response, connect := int64(m.ResponseTimeout/time.Second), int64(m.ConnectTimeout/time.Second)
+		response, connect := number(m.ResponseTimeout/time.Second), number(m.ConnectTimeout/time.Second)
 		doc.Method = &jobMethodDoc{Name: m.Name, Payload: m.Payload, ResponseTimeout: &response, ConnectTimeout: &connect}
 	}
 	if t := job.Twin; t != nil {
 		doc.Twin = &jobTwinDoc{ETag: "*", Tags: words.Present(t.Tags)}
-		if desired := words.Present(t.Desired); desired != nil {
+		switch desired := words.Present(t.Desired); {
+		case t.ClearDesired:
+			doc.Twin.Properties = &jobTwinProperties{Desired: json.RawMessage("null")}
+		case desired != nil:
 			doc.Twin.Properties = &jobTwinProperties{Desired: desired}
 		}
 	}
@@ -87,7 +86,7 @@ func (d *Door) putJob(r *request) (reply, error) {
 		Twin      *jobTwinDoc     `json:"updateTwin"`
 		Condition string          `json:"queryCondition"`
 		Start     json.RawMessage `json:"startTime"`
-		MaxTime   *int64          `json:"maxExecutionTimeInSeconds"`
+		MaxTime   *number         `json:"maxExecutionTimeInSeconds"`
 	}
 	if err := r.decodeUpTo(maxJobBody, &in); err != nil {
 		return reply{}, err
@@ -101,9 +100,6 @@ func (d *Door) putJob(r *request) (reply, error) {
 	}
 	spec := jobs.Spec{ID: r.name, Type: jobs.Type(in.Type), Condition: in.Condition, Start: start, MaxTime: seconds(in.MaxTime, 0)}
 	if m := in.Method; m != nil {
-		if m.ResponseTimeout == nil {
-			m.ResponseTimeout = m.Timeout
-		}
 		spec.Method = &hub.MethodCall{
 			Name: m.Name, Payload: m.Payload,
 			ResponseTimeout: responseTimeout(m.ResponseTimeout),
@@ -117,6 +113,7 @@ func (d *Door) putJob(r *request) (reply, error) {
 		spec.Twin = &hub.TwinChange{Tags: words.Present(t.Tags)}
 		if t.Properties != nil {
 			spec.Twin.Desired = words.Present(t.Properties.Desired)
+			spec.Twin.ClearDesired = string(t.Properties.Desired) == "null" // as in a patch of one twin: assumed
 		}
 	}
 	job, err := d.jobs.Create(spec)

@@ -94,6 +94,19 @@ func TestJobListHasPages(t *testing.T) {
 	}
 }
 
+func TestATwinJobThatClearsOverREST(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	body := `{"type":"scheduleUpdateTwin","updateTwin":{"etag":"*","tags":null,"properties":{"desired":null}},"queryCondition":"*","startTime":"2027-01-01T00:00:00Z"}`
+	for _, a := range []wiretest.Answer{
+		h.Do(wiretest.Call{Method: "PUT", Path: "/jobs/v2/job-1", Body: body}).Want(t, 200, ""),
+		h.Do(wiretest.Call{Method: "GET", Path: "/jobs/v2/job-1"}).Want(t, 200, ""),
+	} {
+		if want := `"updateTwin":{"etag":"*","properties":{"desired":null}}`; !strings.Contains(a.Body, want) {
+			t.Errorf("the job is %s, want it with %s", a.Body, want)
+		}
+	}
+}
+
 func TestMethodJobOverREST(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{Clock: clock.New()})
 	wiretest.Respond(t, h.Hub, "dev1", 200, `{"ok":true}`, nil)
@@ -103,11 +116,11 @@ func TestMethodJobOverREST(t *testing.T) {
 			token = wiretest.Sign(t, "localhost", "service", p.PrimaryKey, time.Now().Add(time.Hour))
 		}
 	}
-	body := `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot","payload":"now","timeoutInSeconds":7},"queryCondition":"*","startTime":"","maxExecutionTimeInSeconds":0}`
+	body := `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot","payload":"now","timeoutInSeconds":0,"responseTimeoutInSeconds":"7","connectTimeoutInSeconds":"30"},"queryCondition":"*","startTime":"","maxExecutionTimeInSeconds":"300"}`
 	a := h.Do(wiretest.Call{Method: "PUT", Path: "/jobs/v2/job-1", Body: body, Token: token}).Want(t, 200, "")
 	for path, want := range map[string]string{
 		"cloudToDeviceMethod.methodName": "reboot", "cloudToDeviceMethod.payload": "now", "cloudToDeviceMethod.responseTimeoutInSeconds": "7",
-		"cloudToDeviceMethod.connectTimeoutInSeconds": "0", "maxExecutionTimeInSeconds": "3600", "status": "queued",
+		"cloudToDeviceMethod.connectTimeoutInSeconds": "30", "maxExecutionTimeInSeconds": "300", "status": "queued",
 	} {
 		if got := fmt.Sprint(a.Field(t, path)); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)

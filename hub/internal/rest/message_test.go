@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
@@ -33,7 +35,7 @@ func TestSendMessagesOverREST(t *testing.T) {
 	d.Connect(h.Device("d1"))
 	d.Subscribe(1, "devices/d1/messages/devicebound/#")
 	p := d.WantMessage("hello")
-	if want := "devices/d1/messages/devicebound/%24.mid=m-1&%24.to=%2Fdevices%2Fd1%2Fmessages%2FdeviceBound&%24.cid=c-1&%24.ct=text%2Fplain&%24.ce=utf-8&iothub-ack=full&color=blau%2C%20%C3%B6"; p.TopicName != want {
+	if want := "devices/d1/messages/devicebound/%24.mid=m-1&%24.to=%2Fdevices%2Fd1%2Fmessages%2FdeviceBound&%24.cid=c-1&%24.ct=text%2Fplain&%24.ce=utf-8&%24.exp=2026-03-14T09%3A36%3A53.0000000Z&iothub-ack=full&color=blau%2C%20%C3%B6"; p.TopicName != want {
 		t.Errorf("topic %s\nwant  %s", p.TopicName, want)
 	}
 	d.Acknowledge(p)
@@ -93,15 +95,27 @@ func TestDevicesReceiveMessagesOverHTTPS(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"Iothub-Messageid": "m-1", "Iothub-Correlationid": "", "Iothub-Userid": "", "Iothub-To": "/devices/d1/messages/deviceBound",
-		"Iothub-Ack": "positive", "Iothub-Expiry": "03/14/2026 10:26:53 AM", "Iothub-Enqueuedtime": "03/14/2026 09:26:53 AM",
+		"Iothub-Messageid": "m-1", "Iothub-To": "/devices/d1/messages/deviceBound",
+		"Iothub-Ack": "positive", "Iothub-Enqueuedtime": "03/14/2026 09:26:53 AM",
 		"Iothub-Deliverycount": "0", "Iothub-Sequencenumber": "1", "Iothub-App-Color": "blue",
-		"Content-Type": "application/octet-stream", "Contenttype": "text/plain", "Contentencoding": "",
+		"Content-Type": "application/octet-stream", "Contenttype": "text/plain",
 	}
 	if diff := cmp.Diff(want, header); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)
 	}
 	receive().Want(t, 204, "") // it is locked
+	wiretest.SendMessage(t, h.Node, "d1", hub.Message{Body: []byte("bare"), Expires: wiretest.Now.Add(time.Minute)})
+	bare := receive().Want(t, 200, "bare").Header
+	for name, want := range map[string][]string{
+		"Iothub-Expiry": {"03/14/2026 09:27:53 AM"}, "Iothub-Ack": nil, "Iothub-Messageid": nil, "Contenttype": nil, "Iothub-Userid": nil,
+	} {
+		if diff := cmp.Diff(want, bare.Values(name), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	if err := h.CompleteMessage("d1", strings.Trim(bare.Get("ETag"), `"`)); err != nil {
+		t.Fatal(err)
+	}
 
 	settle := func(method, suffix string) wiretest.Answer {
 		return h.Do(wiretest.Call{Method: method, Path: path + "/" + lock + suffix, Token: token, Header: map[string]string{"If-Match": etag}})
@@ -154,10 +168,10 @@ func TestDevicesSendTelemetryOverHTTPS(t *testing.T) {
 	const path = "/devices/d1/modules/m1/messages/events"
 	h.Do(wiretest.Call{Method: "POST", Path: path, Token: token, Body: "\x00\xff", Header: map[string]string{
 		"Content-Type": "application/octet-stream", "iothub-to": path, "IoTHub-MessageId": "m-1", "iothub-contenttype": "application/json",
-		"iothub-app-temperatureAlert": "true", "iothub-creation-time-utc": "2026-03-14T09:26:53Z", "dt-subject": "c1", "X-Other": "ignored",
+		"iothub-app-temperatureAlert": "true", "iothub-correlationid": "", "iothub-creation-time-utc": "2026-03-14T09:26:53Z", "dt-subject": "c1", "X-Other": "ignored",
 	}}).Want(t, 204, "")
 	h.Do(wiretest.Call{Method: "POST", Path: path, Token: token, Header: map[string]string{"Content-Type": "application/vnd.microsoft.iothub.json"}, Body: `[
-		{"body":"aGVsbG8=","properties":{"iothub-app-Alert":"1","iothub-messageid":"m-2"}},
+		{"body":"aGVsbG8=","properties":{"iothub-app-Alert":"1","iothub-messageid":"m-2","iothub-userid":""}},
 		{"body":"hello","base64Encoded":false}]`}).Want(t, 204, "")
 	stamped := hub.Event{
 		Enqueued: wiretest.Now, Source: hub.SourceTelemetry, From: id, Generation: identity.GenerationID,

@@ -34,6 +34,8 @@ func TestMethodsThatReachNoDevice(t *testing.T) {
 		"a name with a slash":  {"dev1", `{"methodName":"a/b"}`, 400, "ArgumentInvalid", "400004", "methodName must not contain '/'", "null"},
 		"a response timeout":   {"dev1", `{"methodName":"m","responseTimeoutInSeconds":4}`, 400, "ArgumentInvalid", "400004", "responseTimeoutInSeconds must be within [5; 300].", "null"},
 		"no response timeout":  {"dev1", `{"methodName":"m","responseTimeoutInSeconds":0}`, 400, "ArgumentInvalid", "400004", "responseTimeoutInSeconds must be within [5; 300].", "null"},
+		"a timeout as a word":  {"dev1", `{"methodName":"m","responseTimeoutInSeconds":"long"}`, 400, "ArgumentInvalid", "400004", "responseTimeoutInSeconds must not be of type string", "null"},
+		"a timeout as a text":  {"dev1", `{"methodName":"m","responseTimeoutInSeconds":"4"}`, 400, "ArgumentInvalid", "400004", "responseTimeoutInSeconds must be within [5; 300].", "null"},
 		"a connect timeout":    {"dev1", `{"methodName":"m","connectTimeoutInSeconds":301}`, 400, "ArgumentInvalid", "400004", "connectTimeoutInSeconds must be within [0; 300].", "null"},
 		"no time at all":       {"dev1", `{"methodName":"m","connectTimeoutInSeconds":9223372036854775807}`, 400, "ArgumentInvalid", "400004", "connectTimeoutInSeconds must be within [0; 300].", "null"},
 		"a payload over 128 K": {"dev1", `{"methodName":"m","payload":"` + strings.Repeat("x", 128<<10) + `"}`, 413, "MessageTooLarge", "413001", "payload must be at most 131072 bytes", "null"},
@@ -53,8 +55,12 @@ func TestMethodCarriesJSONByteForByte(t *testing.T) {
 	d.Subscribe(0, "$iothub/methods/POST/#")
 	for _, tt := range []struct{ name, body, sent, status, payload, want string }{
 		{"an object", `{"methodName":"m","payload":{ "a" : 1.50, "b":"<&>" }}`, `{ "a" : 1.50, "b":"<&>" }`, "200", `{"x" : 1e2}`, `{"status":200,"payload":{"x" : 1e2}}`},
-		{"none", `{"methodName":"m"}`, `null`, "200", ``, `{"status":200,"payload":null}`},
+		{"none", `{"methodName":"m"}`, ``, "200", ``, `{"status":200,"payload":null}`},
 		{"null", `{"MethodName":"m","Payload":null,"connectTimeoutInSeconds":0}`, `null`, "200", `null`, `{"status":200,"payload":null}`},
+		{"the Azure CLI's defaults", `{"methodName":"m","payload":{},"responseTimeoutInSeconds":"30","connectTimeoutInSeconds":"0"}`, `{}`, "200", `1`, `{"status":200,"payload":1}`},
+		{"a time limit of another age", `{"methodName":"m","timeoutInSeconds":0}`, ``, "200", `1`, `{"status":200,"payload":1}`},
+		{"an answer that is not JSON", `{"methodName":"m"}`, ``, "200", `{'filename': 'a'}`, `{"status":200,"payload":{'filename': 'a'}}`},
+		{"an answer of bytes", `{"methodName":"m"}`, ``, "500", "\xff\x00", "{\"status\":500,\"payload\":\xff\x00}"},
 		{"Python's empty text", `{"methodName":"m","payload":"","responseTimeoutInSeconds":null}`, `""`, "200", `"done"`, `{"status":200,"payload":"done"}`},
 		{"a status of the device's own", `{"methodName":"m","payload":[1],"responseTimeoutInSeconds":300,"connectTimeoutInSeconds":300}`, `[1]`, "501", `{}`, `{"status":501,"payload":{}}`},
 	} {
@@ -71,13 +77,16 @@ func TestMethodCarriesJSONByteForByte(t *testing.T) {
 			}
 		})
 	}
+	if got := h.Log.String(); strings.Count(got, "is not JSON") != 1 || !strings.Contains(got, "id=dev1/mod1 method=m") {
+		t.Errorf("the log has not one line of the answers that are not JSON:\n%s", got)
+	}
 	done := h.Begin(t.Context(), wiretest.Call{Method: "POST", Path: "/twins/dev1/modules/mod1/methods", Body: `{"methodName":"m"}`})
-	d.Publish("$iothub/methods/res/200/?$rid="+wiretest.RequestID(wiretest.Receive[*packets.PublishPacket](d)), `{not JSON`)
+	d.Publish("$iothub/methods/res/fine/?$rid="+wiretest.RequestID(wiretest.Receive[*packets.PublishPacket](d)), `1`)
 	if got := (<-done).Want(t, 502, "").Header.Get("iothub-errorcode"); got != "InvalidResponseWhileProxying" {
 		t.Errorf("iothub-errorcode is %s", got)
 	}
 	metrics := h.DoRaw(wiretest.Call{Method: "GET", Path: "/metrics", Token: "-"}).Body
-	for _, want := range []string{`iotdm_hub_method_calls_total{status="200"} 5`, `iotdm_hub_method_calls_total{status="502"} 1`} {
+	for _, want := range []string{`iotdm_hub_method_calls_total{status="200"} 9`, `iotdm_hub_method_calls_total{status="502"} 1`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)
 		}
@@ -126,7 +135,7 @@ func TestDesiredPropertiesReachTheDeviceFromEveryRoute(t *testing.T) {
 	h.Do(wiretest.Call{Method: "PATCH", Path: "/twins/dev1", Body: `{"properties":{"desired":{"a":1,"b":null}}}`}).Want(t, 200, "")
 	d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=2", `{"a":1,"b":null,"$version":2}`)
 	h.Do(wiretest.Call{Method: "PUT", Path: "/twins/dev1", Body: `{"properties":{"desired":{"c":"<"}}}`}).Want(t, 200, "")
-	d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=3", `{"c":"<","$version":3}`)
+	d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=3", `{"a":null,"c":"<","$version":3}`)
 	h.Do(wiretest.Call{Method: "POST", Path: "/devices", Body: `[{"id":"dev1","importMode":"updateTwin","properties":{"desired":{"c":2}}}]`}).Want(t, 200, "")
 	d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=4", `{"c":2,"$version":4}`)
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/node"
 )
@@ -65,6 +67,10 @@ func TestTwinRefusals(t *testing.T) {
 		"properties are a text":  {`{"properties":"x"}`, 400, "ArgumentInvalid"},
 		"a name with a dot":      {`{"properties":{"desired":{"a.b":1}}}`, 400, "ArgumentInvalid"},
 		"a name with a dollar":   {`{"properties":{"desired":{"$a":1}}}`, 400, "ArgumentInvalid"},
+		"a name with a hash":     {`{"properties":{"desired":{"a#b":1}}}`, 400, "ArgumentInvalid"},
+		"a tag with a hash":      {`{"tags":{"a":{"#":1}}}`, 400, "ArgumentInvalid"},
+		"a member it has not":    {`{"tag":{"a":1}}`, 400, "ArgumentInvalid"},
+		"a section at the root":  {`{"desired":{"a":1},"reported":{}}`, 400, "ArgumentInvalid"},
 		"tags of more than 8 K":  {`{"tags":{"a":"` + strings.Repeat("x", 4000) + `","b":"` + strings.Repeat("x", 4000) + `","c":"` + strings.Repeat("x", 400) + `"}}`, 403, "DeviceModelMaxPropertiesExceeded"},
 		"a value of more than 4": {`{"tags":{"a":"` + strings.Repeat("x", 4097) + `"}}`, 400, "ArgumentInvalid"},
 	} {
@@ -79,6 +85,81 @@ func TestTwinRefusals(t *testing.T) {
 	}
 	if got := h.Do(wiretest.Call{Method: "GET", Path: "/twins/dev1"}).Text(t, "etag"); got != "AAAAAAAAAAE=" {
 		t.Errorf("a refused write moved the etag to %s", got)
+	}
+}
+
+// Null clears the desired properties, as two live tests of the Node SDK have it,
+// and means nothing elsewhere: the Java SDK sends it for what is not set.
+func TestNullInATwin(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{Clock: clock.New()})
+	d, m := wiretest.DialTLS(t, h.Hub), wiretest.DialTLS(t, h.Hub)
+	d.Connect(h.Device("dev1"))
+	m.Connect(h.Module("dev1", "m1"))
+	for path, peer := range map[string]struct {
+		*wiretest.Client
+		id hub.ID
+	}{"/twins/dev1": {d, hub.ID{Device: "dev1"}}, "/twins/dev1/modules/m1": {m, hub.ID{Device: "dev1", Module: "m1"}}} {
+		d := peer.Client
+		d.Subscribe(0, "$iothub/twin/PATCH/properties/desired/#")
+		topic := func(version string) string { return "$iothub/twin/PATCH/properties/desired/?$version=" + version }
+		write := func(method, body string) string {
+			t.Helper()
+			h.Do(wiretest.Call{Method: method, Path: path, Body: body, Header: map[string]string{"If-Match": "*"}}).Want(t, 200, "")
+			v, err := h.Twin(peer.id)
+			doc, _ := v.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(doc)
+		}
+		write("PATCH", `{"tags":{"t":1},"properties":{"desired":{"a":1,"b":{"c":2}}}}`)
+		d.WantPublish(topic("2"), `{"a":1,"b":{"c":2},"$version":2}`)
+		for _, body := range []string{`{"tags":null}`, `{"properties":null}`, `{"tags":null,"properties":{}}`, `null`, `{}`} {
+			if got := write("PATCH", body); !strings.Contains(got, `"tags":{"t":1},"properties":{"desired":{"a":1,"b":{"c":2},"$metadata"`) {
+				t.Errorf("%s: after %s the twin is %s", path, body, got)
+			}
+		}
+		if got := write("PATCH", `{"properties":{"desired":null}}`); !strings.Contains(got, `"tags":{"t":1},"properties":{"desired":{"$metadata":{"$lastUpdated":`) || !strings.Contains(got, `"$version":3}`) {
+			t.Errorf("%s: cleared, the twin is %s", path, got)
+		}
+		d.WantPublish(topic("3"), `{"a":null,"b":null,"$version":3}`)
+		write("PUT", `{"tags":null,"properties":{"desired":{"a":{"b":1,"c":2},"d":3}}}`)
+		d.WantPublish(topic("4"), `{"a":{"b":1,"c":2},"d":3,"$version":4}`)
+		write("PUT", `{"tags":null,"properties":{"desired":{"a":{"c":2}}}}`)
+		d.WantPublish(topic("5"), `{"a":{"b":null,"c":2},"d":null,"$version":5}`)
+		write("PUT", `{"tags":null,"properties":{"desired":null}}`)
+		d.WantPublish(topic("6"), `{"a":null,"$version":6}`)
+		for _, body := range []string{`{"tags":{"a":1,"my-tag":null}}`, `{"properties":{"desired":{"x":{"my-tag":null}}}}`} {
+			where := ""
+			if strings.Contains(body, "x") {
+				where = " (x.my-tag)"
+			}
+			h.Do(wiretest.Call{Method: "PUT", Path: path, Body: body}).
+				WantError(t, 400, "ArgumentInvalid", "Value of Property or Tag cannot be null. Error in Property/Tag my-tag"+where)
+		}
+	}
+}
+
+// SDKs send back what they have, and their types for it differ.
+func TestATwinOfWhichSomethingIsKnown(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	h.Do(wiretest.Call{Method: "PUT", Path: "/devices/dev1", Body: `{}`}).Want(t, 200, "")
+	h.Do(wiretest.Call{Method: "PUT", Path: "/devices/dev1/modules/m1", Body: `{}`}).Want(t, 200, "")
+	for _, path := range []string{"/twins/dev1", "/twins/dev1/modules/m1"} {
+		whole := h.Do(wiretest.Call{Method: "GET", Path: path}).Body
+		for _, body := range []string{
+			whole, `{"deviceId":"dev1","etag":"AAAAAAAAAAE="}`, `{"Tags":{"a":1}}`, `{"x":1,"PROPERTIES":{}}`, `{"generationId":null}`, `{}`,
+		} {
+			for _, method := range []string{"PATCH", "PUT"} {
+				h.Do(wiretest.Call{Method: method, Path: path, Body: body}).Want(t, 200, "")
+			}
+		}
+		for _, body := range []string{`{"tag":{"a":1}}`, `{"":{}}`, `{"propertys":{"desired":{}},"reported":1}`} {
+			for _, method := range []string{"PATCH", "PUT"} {
+				h.Do(wiretest.Call{Method: method, Path: path, Body: body}).
+					WantError(t, 400, "ArgumentInvalid", "the twin has neither tags nor properties; only those can be changed")
+			}
+		}
 	}
 }
 

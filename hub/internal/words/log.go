@@ -24,6 +24,7 @@ const (
 	LogTopic         = "topic"         // topic of a PUBLISH, cut when long
 	LogSize          = "size"          // bytes of a payload
 	LogAddr          = "addr"          // address the hub listens on
+	LogMore          = "more"          // how many lines of the kind were left out since the last
 )
 
 // Clip keeps what a peer sent from filling an error text or the log.
