@@ -229,3 +229,40 @@ func order(a, b Value) (order int, ok bool) {
 	}
 	return 0, false
 }
+
+// A set is values of which each is equal to itself alone: it answers whether one is equal to a value in the same time
+// however many they are.
+type set struct {
+	texts   map[string]struct{}
+	numbers map[float64]struct{}
+	words   [text][2]bool // null, false and true, by kind and num
+}
+
+func newSet() *set {
+	return &set{texts: make(map[string]struct{}), numbers: make(map[float64]struct{})}
+}
+
+// add adds a value. Nothing is equal to one that is not primitive.
+func (s *set) add(v Value) {
+	switch v.kind {
+	case text:
+		s.texts[string(v.chars())] = struct{}{}
+	case number:
+		s.numbers[v.float()] = struct{}{}
+	case null, boolean:
+		s.words[v.kind][int(v.num)] = true
+	}
+}
+
+// has reports whether a primitive value is equal to one of the set.
+func (s *set) has(v Value) (ok bool) {
+	switch v.kind {
+	case text:
+		_, ok = s.texts[string(v.chars())]
+	case number:
+		_, ok = s.numbers[v.float()]
+	case null, boolean:
+		ok = s.words[v.kind][int(v.num)]
+	}
+	return ok
+}
