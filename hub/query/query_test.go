@@ -298,20 +298,29 @@ func TestAQuerySaysWhichFieldsItNeeds(t *testing.T) {
 	}
 }
 
+func project(t testing.TB, q *query.Query, doc query.Text) string {
+	t.Helper()
+	row, err := q.Project(nil, doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(row)
+}
+
 func TestNumbersKeepTheirText(t *testing.T) {
 	doc := query.Text(`{"tags":{"a":12345678901234567890,"b":1.50,"c":-0,"d":[1E2]}}`)
 	q, err := query.Parse("SELECT tags.a, tags.b, tags.c, tags.d FROM devices")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(q.Project(nil, doc)), `{"a":12345678901234567890,"b":1.50,"c":-0,"d":[1E2]}`; got != want {
+	if got, want := project(t, q, doc), `{"a":12345678901234567890,"b":1.50,"c":-0,"d":[1E2]}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	q, err = query.Parse("SELECT MAX(tags.a) AS a, SUM(tags.b) AS b FROM devices")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(run(q, []query.Text{doc})[0]), `{"a":12345678901234567890,"b":1.5}`; got != want {
+	if got, want := string(run(t, q, []query.Text{doc})[0]), `{"a":12345678901234567890,"b":1.5}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -346,7 +355,7 @@ func TestAHyphenJoinsAName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(`{"my-tag":"x","is-it":true}`, string(q.Project(nil, doc))); diff != "" {
+	if diff := cmp.Diff(`{"my-tag":"x","is-it":true}`, project(t, q, doc)); diff != "" {
 		t.Errorf("the row (-want +got):\n%s", diff)
 	}
 }
@@ -411,6 +420,44 @@ func TestHints(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, q.Hints()); diff != "" {
 			t.Errorf("hints of %s (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+// A query can name the same part of a twin hundreds of times.
+func TestALargeRowIsRefused(t *testing.T) {
+	doc := query.Text(`{"tags":{"a":"` + strings.Repeat("x", 100_000) + `"}}`)
+	columns := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("tags.a AS c%d", i))
+		}
+		return strings.Join(list, ", ")
+	}
+	for name, tt := range map[string]struct {
+		text string
+		want error
+	}{
+		"a large row":                {"SELECT " + columns(40) + " FROM devices", nil},
+		"one that is too large":      {"SELECT " + columns(50) + " FROM devices", query.ErrRowTooLarge},
+		"a large group":              {"SELECT " + columns(40) + " FROM devices GROUP BY tags.a", nil},
+		"a group that is too large":  {"SELECT " + columns(50) + " FROM devices GROUP BY tags.a", query.ErrRowTooLarge},
+		"columns of the same name":   {"SELECT " + strings.Repeat("tags.a,", 99) + "tags.a FROM devices", nil},
+		"the extremes of no numbers": {"SELECT MIN(tags.a) AS lo, MAX(tags.a) AS hi FROM devices", nil},
+	} {
+		q, err := query.Parse(tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.Aggregates() {
+			groups := q.NewGroups("", 10)
+			groups.Add(doc)
+			_, _, err = groups.Rows(1)
+		} else {
+			_, err = q.Project(nil, doc)
+		}
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 	}
 }
