@@ -109,7 +109,7 @@ func New(opt Options) (*Server, error) {
 		policies: policiesByName(opt.Policies),
 		running:  serve.NewGroup(),
 
-		queryTime:  maxQueryTime,
+		queryTime:  MaxQueryTime,
 		queryTurns: make(chan struct{}, maxLongQueries),
 	}
 	s.ctx = s.running.Context()

@@ -24,9 +24,9 @@ const (
 // Bounds of what queries cost. How the service bounds them is not documented,
 // but that it throttles them is: numbers and errors are assumed.
 const (
-	// maxQueryTime is how long a page may take. It is the machine's time, not
+	// MaxQueryTime is how long a page may take. It is the machine's time, not
 	// the hub's.
-	maxQueryTime = 30 * time.Second
+	MaxQueryTime = 30 * time.Second
 	// maxLongQueries is how many queries are answered on all cores at the same
 	// time. Others wait, but for those that are answered soon.
 	maxLongQueries = 4
@@ -34,7 +34,7 @@ const (
 
 // ErrQueryTime is returned for a query that takes too long. It must not be one
 // that clients repeat.
-var ErrQueryTime = ErrInvalidOperation.With("the query takes longer than %v for a page. Ask for less: name device ids, or a prefix of them, and fewer properties", maxQueryTime)
+var ErrQueryTime = ErrInvalidOperation.With("the query takes longer than %v for a page. Ask for less: name device ids, or a prefix of them, and fewer properties", MaxQueryTime)
 
 // A QueryPage is a page of a query's result.
 type QueryPage struct {
