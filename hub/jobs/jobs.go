@@ -116,6 +116,11 @@ func (spec *Spec) validate(now time.Time) error {
 		if spec.Twin == nil {
 			return hub.ErrArgumentInvalid.With("a %s job needs updateTwin", spec.Type)
 		}
+		// The service refuses a patch whose members are elsewhere than it looks
+		// for them, such as "desired" beside the etag: azure-iot-sdk-node#44.
+		if len(spec.Twin.Tags)+len(spec.Twin.Desired) == 0 {
+			return hub.ErrArgumentInvalid.With("updateTwin needs tags or properties.desired")
+		}
 		spec.Method = nil
 		return spec.Twin.Validate(now)
 	default:
