@@ -48,11 +48,11 @@ type logic struct {
 // eval gives false AND x, and true OR x, whatever x is. What is not a boolean counts as undefined.
 func (e *logic) eval(d Doc) Value {
 	l := e.l.eval(d)
-	if l.kind == boolean && l.isTrue() == e.or {
+	if l.kind == boolean && l.IsTrue() == e.or {
 		return l
 	}
 	r := e.r.eval(d)
-	if r.kind == boolean && (r.isTrue() == e.or || l.kind == boolean) {
+	if r.kind == boolean && (r.IsTrue() == e.or || l.kind == boolean) {
 		return r
 	}
 	return Value{}
@@ -66,7 +66,7 @@ func (e *not) eval(d Doc) Value {
 	if v.kind != boolean {
 		return Value{}
 	}
-	return Bool(!v.isTrue())
+	return Bool(!v.IsTrue())
 }
 
 // A comparison is "l op r".

@@ -180,7 +180,7 @@ func (q *Query) ResultFields() (s FieldSet) {
 }
 
 // Match reports whether the condition of the query is true for a row: not merely not false.
-func (q *Query) Match(d Doc) bool { return q.where == nil || q.where.eval(d).isTrue() }
+func (q *Query) Match(d Doc) bool { return q.where == nil || q.where.eval(d).IsTrue() }
 
 // Project appends the result's row for a row that matches. Members whose value is undefined are left out. It must not be
 // called if the query aggregates. The only error is [ErrRowTooLarge].

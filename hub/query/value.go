@@ -79,7 +79,9 @@ func (v Value) Chars() []byte {
 	return v.chars()
 }
 
-func (v Value) isTrue() bool    { return v.kind == boolean && v.num != 0 }
+// IsTrue reports whether the value is the boolean true.
+func (v Value) IsTrue() bool { return v.kind == boolean && v.num != 0 }
+
 func (v Value) primitive() bool { return v.kind >= null && v.kind <= text }
 
 // at returns the value the steps lead to.
@@ -164,7 +166,7 @@ func (v Value) appendTo(dst []byte) []byte {
 	case null:
 		return append(dst, "null"...)
 	case boolean:
-		return strconv.AppendBool(dst, v.isTrue())
+		return strconv.AppendBool(dst, v.IsTrue())
 	case number:
 		if v.raw == nil {
 			return appendNumber(dst, v.num)
