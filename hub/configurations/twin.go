@@ -121,11 +121,13 @@ func (e *Engine) configureIn(tx *hub.Tx, i hub.Identity, t hub.Twin, all []*acti
 		})
 	}
 	after := statusesOf(shown, winners)
-	if string(patch) == emptyPatch && bytes.Equal(after, t.Configurations) && maps.Equal(before, made) {
+	if !maps.Equal(before, made) {
+		made.write(tx.Store, i.ID)
+	}
+	if string(patch) == emptyPatch && bytes.Equal(after, t.Configurations) {
 		return nil
 	}
 	t.Configurations = after
-	made.write(tx.Store, i.ID)
 	putTwin(tx, i.ID, &t, patch, configuring(winners))
 	return nil
 }
