@@ -79,7 +79,7 @@ func runFileQuery(ctx context.Context, s output.Streams, o queryOptions, text st
 		}
 	})
 	if !o.explain {
-		return o.Output.PrintRows(s, rows, tableOf(text))
+		return printRows(s, o.Output, rows, text)
 	}
 	plan := hubrest.QueryPlan{Plan: name + ", from its beginning", Pages: 1}
 	for _, err := range rows {
@@ -89,7 +89,7 @@ func runFileQuery(ctx context.Context, s output.Streams, o queryOptions, text st
 		plan.Rows++
 	}
 	plan.Scanned = scanned
-	return printPlan(s, o.Output, plan, time.Since(began))
+	return printPlan(s, o.Output, plan, time.Since(began), text)
 }
 
 // fileRows yields the rows that a query makes of documents of its collection.
