@@ -164,6 +164,20 @@ func printRows(s output.Streams, opt output.Options, rows iter.Seq2[json.RawMess
 	return err
 }
 
+// noteHints says what in a condition reads like a mistake: one that nothing meets
+// would look like a success.
+func noteHints(s output.Streams, condition string) {
+	q, err := query.ParseCondition(condition)
+	if err != nil {
+		if q, err = query.Parse("SELECT * " + condition); err != nil { // of modules
+			return
+		}
+	}
+	for _, hint := range q.Hints() {
+		s.Note("Hint: %s", hint)
+	}
+}
+
 // hintsOf returns what in a query is allowed and reads like a mistake.
 func hintsOf(text string) []string {
 	q, err := query.Parse(text)
