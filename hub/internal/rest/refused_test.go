@@ -52,6 +52,7 @@ var badJobs = map[string]refusal{
 	"no type":                           {changed(twinJobBody, `"type":"scheduleUpdateTwin",`, ``), "GenericBadRequest", "job type '' must be scheduleDeviceMethod or scheduleUpdateTwin"},
 	"a type of another type":            {changed(twinJobBody, `"scheduleUpdateTwin"`, `1`), "ArgumentInvalid", "type must not be of type number"},
 	"a start that is no time":           {changed(twinJobBody, `2026-03-14T09:26:53.000Z`, `tomorrow`), "ArgumentInvalid", "startTime 'tomorrow' must be a time such as 2026-01-04T15:53:00Z"},
+	"a start that is null":              {changed(twinJobBody, `"2026-03-14T09:26:53.000Z"`, `null`), "ArgumentInvalid", "startTime must be a time such as 2026-01-04T15:53:00Z"},
 	"a start that is a number":          {changed(twinJobBody, `"2026-03-14T09:26:53.000Z"`, `5`), "ArgumentInvalid", "startTime must be a time such as 2026-01-04T15:53:00Z"},
 	"a negative time to run":            {changed(twinJobBody, `:120`, `:-1`), "ArgumentInvalid", "maxExecutionTimeInSeconds must be within [0; 2592000]."},
 	"a time to run beyond the history":  {changed(twinJobBody, `:120`, `:2592001`), "ArgumentInvalid", "maxExecutionTimeInSeconds must be within [0; 2592000]."},
