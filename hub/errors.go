@@ -113,6 +113,7 @@ var (
 	ErrTooManyConfigurations = &Error{Status: 413, Code: 413101, Name: "ConfigurationCountLimitExceeded", Text: "RequestEntityTooLarge"}
 	ErrTooManyModules        = &Error{Status: 413, Code: 413003, Name: "TooManyModulesOnDevice", Text: "a device may have at most 50 modules"}
 
+	ErrThrottled   = &Error{Status: 429, Code: 429001, Name: "ThrottlingException", Text: "the hub has as much to do as it takes at a time. Try again"}
 	ErrTooManyJobs = &Error{Status: 429, Code: 429004, Name: "ThrottlingMaxActiveJobCountExceeded", Text: "as many jobs are running as this hub allows. Wait until one has ended, or schedule the job for later"}
 
 	ErrServer = &Error{Status: 500, Code: 500001, Name: "ServerError", Text: "InternalServerError"}

@@ -76,6 +76,9 @@ type Server struct {
 	queues    queues
 	feedbacks feedbacks
 
+	queryTime  time.Duration // how long a page may take
+	queryTurns chan struct{} // room for the queries that take more than one core
+
 	events  *eventlog.Log
 	sources []EventSource
 	name    string // the hub's name in the events it makes
@@ -106,6 +109,9 @@ func New(opt Options) (*Server, error) {
 		names:    newHostNames(opt.HostNames),
 		policies: policiesByName(opt.Policies),
 		running:  serve.NewGroup(),
+
+		queryTime:  MaxQueryTime,
+		queryTurns: make(chan struct{}, maxLongQueries),
 	}
 	s.ctx = s.running.Context()
 	s.links.init()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/iotdm/iotdm/hub/query"
 	"github.com/iotdm/iotdm/hub/store"
@@ -19,6 +20,21 @@ const (
 	// page has less than twice as much and a row.
 	maxQueryPageBytes = 4 << 20
 )
+
+// Bounds of what queries cost. How the service bounds them is not documented,
+// but that it throttles them is: numbers and errors are assumed.
+const (
+	// MaxQueryTime is how long a page may take. It is the machine's time, not
+	// the hub's.
+	MaxQueryTime = 30 * time.Second
+	// maxLongQueries is how many queries are answered on all cores at the same
+	// time. Others wait, but for those that are answered soon.
+	maxLongQueries = 4
+)
+
+// ErrQueryTime is returned for a query that takes too long. It must not be one
+// that clients repeat.
+var ErrQueryTime = ErrInvalidOperation.With("the query takes longer than %v for a page. Ask for less: name device ids, or a prefix of them, and fewer properties", MaxQueryTime)
 
 // A QueryPage is a page of a query's result.
 type QueryPage struct {
@@ -39,10 +55,12 @@ type QueryPage struct {
 // A page has up to size rows (0 is 100) and begins where the continuation of the
 // one before says; "" is the beginning. Between pages devices may come and go:
 // each that stays is in exactly one page, and a continuation holds for ever.
-// Whatever the size of the result, memory is bounded by that of a page.
+// Whatever the size of the result, memory is bounded by that of a page, and so is
+// the time.
 //
 // Errors: ErrArgumentInvalid, with the place of the mistake, ErrArgumentNull,
-// ErrPreconditionFailed for a query that is too long; the error of ctx.
+// ErrPreconditionFailed for a query that is too long; ErrQueryTime,
+// ErrMessageTooLarge (a row), ErrThrottled; the cause of ctx's end.
 func (s *Server) Query(ctx context.Context, text string, size int, continuation string) (QueryPage, error) {
 	q, err := query.Parse(text)
 	if err != nil {
@@ -55,12 +73,15 @@ func (s *Server) Query(ctx context.Context, text string, size int, continuation 
 	if size <= 0 {
 		size = MaxQueryPage
 	}
+	ctx, end := s.boundQuery(ctx)
+	defer end()
 	page := QueryPage{ItemType: q.ItemType()}
 	after := at.after
 	if q.Aggregates() {
 		after = ""
 	}
-	err = s.scan(ctx, q, after, func(sc *scan) error {
+	err = s.scan(q, after, func(sc *scan) error {
+		sc.turns = s.queryTurns
 		defer func() { page.Plan, page.Scanned = sc.plan, int(sc.scanned.Load()) }()
 		if q.Aggregates() {
 			return page.addGroups(ctx, sc, at, size)
@@ -68,6 +89,11 @@ func (s *Server) Query(ctx context.Context, text string, size int, continuation 
 		return page.addRows(ctx, sc, at, size)
 	})
 	return page, err
+}
+
+// boundQuery returns a context that also ends when a query has taken too long.
+func (s *Server) boundQuery(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, s.queryTime, ErrQueryTime)
 }
 
 // queryError gives a mistake in a query the hub's number.
@@ -103,7 +129,11 @@ func (p *QueryPage) addRows(ctx context.Context, sc *scan, at position, size int
 	err := collect(ctx, sc,
 		func() *rowPart { return &rowPart{} },
 		func(part *rowPart, r *row) bool {
-			part.body = sc.query.Project(append(part.body, ','), r)
+			var err error
+			if part.body, err = sc.query.Project(append(part.body, ','), r); err != nil {
+				r.fail(ErrMessageTooLarge.With("%v", err))
+				return false
+			}
 			part.ends = append(part.ends, len(part.body))
 			part.names = append(part.names, string(r.name))
 			return len(part.ends) < want && len(part.body) < maxQueryPageBytes
@@ -146,7 +176,10 @@ func (p *QueryPage) addGroups(ctx context.Context, sc *scan, at position, size i
 	if err != nil {
 		return err
 	}
-	rows, more := all.Rows()
+	rows, more, err := all.Rows(maxQueryPageBytes)
+	if err != nil {
+		return ErrMessageTooLarge.With("%v", err)
+	}
 	last := ""
 	for _, row := range rows {
 		p.Body = append(append(p.Body, ','), row.JSON...)
@@ -175,11 +208,11 @@ func (p *QueryPage) finish(q *query.Query, at position, last string, more bool) 
 }
 
 // Matching returns the devices or modules that a query finds, in the order of
-// the store, as it is when the loop begins.
+// the store, as it is when the loop begins. It takes as long as it takes.
 func (s *Server) Matching(ctx context.Context, q *query.Query) iter.Seq2[ID, error] {
 	return store.Seq(func(yield func(ID) error) error {
 		var ended error
-		err := s.scan(ctx, q, "", func(sc *scan) error {
+		err := s.scan(q, "", func(sc *scan) error {
 			return collect(ctx, sc,
 				func() *[]ID { return new([]ID) },
 				func(ids *[]ID, r *row) bool { *ids = append(*ids, r.loadID()); return true },
@@ -198,9 +231,14 @@ func (s *Server) Matching(ctx context.Context, q *query.Query) iter.Seq2[ID, err
 
 // Count returns how many rows a query has that does not aggregate. It makes none
 // of them.
+//
+// Errors: ErrQueryTime, ErrThrottled; the cause of ctx's end.
 func (s *Server) Count(ctx context.Context, q *query.Query) (total int, err error) {
+	ctx, end := s.boundQuery(ctx)
+	defer end()
 	enough := func(n int) bool { return q.Top() > 0 && n >= q.Top() }
-	err = s.scan(ctx, q, "", func(sc *scan) error {
+	err = s.scan(q, "", func(sc *scan) error {
+		sc.turns = s.queryTurns
 		return collect(ctx, sc,
 			func() *int { return new(int) },
 			func(n *int, _ *row) bool { *n++; return !enough(*n) },

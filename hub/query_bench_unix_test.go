@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -118,6 +119,34 @@ func BenchmarkQuery(b *testing.B) {
 					}
 					b.ReportMetric(float64(processorTime()-before)/float64(b.N), "cpu-ns/op")
 				})
+			}
+		})
+	}
+}
+
+// BenchmarkIn asks twins for a number that is one of many, as one list and, for
+// comparison, as a chain of OR, which cannot be hashed.
+func BenchmarkIn(b *testing.B) {
+	s := newFleet(b, 20_000)
+	values := func(n int, format, between string) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf(format, 100_000+i))
+		}
+		return strings.Join(list, between)
+	}
+	for _, c := range []struct{ name, condition string }{
+		{"1 value", "tags.n = 1"},
+		{"450 values by OR", values(450, "tags.n=%d", " OR ")},
+		{"450 values", "tags.n IN [" + values(450, "%d", ",") + "]"},
+		{"1100 values", "tags.n IN [" + values(1100, "%d", ",") + "]"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Query(b.Context(), "SELECT COUNT() FROM devices WHERE "+c.condition, 0, ""); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

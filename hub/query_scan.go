@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"sync"
@@ -30,13 +31,14 @@ type scan struct {
 	spans   []span
 	plan    string
 	scanned atomic.Int64
+	turns   chan struct{} // who takes more than one core takes room here; nil is always free
 
 	activity map[ID]activity // what was not in the store yet when the scan began
 }
 
 // scan calls fn with a scan of the rows behind the one with the name after, or
 // of all if that is empty.
-func (s *Server) scan(ctx context.Context, q *query.Query, after string, fn func(*scan) error) error {
+func (s *Server) scan(q *query.Query, after string, fn func(*scan) error) error {
 	sc := &scan{server: s, query: q}
 	if (q.ConditionFields() | q.ResultFields()).Has(query.LastActivityTime, query.Document) {
 		sc.activity = s.links.unstored()
@@ -141,6 +143,17 @@ func collect[T any](ctx context.Context, sc *scan, begin func() T, add func(T, *
 	t, rest, err := read(ctx, sc.spans, probeRows)
 	if err != nil || !take(t) || len(rest) == 0 {
 		return err
+	}
+	if sc.turns != nil {
+		select {
+		case sc.turns <- struct{}{}:
+			defer func() { <-sc.turns }()
+		case <-ctx.Done():
+			if err := context.Cause(ctx); !errors.Is(err, ErrQueryTime) {
+				return err
+			}
+			return ErrThrottled.With("as many long queries are running as this hub allows. Try again")
+		}
 	}
 	parts, err := sc.parts(rest)
 	if err != nil {

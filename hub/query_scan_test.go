@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,7 +73,7 @@ func TestALongScanInPartsFindsTheSameRowsInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.scan(t.Context(), q, "", func(sc *scan) error {
+	err = s.scan(q, "", func(sc *scan) error {
 		parts, err := sc.parts(sc.spans)
 		if len(parts) < 2 {
 			t.Errorf("the rows are in %d parts: this test shows nothing", len(parts))
@@ -258,6 +259,133 @@ func TestPagesEndEarlyWhenTheirRowsAreLarge(t *testing.T) {
 	}
 	if pages != 3 {
 		t.Errorf("12 MB came in %d pages", pages)
+	}
+}
+
+func TestWhatAQueryCostsIsBounded(t *testing.T) {
+	const n = probeRows + 10*checkRows
+	s := newFilled(t, n, 0)
+	q, err := query.Parse("SELECT * FROM devices")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// count goes through all rows and says how many it has looked at. Each row
+	// and each part end ctx if their number is that.
+	count := func(atRow, atPart int, cause error) (scanned int64, err error) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		rows, parts := 0, 0
+		err = s.scan(q, "", func(sc *scan) error {
+			defer func() { scanned = sc.scanned.Load() }()
+			sc.turns = s.queryTurns
+			return collect(ctx, sc, func() *int { return new(int) },
+				func(*int, *row) bool {
+					if rows++; rows == atRow {
+						cancel(cause)
+					}
+					return true
+				},
+				func(*int) bool {
+					if parts++; parts == atPart {
+						cancel(cause)
+					}
+					return true
+				})
+		})
+		return scanned, err
+	}
+	gone := errors.New("the caller has gone")
+	if scanned, err := count(100, 0, gone); err != gone || scanned != 2*checkRows {
+		t.Errorf("a query whose caller goes at row 100 ends at row %d with %v", scanned, err)
+	}
+	if scanned, err := count(0, 0, nil); err != nil || scanned != n {
+		t.Errorf("a query that is let be looks at %d rows, %v", scanned, err)
+	}
+
+	for range maxLongQueries {
+		s.queryTurns <- struct{}{}
+	}
+	if scanned, err := count(0, 1, ErrQueryTime); !errors.Is(err, ErrThrottled) || scanned != probeRows {
+		t.Errorf("a query that waits for its turn too long looks at %d rows, %v", scanned, err)
+	}
+	if _, err := count(0, 1, gone); err != gone {
+		t.Errorf("a query whose caller goes while it waits for its turn: %v", err)
+	}
+	if page, err := s.Query(t.Context(), "SELECT * FROM devices", 0, ""); err != nil || page.Rows != 100 {
+		t.Errorf("a short query meanwhile: %d rows, %v", page.Rows, err)
+	}
+	found := 0
+	for _, err := range s.Matching(t.Context(), q) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found++
+	}
+	if found != n {
+		t.Errorf("what the hub asks itself finds %d devices meanwhile, want %d", found, n)
+	}
+	for range maxLongQueries {
+		<-s.queryTurns
+	}
+
+	s.queryTime = 1
+	for _, text := range []string{"SELECT COUNT() FROM devices", "SELECT * FROM devices WHERE tags.n < 0"} {
+		if _, err := s.Query(t.Context(), text, 0, ""); !errors.Is(err, ErrInvalidOperation) {
+			t.Errorf("%s takes too long: %v, want %v", text, err, ErrQueryTime)
+		}
+	}
+	if _, err := s.Count(t.Context(), q); !errors.Is(err, ErrInvalidOperation) {
+		t.Errorf("a count takes too long: %v, want %v", err, ErrQueryTime)
+	}
+	if page, err := s.Query(t.Context(), "SELECT * FROM devices WHERE deviceId = 'd000007'", 0, ""); err != nil || page.Rows != 1 {
+		t.Errorf("a query of one device takes as long: %v", err)
+	}
+}
+
+// A query can name the same part of a twin hundreds of times.
+func TestPagesOfLargeGroupsEndEarly(t *testing.T) {
+	s := newFilled(t, 40, 0)
+	err := s.store.Update("", func(tx *store.Tx) error {
+		for i := range 40 {
+			id := ID{Device: fmt.Sprintf("d%06d", i)}
+			record := newTwin(id, s.Now())
+			record.Tags = fmt.Appendf(nil, `{"a":"%d%s"}`, i, strings.Repeat("x", 16_000))
+			record.store(tx, id)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("tags.a AS c%d", i))
+		}
+		return strings.Join(list, ", ")
+	}
+	text := "SELECT " + columns(100) + " FROM devices GROUP BY tags.a"
+	rows, pages, continuation := 0, 0, ""
+	for {
+		page, err := s.Query(t.Context(), text, 0, continuation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Body) > 2*maxQueryPageBytes {
+			t.Errorf("a page has %d bytes", len(page.Body))
+		}
+		rows, pages = rows+page.Rows, pages+1
+		if continuation = page.Continuation; continuation == "" {
+			break
+		}
+	}
+	if rows != 40 || pages != 14 {
+		t.Errorf("40 rows of 1.6 MB are %d on %d pages, want 14", rows, pages)
+	}
+	for _, text := range []string{"SELECT " + columns(300) + " FROM devices", "SELECT " + columns(300) + " FROM devices GROUP BY tags.a"} {
+		if page, err := s.Query(t.Context(), text, 0, ""); !errors.Is(err, ErrMessageTooLarge) {
+			t.Errorf("%.40s...: %d bytes, %v, want %v", text, len(page.Body), err, ErrMessageTooLarge)
+		}
 	}
 }
 

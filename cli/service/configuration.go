@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -80,6 +82,7 @@ func configurationCommand(s output.Streams, c *urfave.Command, flags func(*confi
 			return err
 		}
 		defer client.Close()
+		noteHints(s, o.target)
 		r, err := run(ctx.Context, t, client, o)
 		if err != nil {
 			return explainConfiguration(ctx.Context, t, err, o.id)
@@ -334,6 +337,12 @@ func testConfiguration(ctx context.Context, s output.Streams, o configurationTes
 	found, err := client.TestConfigurationQueries(ctx, o.target, metrics)
 	if err != nil {
 		return t.Explain(ctx, err, target.NoIdentity)
+	}
+	noteHints(s, o.target)
+	for _, name := range slices.Sorted(maps.Keys(metrics)) {
+		for _, hint := range hintsOf(metrics[name]) {
+			s.Note("Hint for metric %s: %s", name, hint)
+		}
 	}
 	if err := o.Output.Print(s, output.Result{Value: found}); err != nil {
 		return err

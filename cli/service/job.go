@@ -144,6 +144,7 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 		return err
 	}
 	defer client.Close()
+	noteHints(s, o.where)
 	job, err := client.CreateJob(ctx, request)
 	if err != nil {
 		return explainJob(ctx, t, err, request.ID)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"time"
 
@@ -58,12 +59,14 @@ func queryCommand(s output.Streams) *urfave.Command {
 			"   iotdm service query \"SELECT deviceId, properties.reported.rebootTime FROM devices\"\n" +
 			"   iotdm service query \"SELECT * FROM devices WHERE tags.site = 'north'\" --jq '.[].deviceId'\n" +
 			"   iotdm service query \"SELECT * FROM devices\" -o json > twins.json\n" +
-			"   iotdm service query \"SELECT COUNT() AS n FROM devices\" --from twins.json",
+			"   iotdm service query \"SELECT COUNT() AS n FROM devices\" --from twins.json\n\n" +
+			"A hyphen that joins a name is part of it, as in tags.my-tag; a minus has blanks\n" +
+			"around it. Other names stand in [[ ]], comments in /* */.",
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "query", Aliases: []string{"q"}, Destination: &o.query, Usage: "the `QUERY`, instead of the argument"},
 			&urfave.IntFlag{Name: "page-size", Destination: &o.pageSize, Usage: "fetch `N` rows at a time", DefaultText: "the hub's choice"},
 			&urfave.StringFlag{Name: "from", Destination: &o.from, Usage: "query the twins in `FILE`, or - for standard input, instead of a hub: JSON, in an array or one after another"},
-			&urfave.BoolFlag{Name: "explain", Destination: &o.explain, DisableDefaultText: true, Usage: "run the query, and print how its rows were found instead of the rows"},
+			&urfave.BoolFlag{Name: "explain", Destination: &o.explain, DisableDefaultText: true, Usage: "run the query, and print how its rows were found, and what in it reads like a mistake, instead of the rows"},
 		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if arg := ctx.Args().First(); arg != "" {
@@ -122,7 +125,7 @@ func runQuery(ctx context.Context, s output.Streams, o queryOptions) error {
 		if plan.Plan == "" {
 			s.Note("%s does not tell how it finds rows", t.Host())
 		}
-		return printPlan(s, o.Output, plan, time.Since(began))
+		return printPlan(s, o.Output, plan, time.Since(began), text)
 	}
 	rows := func(yield func(json.RawMessage, error) bool) {
 		progress, n := output.NewRowTally(s), 0
@@ -138,7 +141,50 @@ func runQuery(ctx context.Context, s output.Streams, o queryOptions) error {
 			progress.Show(n, output.Count(n, "row"))
 		}
 	}
-	return o.Output.PrintRows(s, rows, tableOf(text))
+	return printRows(s, o.Output, rows, text)
+}
+
+// printRows prints the rows of a query, and if there are none what in it reads
+// like a mistake.
+func printRows(s output.Streams, opt output.Options, rows iter.Seq2[json.RawMessage, error], text string) error {
+	found := false
+	err := opt.PrintRows(s, func(yield func(json.RawMessage, error) bool) {
+		for row, err := range rows {
+			found = true
+			if !yield(row, err) {
+				return
+			}
+		}
+	}, tableOf(text))
+	if err == nil && !found {
+		for _, hint := range hintsOf(text) {
+			s.Note("Nothing was found. Hint: %s", hint)
+		}
+	}
+	return err
+}
+
+// noteHints says what in a condition reads like a mistake: one that nothing meets
+// would look like a success.
+func noteHints(s output.Streams, condition string) {
+	q, err := query.ParseCondition(condition)
+	if err != nil {
+		if q, err = query.Parse("SELECT * " + condition); err != nil { // of modules
+			return
+		}
+	}
+	for _, hint := range q.Hints() {
+		s.Note("Hint: %s", hint)
+	}
+}
+
+// hintsOf returns what in a query is allowed and reads like a mistake.
+func hintsOf(text string) []string {
+	q, err := query.Parse(text)
+	if err != nil { // the hub knows better
+		return nil
+	}
+	return q.Hints()
 }
 
 // tableOf returns what chooses the columns of a query's result: those that it
@@ -171,16 +217,20 @@ func rowColumns(rows []json.RawMessage) []output.Column {
 	return output.MemberColumns(gjson.ParseBytes(doc))
 }
 
-func printPlan(s output.Streams, opt output.Options, plan hubrest.QueryPlan, took time.Duration) error {
+func printPlan(s output.Streams, opt output.Options, plan hubrest.QueryPlan, took time.Duration, text string) error {
 	value := struct {
 		hubrest.QueryPlan
-		Milliseconds float64 `json:"milliseconds"`
-	}{plan, float64(took.Microseconds()) / 1000}
+		Milliseconds float64  `json:"milliseconds"`
+		Hints        []string `json:"hints,omitempty"`
+	}{plan, float64(took.Microseconds()) / 1000, hintsOf(text)}
 	return opt.Print(s, output.Result{Value: value, Text: func(w io.Writer) error {
 		if plan.Plan != "" {
 			fmt.Fprintf(w, "read     %s\nscanned  %s\n", plan.Plan, output.Count(plan.Scanned, "row"))
 		}
 		_, err := fmt.Fprintf(w, "found    %s in %s, %.1f ms\n", output.Count(plan.Rows, "row"), output.Count(plan.Pages, "page"), value.Milliseconds)
+		for _, hint := range value.Hints {
+			_, err = fmt.Fprintf(w, "hint     %s\n", hint)
+		}
 		return err
 	}})
 }

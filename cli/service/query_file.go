@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"time"
 
@@ -78,7 +79,7 @@ func runFileQuery(ctx context.Context, s output.Streams, o queryOptions, text st
 		}
 	})
 	if !o.explain {
-		return o.Output.PrintRows(s, rows, tableOf(text))
+		return printRows(s, o.Output, rows, text)
 	}
 	plan := hubrest.QueryPlan{Plan: name + ", from its beginning", Pages: 1}
 	for _, err := range rows {
@@ -88,7 +89,7 @@ func runFileQuery(ctx context.Context, s output.Streams, o queryOptions, text st
 		plan.Rows++
 	}
 	plan.Scanned = scanned
-	return printPlan(s, o.Output, plan, time.Since(began))
+	return printPlan(s, o.Output, plan, time.Since(began), text)
 }
 
 // fileRows yields the rows that a query makes of documents of its collection.
@@ -113,7 +114,8 @@ func fileRows(ctx context.Context, q *query.Query, docs iter.Seq2[fileDoc, error
 				yield(nil, err)
 				return
 			}
-			if !yield(q.Project(nil, d), nil) {
+			row, err := q.Project(nil, d)
+			if !yield(row, err) || err != nil {
 				return
 			}
 			if left--; left == 0 {
@@ -138,7 +140,11 @@ func fileGroups(q *query.Query, matches iter.Seq2[fileDoc, error]) iter.Seq2[jso
 			}
 			groups.Add(d)
 		}
-		rows, _ := groups.Rows()
+		rows, _, err := groups.Rows(math.MaxInt)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		for _, row := range rows {
 			if !yield(row.JSON, nil) {
 				return

@@ -64,6 +64,7 @@ func rebootFleet(ctx context.Context, s output.Streams, o rebootOptions) error {
 		return t.Explain(ctx, err, target.NoIdentity)
 	}
 	if len(devices) == 0 {
+		noteHints(s, o.where)
 		return fail.Errorf(fail.NotFound, "no device on %s matches --where %q", t.Host(), o.where)
 	}
 	err = r.rollOut(ctx, devices)

@@ -77,6 +77,104 @@ func TestConfigurationsOfHigherPriorityCount(t *testing.T) {
 	wiretest.WantConfigured(t, s, id, `{"a":3} {"lowest":{"status":"Applied"}}`)
 }
 
+// The tests of the Node SDK set all properties at once, of devices and modules.
+// They are merged into what is there, and only they are taken back.
+func TestConfigurationOfAllProperties(t *testing.T) {
+	s := wiretest.NewNode(t, node.Options{})
+	id, module := hub.ID{Device: "dev"}, hub.ID{Device: "dev", Module: "m"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	wiretest.Create(t, s, module, hub.IdentitySpec{})
+	for _, id := range []hub.ID{id, module} {
+		if _, err := s.PatchTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"own":1,"o":{"own":2},"old":3,"prop1":"before"}`)}, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const all = `{"prop1":"foo","o":{"x":1,"deep":{"y":[2]}},"old":null,"empty":{}}`
+	spec := wiretest.DeviceConfiguration("all", "*", 20, map[string]string{"": all})
+	c := wiretest.PutConfiguration(t, s, spec, hub.Match{})
+	modules := configurations.Spec{ID: "modules", TargetCondition: "from devices.modules where moduleId = 'm'"}
+	modules.Content.Module = map[string]json.RawMessage{"properties.desired": json.RawMessage(all)}
+	wiretest.PutConfiguration(t, s, modules, hub.Match{})
+	const merged = `{"empty":{},"o":{"deep":{"y":[2]},"own":2,"x":1},"own":1,"prop1":"foo"}`
+	wiretest.WantConfigured(t, s, id, merged+` {"all":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, module, merged+` {"modules":{"status":"Applied"}}`)
+	spec.Priority = 99
+	wiretest.PutConfiguration(t, s, spec, hub.Match{ETag: c.ETag()})
+
+	// Of two that set all, one counts; those with paths of their own count beside it.
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("lower", "*", 10, map[string]string{"": `{"prop2":"bar"}`}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("path", "*", 10, map[string]string{"o.x": "5", "o.z": "6"}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("above", "*", 100, map[string]string{"o.deep": "7"}), hub.Match{})
+	wiretest.WantConfigured(t, s, id, `{"empty":{},"o":{"deep":7,"own":2,"x":1,"z":6},"own":1,"prop1":"foo"} `+
+		`{"above":{"status":"Applied"},"all":{"status":"Applied"},"lower":{"status":"Targeted"},"path":{"status":"Applied"}}`)
+
+	// What an operator sets beside them stays when they are gone.
+	if _, err := s.PatchTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"empty":{"mine":1},"o":{"mine":2},"mine":3,"prop1":"mine"}`)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"above", "all"} {
+		if err := s.Configurations.Delete(name, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wiretest.WantConfigured(t, s, id, `{"empty":{"mine":1},"mine":3,"o":{"mine":2,"own":2,"x":5,"z":6},"own":1,"prop2":"bar"} `+
+		`{"lower":{"status":"Applied"},"path":{"status":"Applied"}}`)
+	for _, name := range []string{"lower", "path", "modules"} {
+		if err := s.Configurations.Delete(name, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wiretest.WantConfigured(t, s, id, `{"empty":{"mine":1},"mine":3,"o":{"mine":2,"own":2},"own":1} `)
+	wiretest.WantConfigured(t, s, module, `{"o":{"own":2},"own":1} `)
+}
+
+// Two configurations set an object, an operator a property beside theirs. The
+// operator's stays when the last of them is gone.
+func TestWhatAnOperatorSetsBesideAConfigurationStays(t *testing.T) {
+	s := wiretest.NewNode(t, node.Options{})
+	id := hub.ID{Device: "dev"}
+	wiretest.Create(t, s, id, hub.IdentitySpec{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("low", "*", 1, map[string]string{"chiller": `{"temp":66,"fan":1}`}), hub.Match{})
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("high", "*", 2, map[string]string{"chiller": `{"temp":67,"hum":90}`}), hub.Match{})
+	if _, err := s.PatchTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"chiller":{"mine":1}}`)}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, id, `{"chiller":{"hum":90,"mine":1,"temp":67}} {"high":{"status":"Applied"},"low":{"status":"Targeted"}}`)
+	if err := s.Configurations.Delete("high", hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, id, `{"chiller":{"fan":1,"mine":1,"temp":66}} {"low":{"status":"Applied"}}`)
+	if err := s.Configurations.Delete("low", hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, id, `{"chiller":{"mine":1}} `)
+}
+
+// An older hub remembered no more than the paths of the content.
+func TestSettingsOfAnOlderHub(t *testing.T) {
+	s := wiretest.NewNode(t, node.Options{})
+	live, gone := hub.ID{Device: "live"}, hub.ID{Device: "gone"}
+	for _, id := range []hub.ID{live, gone} {
+		wiretest.Create(t, s, id, hub.IdentitySpec{})
+	}
+	wiretest.PutConfiguration(t, s, wiretest.DeviceConfiguration("cfg", "deviceId = 'live'", 1, map[string]string{"a": `{"rate":10}`}), hub.Match{})
+	wiretest.WantConfigured(t, s, live, `{"a":{"rate":10}} {"cfg":{"status":"Applied"}}`)
+	for _, id := range []hub.ID{live, gone} {
+		if err := s.Configurations.RememberAsAnOlderHub(id, "properties.desired.a", "properties.desired.b"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.PatchTwin(id, hub.TwinChange{Desired: json.RawMessage(`{"a":{"mine":1,"rate":10},"b":2,"c":3}`)}, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wiretest.WantConfigured(t, s, live, `{"a":{"mine":1,"rate":10},"c":3} {"cfg":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, gone, `{"c":3} `)
+	if err := s.Configurations.Delete("cfg", hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	wiretest.WantConfigured(t, s, live, `{"a":{"mine":1},"c":3} `)
+}
+
 func TestConfigurationOfModules(t *testing.T) {
 	s := wiretest.NewNode(t, node.Options{})
 	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
@@ -170,6 +268,12 @@ func TestConfigurationsAreRefused(t *testing.T) {
 		"no content":               {func(c *configurations.Spec) { c.Content = configurations.Content{} }, hub.Match{}, hub.ErrConfigurationContent},
 		"a reported property":      {func(c *configurations.Spec) { c.Content.Device["properties.reported.a"] = json.RawMessage("2") }, hub.Match{}, hub.ErrConfigurationContent},
 		"a path with a hole":       {func(c *configurations.Spec) { c.Content.Device["properties.desired.a..b"] = json.RawMessage("2") }, hub.Match{}, hub.ErrConfigurationContent},
+		"all properties of a text": {func(c *configurations.Spec) { c.Content.Device["properties.desired"] = json.RawMessage(`"x"`) }, hub.Match{}, hub.ErrConfigurationContent},
+		"no properties at all":     {func(c *configurations.Spec) { c.Content.Device["properties.desired"] = json.RawMessage("null") }, hub.Match{}, hub.ErrConfigurationContent},
+		"all of another name":      {func(c *configurations.Spec) { c.Content.Device["properties.desiredx"] = json.RawMessage("{}") }, hub.Match{}, hub.ErrConfigurationContent},
+		"all with a hole":          {func(c *configurations.Spec) { c.Content.Device["properties.desired."] = json.RawMessage("{}") }, hub.Match{}, hub.ErrConfigurationContent},
+		"tags":                     {func(c *configurations.Spec) { c.Content.Device["tags.a"] = json.RawMessage("1") }, hub.Match{}, hub.ErrConfigurationContent},
+		"a name no twin can take":  {func(c *configurations.Spec) { c.Content.Device["properties.desired"] = json.RawMessage(`{"a.b":1}`) }, hub.Match{}, hub.ErrConfigurationContent},
 		"a condition with a fault": {func(c *configurations.Spec) { c.TargetCondition = "tags.a =" }, hub.Match{}, hub.ErrConfigurationTarget},
 		"a condition of modules":   {func(c *configurations.Spec) { c.TargetCondition = "from devices.modules where a = 1" }, hub.Match{}, hub.ErrConfigurationTarget},
 		"six metrics": {func(c *configurations.Spec) {

@@ -2,6 +2,7 @@ package configurations
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,8 +13,11 @@ import (
 	"github.com/iotdm/iotdm/twin"
 )
 
-// Content is what a configuration sets. The maps go from a path,
-// such as "properties.desired.interval", to a value; null removes what is there.
+// Content is what a configuration sets. The maps go from a path to a value: from
+// "properties.desired.interval", where null removes what is there, or from
+// "properties.desired", which takes an object. The tests of the Node SDK have
+// the latter for devices and modules; that it is merged there, as the value of
+// any other path is, is assumed.
 type Content struct {
 	Device  map[string]json.RawMessage            `json:"deviceContent,omitempty"`  // for devices
 	Module  map[string]json.RawMessage            `json:"moduleContent,omitempty"`  // for modules
@@ -36,18 +40,37 @@ func (c *Content) validate() error {
 	if c.edge() {
 		return c.validateModules()
 	}
-	for path := range c.paths() {
-		rest, ok := strings.CutPrefix(path, desiredPath+".")
-		if !ok || slices.Contains(strings.Split(rest, "."), "") {
-			return hub.ErrConfigurationContent.With("path '%s' must be like '%s.interval'", words.Clip(path), desiredPath)
-		}
-	}
-	return c.fit("", c.paths())
+	return c.validatePaths("", c.paths())
 }
 
-// fit refuses what no twin can take. It is that of a module of an IoT Edge
-// device unless module is empty.
-func (c *Content) fit(module string, paths map[string]json.RawMessage) error {
+// validatePaths checks what is set in one twin. It is that of a module of an IoT
+// Edge device unless module is empty.
+func (c *Content) validatePaths(module string, paths map[string]json.RawMessage) error {
+	refuse := func(format string, args ...any) error {
+		text := fmt.Sprintf(format, args...)
+		if module != "" {
+			text = fmt.Sprintf("module '%s': %s", words.Clip(module), text)
+		}
+		return hub.ErrConfigurationContent.With("%s", text)
+	}
+	for path, value := range paths {
+		rest, ok := strings.CutPrefix(path, desiredPath)
+		below, dotted := strings.CutPrefix(rest, ".")
+		switch {
+		case !ok || dotted && slices.Contains(strings.Split(below, "."), "") || !dotted && rest != "":
+			return refuse("path '%s' must be '%s' or like '%s.interval'", words.Clip(path), desiredPath, desiredPath)
+		case rest == "" && !isObject(value):
+			return refuse("%s must be an object", desiredPath)
+		}
+	}
+	if err := c.fit(paths); err != nil {
+		return refuse("%v", err)
+	}
+	return nil
+}
+
+// fit says why no twin can take what is set, if none can.
+func (c *Content) fit(paths map[string]json.RawMessage) error {
 	from := c.alone()
 	layers := make([]layer, 0, len(paths))
 	for path, value := range paths {
@@ -57,13 +80,7 @@ func (c *Content) fit(module string, paths map[string]json.RawMessage) error {
 	if err == nil {
 		_, err = twin.New(time.Time{}).Patch(twin.Desired, patch, time.Time{})
 	}
-	switch {
-	case err == nil:
-		return nil
-	case module != "":
-		return hub.ErrConfigurationContent.With("module '%s': %v", words.Clip(module), err)
-	}
-	return hub.ErrConfigurationContent.With("%v", err)
+	return err
 }
 
 // paths are the content for the one kind of twin it is for.

@@ -32,17 +32,7 @@ func (c *Content) validateModules() error {
 		if !hub.ValidName(module) {
 			return hub.ErrConfigurationContent.With("module id '%s' is not valid", words.Clip(module))
 		}
-		for path, value := range paths {
-			rest, ok := strings.CutPrefix(path, desiredPath)
-			below, dotted := strings.CutPrefix(rest, ".")
-			switch {
-			case !ok || dotted && slices.Contains(strings.Split(below, "."), "") || !dotted && rest != "":
-				return hub.ErrConfigurationContent.With("module '%s': path '%s' must be '%s' or like '%s.interval'", words.Clip(module), words.Clip(path), desiredPath, desiredPath)
-			case rest == "" && (len(value) == 0 || value[0] != '{'):
-				return hub.ErrConfigurationContent.With("module '%s': %s must be an object", words.Clip(module), desiredPath)
-			}
-		}
-		if err := c.fit(module, paths); err != nil {
+		if err := c.validatePaths(module, paths); err != nil {
 			return err
 		}
 	}
@@ -138,16 +128,20 @@ func (d deployment) layers(module string) (layers []layer) {
 	return layers
 }
 
-// statuses returns what the twin of $edgeAgent says of the deployments.
-func (d deployment) statuses() map[string]status {
-	statuses := make(map[string]status, len(d.targeting))
+// shownIn returns the deployments that the twin of a module tells of: that of
+// $edgeAgent, which metrics count, of all that target the device; others of
+// those that have something for the module (assumed).
+func (d deployment) shownIn(module string) []*active {
+	if module == hub.EdgeAgent {
+		return d.targeting
+	}
+	var list []*active
 	for _, c := range d.targeting {
-		statuses[c.ID] = status{targeted}
+		if _, ok := c.Content.Modules[module]; ok {
+			list = append(list, c)
+		}
 	}
-	for _, c := range d.applied {
-		statuses[c.ID] = status{applied}
-	}
-	return statuses
+	return list
 }
 
 // modules returns the ids of the modules that a device is to have: the system

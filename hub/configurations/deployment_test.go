@@ -48,7 +48,7 @@ func TestDeploymentsOfEdgeDevices(t *testing.T) {
 
 	wiretest.PutConfiguration(t, s, wiretest.EdgeDeployment(t, "base", "*", 5, wiretest.BaseDeployment("filter")), hub.Match{})
 	wiretest.WantConfigured(t, s, agent, `{"modules":{"filter":{"type":"docker"}},"schemaVersion":"1.1"} {"base":{"status":"Applied"}}`)
-	wiretest.WantConfigured(t, s, edgeHub, `{"routes":{}} `) // all properties are replaced
+	wiretest.WantConfigured(t, s, edgeHub, `{"routes":{}} {"base":{"status":"Applied"}}`) // all properties are replaced
 	wiretest.WantConfigured(t, s, hub.ID{Device: "edge"}, `{} `)
 	wantModules(t, s, "edge", "filter")
 	if m, err := s.Identity(hub.ID{Device: "edge", Module: "filter"}); err != nil || m.ManagedBy == nil || *m.ManagedBy != "IotEdge" {
@@ -74,20 +74,20 @@ func TestDeploymentsOfEdgeDevices(t *testing.T) {
 	layered("higher", 9, `{"$edgeAgent":{"properties.desired.modules.audio":{"image":"v3"}},"$edgeHub":{"properties.desired.routes.up":"FROM /* INTO $upstream"}}`)
 	statuses := `{"base":{"status":"Targeted"},"better":{"status":"Applied"},"high":{"status":"Applied"},"higher":{"status":"Applied"},"low":{"status":"Targeted"}}`
 	wiretest.WantConfigured(t, s, agent, `{"modules":{"audio":{"image":"v3"},"camera":{"image":"v2"}},"schemaVersion":"1.1"} `+statuses)
-	wiretest.WantConfigured(t, s, edgeHub, `{"routes":{"up":"FROM /* INTO $upstream"}} `)
-	wiretest.WantConfigured(t, s, hub.ID{Device: "edge", Module: "audio"}, `{"level":1} `)
+	wiretest.WantConfigured(t, s, edgeHub, `{"routes":{"up":"FROM /* INTO $upstream"}} {"base":{"status":"Targeted"},"better":{"status":"Applied"},"higher":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, hub.ID{Device: "edge", Module: "audio"}, `{"level":1} {"high":{"status":"Applied"}}`)
 	wantModules(t, s, "edge", "audio", "camera")
 
 	// What is written by hand is set back, and a module that was deleted comes again.
 	if _, err := s.PatchTwin(edgeHub, hub.TwinChange{Desired: json.RawMessage(`{"own":1}`)}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
-	wiretest.WantConfigured(t, s, edgeHub, `{"routes":{"up":"FROM /* INTO $upstream"}} `)
+	wiretest.WantConfigured(t, s, edgeHub, `{"routes":{"up":"FROM /* INTO $upstream"}} {"base":{"status":"Targeted"},"better":{"status":"Applied"},"higher":{"status":"Applied"}}`)
 	if err := s.DeleteIdentity(hub.ID{Device: "edge", Module: "audio"}, hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	wiretest.WantConfigured(t, s, agent, `{"modules":{"audio":{"image":"v3"},"camera":{"image":"v2"}},"schemaVersion":"1.1"} `+statuses)
-	wiretest.WantConfigured(t, s, hub.ID{Device: "edge", Module: "audio"}, `{"level":1} `)
+	wiretest.WantConfigured(t, s, hub.ID{Device: "edge", Module: "audio"}, `{"level":1} {"high":{"status":"Applied"}}`)
 
 	// The device leaves the better base, above which are all layers then.
 	setTags(t, s, hub.ID{Device: "edge"}, `{"site":null}`)
@@ -325,9 +325,74 @@ func TestConfigurationIsNamedInMetadata(t *testing.T) {
 	if err := s.Configurations.Delete("low", hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
-	wiretest.WantConfigured(t, s, id, `{"chiller":{"temp":67},"own":1} {"high":{"status":"Applied"}}`)
+	wiretest.WantConfigured(t, s, id, `{"chiller":{"own":2,"temp":67},"own":1} {"high":{"status":"Applied"}}`)
 	if err := s.Configurations.Delete("high", hub.Match{}); err != nil {
 		t.Fatal(err)
 	}
-	wiretest.WantConfigured(t, s, id, `{"own":1} `)
+	wiretest.WantConfigured(t, s, id, `{"chiller":{"own":2},"own":1} `)
+}
+
+// Each twin says for itself which deployments have set something in it, as
+// issues 5023, 5299 and 4935 of Azure/iotedge show it of the service.
+func TestStatusesOfLayeredDeployments(t *testing.T) {
+	s := wiretest.NewNode(t, node.Options{})
+	wiretest.Create(t, s, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
+	put := func(id string, priority int, content string) {
+		t.Helper()
+		wiretest.PutConfiguration(t, s, wiretest.EdgeDeployment(t, id, "*", priority, content), hub.Match{})
+	}
+	want := func(module, desired string, statuses map[string]string) {
+		t.Helper()
+		shown := make(map[string]map[string]string)
+		for id, status := range statuses {
+			shown[id] = map[string]string{"status": status}
+		}
+		text, err := json.Marshal(shown)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wiretest.WantConfigured(t, s, hub.ID{Device: "edge", Module: module}, desired+" "+string(text))
+	}
+	put("base", 1, wiretest.BaseDeployment("client"))
+
+	// It changes properties of a module and needs an empty $edgeAgent.
+	put("device-layer", 2, `{"$edgeAgent":{},"client":{"properties.desired.level":2}}`)
+	want("client", `{"level":2}`, map[string]string{"device-layer": "Applied"})
+	want("$edgeAgent", `{"modules":{"client":{"type":"docker"}},"schemaVersion":"1.1"}`, map[string]string{"base": "Applied", "device-layer": "Targeted"})
+	want("$edgeHub", `{"routes":{}}`, map[string]string{"base": "Applied"})
+
+	// Of two with the same path the newer one counts, though each has a module.
+	put("app-a", 10, `{"$edgeAgent":{"properties.desired.modules":{"a":{"type":"docker"}}},"a":{"properties.desired":{"send":true}}}`)
+	put("app-b", 10, `{"$edgeAgent":{"properties.desired.modules":{"b":{"type":"docker"}}},"b":{"properties.desired":{"send":true}}}`)
+	want("$edgeAgent", `{"modules":{"b":{"type":"docker"}},"schemaVersion":"1.1"}`,
+		map[string]string{"base": "Applied", "device-layer": "Targeted", "app-a": "Targeted", "app-b": "Applied"})
+	want("a", `{"send":true}`, map[string]string{"app-a": "Applied"})
+
+	// A path above replaces those below it, and so sets them.
+	put("below", 11, `{"$edgeAgent":{"properties.desired.modules.b.version":"1.0"},"client":{"properties.desired.deep.level":1}}`)
+	want("client", `{"deep":{"level":1},"level":2}`, map[string]string{"device-layer": "Applied", "below": "Applied"})
+	put("above", 12, `{"$edgeAgent":{"properties.desired.modules.b":{"type":"docker"}},"client":{"properties.desired":{"x":1}}}`)
+	want("$edgeAgent", `{"modules":{"b":{"type":"docker"}},"schemaVersion":"1.1"}`,
+		map[string]string{"base": "Applied", "device-layer": "Targeted", "app-a": "Targeted", "app-b": "Applied", "below": "Targeted", "above": "Applied"})
+	want("client", `{"x":1}`, map[string]string{"device-layer": "Targeted", "below": "Targeted", "above": "Applied"})
+
+	// A configuration for modules is merged into what deployments set, and the
+	// other way round has nothing to say.
+	modules := func(id string, priority int, desired string) {
+		t.Helper()
+		spec := configurations.Spec{ID: id, Priority: priority, TargetCondition: "from devices.modules where moduleId = 'client'"}
+		spec.Content.Module = map[string]json.RawMessage{"properties.desired": json.RawMessage(desired)}
+		wiretest.PutConfiguration(t, s, spec, hub.Match{})
+	}
+	modules("over", 13, `{"y":2}`)
+	modules("under", 5, `{"z":3}`)
+	want("client", `{"x":1,"y":2}`, map[string]string{"device-layer": "Targeted", "below": "Targeted", "above": "Applied", "over": "Applied", "under": "Targeted"})
+	for _, id := range []string{"above", "over", "app-b"} {
+		if err := s.Configurations.Delete(id, hub.Match{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("$edgeAgent", `{"modules":{"a":{"type":"docker"},"b":{"version":"1.0"}},"schemaVersion":"1.1"}`,
+		map[string]string{"base": "Applied", "device-layer": "Targeted", "app-a": "Applied", "below": "Applied"})
+	want("client", `{"deep":{"level":1},"level":2,"z":3}`, map[string]string{"device-layer": "Applied", "below": "Applied", "under": "Applied"})
 }

@@ -1,12 +1,30 @@
 package configurations
 
-import "github.com/iotdm/iotdm/hub/store"
+import (
+	"encoding/json"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/store"
+)
 
 // DeleteAndDie deletes a configuration as a hub does that is killed before it
 // has taken anything from the twins.
 func (e *Engine) DeleteAndDie(id string) error {
 	return e.store.Update(id, func(tx *store.Tx) error {
 		tx.Delete(key(id))
+		return nil
+	})
+}
+
+// RememberAsAnOlderHub stores what configurations have set in a twin as an older
+// hub did: the paths of their content.
+func (e *Engine) RememberAsAnOlderHub(id hub.ID, paths ...string) error {
+	data, err := json.Marshal(paths)
+	if err != nil {
+		return err
+	}
+	return e.store.Update(id.Device, func(tx *store.Tx) error {
+		tx.Set(settingsKey(id), data)
 		return nil
 	})
 }

@@ -20,37 +20,63 @@ type layer struct {
 	value json.RawMessage
 }
 
-// whole reports whether the layer sets all properties at once.
+// whole reports whether the layer is for all properties at once.
 func (l layer) whole() bool { return l.path == desiredPath }
 
+// replaces reports whether nothing stays of what was at the layer's path and
+// below it: the value of an IoT Edge deployment replaces it, and so does one that
+// is no object. Else the value is merged into what is there.
+func (l layer) replaces() bool { return l.from.Content.edge() || !isObject(l.value) }
+
+func isObject(value json.RawMessage) bool { return len(value) > 0 && value[0] == '{' }
+
 // winningLayers settles who sets each path: of several configurations the one
-// of the highest rank, which is the highest priority and of these the newest.
-// They are in the order in which they are to be applied. Paths that overlap
-// without being equal both count, except below all properties.
+// of the highest rank, which is the highest priority and of these the newest, as
+// in "Automatic device and module management using Azure IoT Hub". They are in
+// the order in which they are to be applied. Paths that overlap without being
+// equal both count, unless the later one leaves nothing of the other (assumed;
+// of deployments, azure-docs says that a property of a module overwrites what
+// those of lower priority have there).
 func winningLayers(layers []layer) []layer {
 	slices.SortFunc(layers, func(a, b layer) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.path, b.path))
 	})
-	last := make(map[string]int, len(layers))
-	first := 0
+	// All properties of a deployment are the ground that those of another
+	// configuration are merged into, whatever its rank is above it.
+	type place struct {
+		path   string
+		ground bool
+	}
+	placeOf := func(l layer) place { return place{l.path, l.whole() && l.from.Content.edge()} }
+	last, replaced := make(map[place]int, len(layers)), make(map[string]int)
 	for n, l := range layers {
-		last[l.path] = n
-		if l.whole() {
-			first = n
+		last[placeOf(l)] = n
+		if l.replaces() {
+			replaced[l.path] = n
 		}
 	}
-	winners := make([]layer, 0, len(last))
-	for n, l := range layers[first:] {
-		if last[l.path] == first+n {
+	// covered reports whether a layer behind n leaves nothing at the path.
+	covered := func(n int, path string) bool {
+		for {
+			if behind, ok := replaced[path]; ok && behind > n {
+				return true
+			}
+			if path == desiredPath {
+				return false
+			}
+			path = path[:strings.LastIndexByte(path, '.')]
+		}
+	}
+	winners := make([]layer, 0, len(layers))
+	for n, l := range layers {
+		if last[placeOf(l)] == n && !covered(n, l.path) {
 			winners = append(winners, l)
 		}
 	}
 	return winners
 }
 
-// merged returns the properties with the winning layers applied. The value of
-// a device's or module's configuration is merged into what is there, that of an
-// IoT Edge deployment replaces it.
+// merged returns the properties with the winning layers applied.
 func merged(properties map[string]any, winners []layer) (map[string]any, error) {
 	for _, l := range winners {
 		var value any
@@ -73,17 +99,15 @@ func merged(properties map[string]any, winners []layer) (map[string]any, error) 
 	return properties, nil
 }
 
-// configuredPatch returns the patch that takes the stale paths, which nobody
-// sets any more, from the properties, and sets those of the winners.
-func configuredPatch(properties []byte, stale []string, winners []layer) (json.RawMessage, error) {
+// configuredPatch returns the patch that takes the stale settings, which nobody
+// makes any more, from the properties, and makes those of the winners.
+func configuredPatch(properties []byte, stale []setting, winners []layer) (json.RawMessage, error) {
 	after, err := decodeTree(properties)
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range stale {
-		if keys := keysOf(path); len(keys) > 0 {
-			removePath(after, keys)
-		}
+	for _, s := range stale {
+		s.removeFrom(after)
 	}
 	if after, err = merged(after, winners); err != nil {
 		return nil, err
@@ -105,9 +129,9 @@ func settersOf(winners []layer) func(property []string) *layer {
 				continue
 			}
 			value := values[n]
-			for _, key := range property[len(keys):] {
+			if below := property[len(keys):]; len(below) > 0 {
 				object, _ := value.(map[string]any)
-				value = object[key]
+				value = valueAt(object, below)
 			}
 			if value != nil {
 				return &winners[n]
@@ -148,6 +172,14 @@ func removePath(tree map[string]any, keys []string) {
 		}
 	}
 	delete(tree, keys[0])
+}
+
+// valueAt returns what is at the path, or nil.
+func valueAt(tree map[string]any, keys []string) any {
+	for _, key := range keys[:len(keys)-1] {
+		tree, _ = tree[key].(map[string]any)
+	}
+	return tree[keys[len(keys)-1]]
 }
 
 // setPath merges a value into what is at the path, as a patch does.

@@ -2,8 +2,10 @@ package configurations
 
 import (
 	"context"
+	"errors"
 	"strings"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/query"
 )
 
@@ -14,45 +16,74 @@ type Metric struct {
 	Valid  bool // the query could be run
 }
 
-// Measure runs the queries of a configuration: those that every
-// one has, and its own.
-func (e *Engine) Measure(ctx context.Context, c Configuration) (system, custom map[string]Metric, err error) {
-	system, custom = make(map[string]Metric), make(map[string]Metric)
-	for name, text := range c.systemQueries() {
-		if system[name], err = e.measure(ctx, text); err != nil {
-			return nil, nil, err
+// A Measured is a configuration with its metrics by name: those that every one
+// has, and its own.
+type Measured struct {
+	Configuration
+	System, Custom map[string]Metric
+}
+
+// measureTime bounds how long the metrics of configurations are measured for one
+// request. A list of 200 may have a thousand.
+const measureTime = hub.MaxQueryTime
+
+// Measure runs the queries of configurations. A metric for which there is no
+// time has no result, as that of a query with a mistake (assumed: the service
+// shows what it found at its last run, and before the first one nothing).
+func (e *Engine) Measure(ctx context.Context, list ...Configuration) ([]Measured, error) {
+	ctx, end := context.WithTimeoutCause(ctx, measureTime, hub.ErrQueryTime)
+	defer end()
+	all := make([]Measured, 0, len(list))
+	for _, c := range list {
+		m := Measured{c, make(map[string]Metric), make(map[string]Metric)}
+		var err error
+		for name, text := range c.systemQueries() {
+			if m.System[name], err = e.measure(ctx, text); err != nil {
+				return nil, err
+			}
 		}
-	}
-	for name, text := range c.Metrics {
-		if custom[name], err = e.measure(ctx, text); err != nil {
-			return nil, nil, err
+		for name, text := range c.Metrics {
+			if m.Custom[name], err = e.measure(ctx, text); err != nil {
+				return nil, err
+			}
 		}
+		all = append(all, m)
 	}
-	return system, custom, nil
+	return all, nil
 }
 
 func (e *Engine) measure(ctx context.Context, text string) (Metric, error) {
-	m := Metric{Query: text, Valid: true}
+	m := Metric{Query: text}
 	if text == "" {
-		return m, nil // no target
+		m.Valid = true // no target
+		return m, nil
 	}
 	q, err := query.Parse(text)
 	if err != nil {
-		m.Valid = false // it may be anything, and is not counted
-		return m, nil
+		return m, nil // it may be anything, and is not counted
 	}
+	m.Result, err = e.count(ctx, q, text)
+	var refused *hub.Error
+	if errors.As(err, &refused) {
+		return m, nil // it takes too long
+	}
+	m.Valid = err == nil
+	return m, err
+}
+
+// count returns how many rows a query has.
+func (e *Engine) count(ctx context.Context, q *query.Query, text string) (rows int, err error) {
 	if !q.Aggregates() {
-		m.Result, err = e.hub.Count(ctx, q)
-		return m, err
+		return e.hub.Count(ctx, q)
 	}
 	for continuation := ""; ; {
-		page, err := e.hub.Query(ctx, text, 1000, continuation)
+		page, err := e.hub.Query(ctx, text, hub.MaxQueryPage, continuation)
 		if err != nil {
-			return m, err
+			return 0, err
 		}
-		m.Result += page.Rows
+		rows += page.Rows
 		if continuation = page.Continuation; continuation == "" {
-			return m, nil
+			return rows, nil
 		}
 	}
 }

@@ -9,14 +9,17 @@ import (
 	"strings"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/query"
-	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/twin"
 )
 
-// The statuses of a configuration in a twin.
+// The statuses of a configuration in a twin. Each twin has its own: a layered
+// deployment that sets nothing but properties of a module is applied in the twin
+// of that and targeted in that of $edgeAgent, where the metrics look (iotedge
+// issues 5023 and 5299, where the service's team says that it is by design). One
+// whose paths others set is targeted: the lower of two layered deployments with
+// "properties.desired.modules" (iotedge issue 4935).
 const (
 	targeted = "Targeted" // the condition holds, but others set all of it
 	applied  = "Applied"  // at least a part of it is set
@@ -75,7 +78,7 @@ func (e *Engine) configureIn(tx *hub.Tx, i hub.Identity, t hub.Twin, all []*acti
 	if err != nil {
 		return err
 	}
-	managed, err := managedPaths(tx, i.ID)
+	before, err := readSettings(tx.Store, i.ID)
 	if err != nil {
 		return err
 	}
@@ -87,30 +90,18 @@ func (e *Engine) configureIn(tx *hub.Tx, i hub.Identity, t hub.Twin, all []*acti
 			}
 		}
 	}
-	var statuses map[string]status
-	if i.Module == hub.EdgeAgent {
-		statuses = d.statuses()
-	}
-	if len(targeting)+len(layers)+len(managed)+len(statuses)+len(t.Configurations) == 0 {
+	shown := append(d.shownIn(i.Module), targeting...)
+	if len(shown)+len(layers)+len(before)+len(t.Configurations) == 0 {
 		return nil
 	}
 	winners := winningLayers(layers)
-	paths := make(map[string]bool, len(winners))
-	for _, l := range winners {
-		paths[l.path] = l.from.Content.edge()
-	}
-	var stale []string
-	for path, deployed := range managed {
-		if _, ok := paths[path]; ok {
-			continue
+	made := settingsOf(winners)
+	for s := range before {
+		if s.by == byDeployment && len(d.applied) == 0 {
+			made[s] = true // it stays until another deployment takes its place
 		}
-		if deployed && len(d.applied) == 0 {
-			paths[path] = true // it stays until another deployment takes its place
-			continue
-		}
-		stale = append(stale, path)
 	}
-	patch, err := configuredPatch(t.Desired.Properties, stale, winners)
+	patch, err := configuredPatch(t.Desired.Properties, before.without(made, winners), winners)
 	if err != nil {
 		return err
 	}
@@ -118,7 +109,7 @@ func (e *Engine) configureIn(tx *hub.Tx, i hub.Identity, t hub.Twin, all []*acti
 	if refused != nil {
 		// A value no twin can take: what was there stays.
 		e.log.Warn("a configuration does not fit into a twin", words.LogID, i.ID.String(), words.LogReason, refused)
-		patch, winners, paths = json.RawMessage(emptyPatch), nil, managed
+		patch, winners, made = json.RawMessage(emptyPatch), nil, before
 	}
 	if string(patch) != emptyPatch {
 		setter := settersOf(winners)
@@ -129,16 +120,14 @@ func (e *Engine) configureIn(tx *hub.Tx, i hub.Identity, t hub.Twin, all []*acti
 			return "", ""
 		})
 	}
-	after := statusesOf(statuses, targeting, winners)
-	if string(patch) == emptyPatch && bytes.Equal(after, t.Configurations) && maps.Equal(managed, paths) {
+	after := statusesOf(shown, winners)
+	if !maps.Equal(before, made) {
+		made.write(tx.Store, i.ID)
+	}
+	if string(patch) == emptyPatch && bytes.Equal(after, t.Configurations) {
 		return nil
 	}
 	t.Configurations = after
-	if key := configuredKey(i.ID); len(paths) > 0 {
-		tx.Store.Set(key, words.MustMarshal(markedPaths(paths)))
-	} else {
-		tx.Store.Delete(key)
-	}
 	putTwin(tx, i.ID, &t, patch, configuring(winners))
 	return nil
 }
@@ -155,8 +144,6 @@ func putTwin(tx *hub.Tx, id hub.ID, t *hub.Twin, patch json.RawMessage, by strin
 	}
 	tx.PutTwin(id, t, w)
 }
-
-func configuredKey(id hub.ID) []byte { return disk.Of(disk.Configured, id.Device, id.Module) }
 
 // targeting returns the configurations whose condition holds for a twin, from
 // the one that counts least.
@@ -185,44 +172,6 @@ func (e *Engine) targetingIf(all []*active, i hub.Identity, t hub.Twin, among fu
 	return list, nil
 }
 
-// deployedMark stands before the paths that IoT Edge deployments have set.
-const deployedMark = "edge/"
-
-// managedPaths returns the paths that configurations have set in a twin, and
-// whether it was an IoT Edge deployment.
-func managedPaths(tx *hub.Tx, id hub.ID) (map[string]bool, error) {
-	data, err := tx.Store.Get(configuredKey(id))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var marked []string
-	if err := json.Unmarshal(data, &marked); err != nil {
-		return nil, err
-	}
-	paths := make(map[string]bool, len(marked))
-	for _, path := range marked {
-		path, deployed := strings.CutPrefix(path, deployedMark)
-		paths[path] = deployed
-	}
-	return paths, nil
-}
-
-// markedPaths returns what managedPaths reads.
-func markedPaths(paths map[string]bool) []string {
-	marked := make([]string, 0, len(paths))
-	for path, deployed := range paths {
-		if deployed {
-			path = deployedMark + path
-		}
-		marked = append(marked, path)
-	}
-	slices.Sort(marked)
-	return marked
-}
-
 // A status is what a twin says of a configuration.
 type status struct {
 	Status string `json:"status"`
@@ -243,21 +192,18 @@ func configuring(winners []layer) string {
 	return "configurations " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 }
 
-// statusesOf returns the member "configurations" of a twin, or nil
-// if there are none. The statuses of deployments are known already.
-func statusesOf(deployed map[string]status, targeting []*active, winners []layer) json.RawMessage {
-	if len(targeting)+len(deployed) == 0 {
+// statusesOf returns the member "configurations" of a twin that shows these, or
+// nil if there are none.
+func statusesOf(shown []*active, winners []layer) json.RawMessage {
+	if len(shown) == 0 {
 		return nil
 	}
-	statuses := make(map[string]status, len(targeting)+len(deployed))
-	maps.Copy(statuses, deployed)
-	for _, c := range targeting {
+	statuses := make(map[string]status, len(shown))
+	for _, c := range shown {
 		statuses[c.ID] = status{targeted}
 	}
 	for _, l := range winners {
-		if !l.from.Content.edge() {
-			statuses[l.from.ID] = status{applied}
-		}
+		statuses[l.from.ID] = status{applied}
 	}
 	return words.MustMarshal(statuses)
 }

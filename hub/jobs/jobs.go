@@ -117,6 +117,11 @@ func (spec *Spec) validate(now time.Time) error {
 		if spec.Twin == nil {
 			return hub.ErrArgumentInvalid.With("a %s job needs updateTwin", spec.Type)
 		}
+		// The service refuses a patch whose members are elsewhere than it looks
+		// for them, such as "desired" beside the etag: azure-iot-sdk-node#44.
+		if spec.Twin.Empty() {
+			return hub.ErrArgumentInvalid.With("updateTwin needs tags or properties.desired")
+		}
 		spec.Method = nil
 		return spec.Twin.Validate(now)
 	default:

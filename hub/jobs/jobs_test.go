@@ -340,6 +340,66 @@ func TestATwinJobClearsDesiredProperties(t *testing.T) {
 	}
 }
 
+// However often the hub stops while a device is being called, that gets no more
+// than two calls, even if its first was one of another hub's life.
+func TestJobCallsADeviceTwiceAtMost(t *testing.T) {
+	dir := t.TempDir()
+	open := func(t *testing.T) *hubtest.Hub {
+		return hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
+	}
+	devices := []string{"a", "b", "c"}
+	calls := make(map[string]int64)
+	const lives = 5
+	for life := range lives {
+		t.Run(fmt.Sprint("life ", life), func(t *testing.T) {
+			h := open(t)
+			called := make(chan string, len(devices))
+			if life == 0 {
+				spec := methodJob("job-1", "*")
+				spec.MaxTime = 24 * time.Hour
+				for _, device := range devices {
+					h.Device(device)
+				}
+				spec.Method.ConnectTimeout = time.Minute
+				wiretest.CreateJob(t, h.Node, spec)
+			}
+			// Every life another device joins, and none ever answers.
+			var silent []*wiretest.Responder
+			want := 0
+			for n, device := range devices {
+				if n > life {
+					continue
+				}
+				silent = append(silent, wiretest.Respond(t, h, device, 0, "", called))
+				if calls[device] < 2 {
+					want++
+				}
+			}
+			for range want {
+				<-called
+			}
+			if life == lives-1 {
+				job := wiretest.WaitJob(t, h.Node, "job-1")
+				if diff := cmp.Diff(&jobs.Statistics{Devices: 3, Failed: 3}, job.Statistics); diff != "" || job.Status != jobs.Completed {
+					t.Errorf("the job is %s, statistics (-want +got):\n%s", job.Status, diff)
+				}
+				wiretest.WantOutcomes(t, h.Node, "job-1", map[string]string{
+					"a": "failed GatewayTimeout repeated", "b": "failed GatewayTimeout repeated", "c": "failed GatewayTimeout repeated",
+				})
+			}
+			if err := h.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for n, d := range silent {
+				calls[devices[n]] += d.Calls.Load()
+			}
+		})
+	}
+	if diff := cmp.Diff(map[string]int64{"a": 2, "b": 2, "c": 2}, calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
 func TestShutdownLetsCallsOfJobsFinish(t *testing.T) {
 	dir := t.TempDir()
 	t.Run("before", func(t *testing.T) {
@@ -414,6 +474,7 @@ func TestBadJobsAreRefused(t *testing.T) {
 		"no method":                  {good(func(j *jobs.Spec) { j.Method = nil }), hub.ErrArgumentInvalid},
 		"a method without a name":    {good(func(j *jobs.Spec) { j.Method.Name = "" }), hub.ErrArgumentNull},
 		"no twin patch":              {good(func(j *jobs.Spec) { j.Type = jobs.Twin }), hub.ErrArgumentInvalid},
+		"a twin patch of nothing":    {good(func(j *jobs.Spec) { j.Type, j.Twin = jobs.Twin, new(hub.TwinChange) }), hub.ErrArgumentInvalid},
 		"a twin patch no twin takes": {wiretest.TwinJob("job-1", "*", `{"a.b":1}`), hub.ErrArgumentInvalid},
 		"a twin patch that is huge":  {wiretest.TwinJob("job-1", "*", `{"a":"`+strings.Repeat("x", 5000)+`"}`), hub.ErrArgumentInvalid},
 	} {

@@ -28,8 +28,10 @@ type row struct {
 	failure *hub.Error
 
 	// repeated says that the hub stopped while a call of this device was on
-	// its way, so that it may have received two.
+	// its way, so that it may have received two: there is no third.
 	repeated bool
+	// spent says that the hub stopped during both.
+	spent bool
 }
 
 func (d row) id() hub.ID { return hub.ID{Device: d.device} }
@@ -117,6 +119,9 @@ func (s rowStatus) count(n *Statistics, by int) {
 // storedStatus reads the status from a stored row.
 func storedStatus(row []byte) rowStatus { return rowStatus(query.JSON(row).Get("status").Chars()) }
 
+// storedRepeated reads whether a stored row is that of a second call.
+func storedRepeated(row []byte) bool { return query.JSON(row).Get("repeated").IsTrue() }
+
 // openRows returns up to limit devices of a job, behind the device after, that
 // have no outcome yet.
 func (s *Scheduler) openRows(job, after string, limit int) (rows []row, err error) {
@@ -133,7 +138,11 @@ func (s *Scheduler) openRows(job, after string, limit int) (rows []row, err erro
 		if len(rows) == limit {
 			return store.ErrStop
 		}
-		rows = append(rows, row{device: string(k[len(prefix):]), status: status, counted: status, repeated: status == rowRunning})
+		cut := status == rowRunning
+		rows = append(rows, row{
+			device: string(k[len(prefix):]), status: status, counted: status,
+			repeated: cut, spent: cut && storedRepeated(v),
+		})
 		return nil
 	})
 	return rows, err

@@ -38,8 +38,8 @@ var errTime = errors.New("the job's execution time has ended")
 // but the store knows all devices of the job. A row is "running" on disk
 // before its direct method is sent, and has its outcome on disk after that. So
 // when the hub starts again it knows which devices have not been called; of
-// those that were running it cannot know, calls them again, and their rows
-// say so.
+// those that were running it cannot know, calls them once more, and their rows
+// say so. Of a row that says so already there is no third call.
 type run struct {
 	scheduler *Scheduler
 	active    *activeJob

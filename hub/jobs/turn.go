@@ -4,13 +4,19 @@ import (
 	"github.com/iotdm/iotdm/hub"
 )
 
+// errSpent is why a device is called no more. It may be one that reboots
+// whenever it is called.
+var errSpent = hub.ErrGatewayTimeout.With("the hub stopped during the call, and again when it was repeated, so that it is not known whether the device received it")
+
 // call calls the direct method on the devices of batch. Those that can be
 // called now are marked with one write. The others are marked when they have
 // connected: a hub that is killed meanwhile has not called them.
 func (r *run) call(batch []row) {
 	online := make([]row, 0, len(batch))
 	for _, d := range batch {
-		if l := r.scheduler.hub.Link(d.id()); l != nil && l.TakesMethod(r.job.Method.Name) {
+		if d.spent {
+			r.turn(func() bool { return r.finish(d, r.calls, errSpent) })
+		} else if l := r.scheduler.hub.Link(d.id()); l != nil && l.TakesMethod(r.job.Method.Name) {
 			online = append(online, d)
 		} else {
 			r.turn(func() bool { return r.await(d) })

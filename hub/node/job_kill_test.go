@@ -11,6 +11,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -65,4 +66,37 @@ func TestJobResumesAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	wiretest.WantOutcomes(t, h.Node, "job-1", map[string]string{"d1": "completed 200 1 repeated"})
+}
+
+// TestJobRepeatsACallOnceOverManyKills kills the hub again while the call is
+// repeated. A device that reboots when it is called must not do so for ever: there
+// is no third call, in this life of the hub nor in the next.
+func TestJobRepeatsACallOnceOverManyKills(t *testing.T) {
+	dir := t.TempDir()
+	for life := range 2 {
+		killed := startToKill(t, dir)
+		d := dialAddr(t, killed.mqtts)
+		d.Connect(killed.device, wiretest.CleanSession)
+		d.Subscribe(0, "$iothub/methods/POST/#")
+		if life == 0 {
+			killed.put(t, "/jobs/v2/job-1", `{"type":"scheduleDeviceMethod","cloudToDeviceMethod":{"methodName":"reboot"},"queryCondition":"deviceId IN ['d1']"}`)
+		}
+		wiretest.Receive[*packets.PublishPacket](d)
+		killed.kill()
+	}
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
+	d := wiretest.Respond(t, h, "d1", 200, "1", nil)
+	job := wiretest.WaitJob(t, h.Node, "job-1")
+	if job.Status != jobs.Completed || job.Statistics.Failed != 1 {
+		t.Errorf("the job is %s, %+v", job.Status, job.Statistics)
+	}
+	wiretest.WantOutcomes(t, h.Node, "job-1", map[string]string{"d1": "failed GatewayTimeout repeated"})
+	if n := d.Calls.Load(); n != 0 {
+		t.Errorf("the device is called %d more times", n)
+	}
+	for row := range h.Jobs.Devices("job-1") {
+		if !strings.Contains(string(row), "the hub stopped during the call, and again when it was repeated") {
+			t.Errorf("the row does not say why: %s", row)
+		}
+	}
 }

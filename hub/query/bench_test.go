@@ -85,7 +85,9 @@ func BenchmarkProject(b *testing.B) {
 	doc, row := newStored(), []byte(nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		row = q.Project(row[:0], doc)
+		if row, err = q.Project(row[:0], doc); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -18,9 +18,15 @@ func Example() {
 		return
 	}
 	for _, twin := range twins {
-		if q.Match(twin) {
-			fmt.Printf("%s\n", q.Project(nil, twin))
+		if !q.Match(twin) {
+			continue
 		}
+		row, err := q.Project(nil, twin)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s\n", row)
 	}
 	// Output:
 	// {"deviceId":"d1","rebooted":"2026-01-01T08:00:00Z"}

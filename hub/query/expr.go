@@ -48,11 +48,11 @@ type logic struct {
 // eval gives false AND x, and true OR x, whatever x is. What is not a boolean counts as undefined.
 func (e *logic) eval(d Doc) Value {
 	l := e.l.eval(d)
-	if l.kind == boolean && l.isTrue() == e.or {
+	if l.kind == boolean && l.IsTrue() == e.or {
 		return l
 	}
 	r := e.r.eval(d)
-	if r.kind == boolean && (r.isTrue() == e.or || l.kind == boolean) {
+	if r.kind == boolean && (r.IsTrue() == e.or || l.kind == boolean) {
 		return r
 	}
 	return Value{}
@@ -66,7 +66,7 @@ func (e *not) eval(d Doc) Value {
 	if v.kind != boolean {
 		return Value{}
 	}
-	return Bool(!v.isTrue())
+	return Bool(!v.IsTrue())
 }
 
 // A comparison is "l op r".
@@ -123,12 +123,38 @@ func (e *in) eval(d Doc) Value {
 }
 
 // A list is "[a, b]". As a value it is an array that nothing can be asked about but its elements.
-type list struct{ elements []expr }
+type list struct {
+	elements  []expr
+	constants *set   // the constants among many elements
+	others    []expr // the elements that are not in constants
+}
+
+// hashFrom is from how many elements on a list is searched by hash.
+const hashFrom = 8
+
+func newList(elements []expr) *list {
+	l := &list{elements: elements, others: elements}
+	if len(elements) < hashFrom {
+		return l
+	}
+	l.constants, l.others = newSet(), nil
+	for _, el := range elements {
+		if c, ok := el.(literal); ok {
+			l.constants.add(c.Value)
+		} else {
+			l.others = append(l.others, el)
+		}
+	}
+	return l
+}
 
 func (e *list) eval(Doc) Value { return Value{kind: array, raw: []byte("[]")} }
 
 func (e *list) contains(d Doc, x Value) bool {
-	for _, el := range e.elements {
+	if e.constants != nil && e.constants.has(x) {
+		return true
+	}
+	for _, el := range e.others {
 		if eq, _ := equal(el.eval(d), x); eq {
 			return true
 		}

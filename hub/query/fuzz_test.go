@@ -50,10 +50,15 @@ func FuzzQuery(f *testing.F) {
 		if q.Aggregates() {
 			groups := q.NewGroups("", 10)
 			groups.Add(row)
-			rows, _ := groups.Rows()
-			result = rows[0].JSON
+			var rows []query.GroupRow
+			if rows, _, err = groups.Rows(1); err == nil {
+				result = rows[0].JSON
+			}
 		} else {
-			result = q.Project(nil, row)
+			result, err = q.Project(nil, row)
+		}
+		if errors.Is(err, query.ErrRowTooLarge) {
+			return
 		}
 		if json.Valid(doc) && len(doc) > 0 && doc[0] == '{' && !json.Valid(result) {
 			t.Fatalf("%s of %s is no JSON: %s", text, doc, result)

@@ -179,32 +179,32 @@ func (g *Groups) keys() []string {
 	return keys
 }
 
-// Rows returns the result, and whether there are more groups behind its last one.
-func (g *Groups) Rows() (rows []GroupRow, more bool) {
+// Rows returns the result, and whether there are more groups behind its last one: it ends early when the rows have most
+// bytes. The only error is [ErrRowTooLarge].
+func (g *Groups) Rows(most int) (rows []GroupRow, more bool, err error) {
 	keys := g.keys()
-	if len(keys) > g.most {
-		keys, more = keys[:g.most], true
+	size := 0
+	for n, key := range keys {
+		if n == g.most || size >= most {
+			return rows, true, nil
+		}
+		row, err := g.byKey[key].row(g.q)
+		if err != nil {
+			return nil, false, err
+		}
+		size += len(row)
+		rows = append(rows, GroupRow{key, row})
 	}
-	for _, key := range keys {
-		rows = append(rows, GroupRow{key, g.byKey[key].row(g.q)})
-	}
-	return rows, more
+	return rows, false, nil
 }
 
-func (g *group) row(q *Query) []byte {
-	row := []byte{'{'}
-	for i := range q.items {
-		it := &q.items[i]
-		if it.hidden {
-			continue
+func (g *group) row(q *Query) ([]byte, error) {
+	return q.appendRow(nil, func(i int) Value {
+		if a := q.items[i].aggregate; a != noAggregate {
+			return g.cells[i].value(a)
 		}
-		v := g.by
-		if it.aggregate != noAggregate {
-			v = g.cells[i].value(it.aggregate)
-		}
-		row = appendMember(row, it.key, v)
-	}
-	return append(row, '}')
+		return g.by
+	})
 }
 
 // value is undefined for the average and extremes of no numbers, and for results that are no number.

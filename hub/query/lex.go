@@ -120,12 +120,7 @@ func (l *lexer) next(t *token) error {
 	c := rest[0]
 	switch {
 	case isLetter(c):
-		t.kind = tokenWord
-		for l.pos < len(l.text) && (isLetter(l.text[l.pos]) || isDigit(l.text[l.pos])) {
-			l.pos++
-		}
-		t.text = l.text[t.pos:l.pos]
-		return nil
+		return l.word(t)
 	case isDigit(c):
 		return l.number(t)
 	case c == '\'' || c == '"':
@@ -145,6 +140,9 @@ func (l *lexer) next(t *token) error {
 		return l.fail(l.pos, "unexpected '==', equality is '='")
 	case c == ';':
 		return l.fail(l.pos, "unexpected semicolon")
+	case strings.HasPrefix(rest, "--"):
+		// It could be minus of minus, but is a comment of SQL that would make the condition undefined.
+		return l.fail(l.pos, "unexpected '--', a comment is written /* */, and between two minus signs is a blank")
 	}
 	for _, s := range symbols {
 		if strings.HasPrefix(rest, s) {
@@ -154,7 +152,22 @@ func (l *lexer) next(t *token) error {
 		}
 	}
 	r, _ := utf8.DecodeRuneInString(rest)
-	return l.fail(l.pos, "unexpected character %U, names with other characters than letters, digits, _ and $ are written in [[ ]]", r)
+	return l.fail(l.pos, "unexpected character %U, names with other characters than letters, digits, _, $ and - are written in [[ ]]", r)
+}
+
+// word reads a keyword, or a name without [[ ]]. A hyphen that joins it to more of a name is part of it, as the Java SDK's
+// tests against the service rely on, which select properties.desired.KeyQuery and a UUID behind that. With blanks around
+// it, or behind a number, it is minus (assumed).
+func (l *lexer) word(t *token) error {
+	t.kind = tokenWord
+	for l.pos < len(l.text) && (isLetter(l.text[l.pos]) || isDigit(l.text[l.pos]) || l.text[l.pos] == '-') {
+		l.pos++
+	}
+	t.text = l.text[t.pos:l.pos]
+	if strings.HasSuffix(t.text, "-") {
+		return l.fail(l.pos-1, "unexpected '-' at the end of a name, which is written in [[ ]] if the hyphen is part of it, and minus with blanks around it")
+	}
+	return nil
 }
 
 // number reads a decimal number, as JSON has it, or a hexadecimal one.

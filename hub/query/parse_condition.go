@@ -149,7 +149,7 @@ func (p *parser) parentheses() (expr, error) {
 func (p *parser) array() (*list, error) {
 	p.next++
 	elements, err := p.sums("]")
-	return &list{elements}, err
+	return newList(elements), err
 }
 
 // call = name "(" [ sum { "," sum } ] ")".

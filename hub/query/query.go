@@ -4,7 +4,7 @@
 //	q, err := query.Parse("SELECT deviceId FROM devices WHERE tags.building = 43")
 //	...
 //	if q.Match(doc) {
-//		row = q.Project(row, doc)
+//		row, err = q.Project(row, doc)
 //	}
 //
 // A document is whatever implements [Doc]: a query asks for the fields it needs and no others, so that a hub can answer
@@ -14,6 +14,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -21,6 +22,13 @@ import (
 
 // MaxLength is the number of characters that a query may have; see "IoT Hub quotas and throttling".
 const MaxLength = 8192
+
+// MaxRow is how many bytes a row of a result may have, about: a whole twin is well below it, but a query can name a part of
+// one more than a hundred times.
+const MaxRow = 4 << 20
+
+// ErrRowTooLarge is returned for a row that would have more than MaxRow bytes.
+var ErrRowTooLarge = errors.New("a row of the result would have more than 4 MiB, which takes more than whole twins: select fewer properties")
 
 // A Collection is what a query selects from.
 type Collection int
@@ -172,21 +180,30 @@ func (q *Query) ResultFields() (s FieldSet) {
 }
 
 // Match reports whether the condition of the query is true for a row: not merely not false.
-func (q *Query) Match(d Doc) bool { return q.where == nil || q.where.eval(d).isTrue() }
+func (q *Query) Match(d Doc) bool { return q.where == nil || q.where.eval(d).IsTrue() }
 
 // Project appends the result's row for a row that matches. Members whose value is undefined are left out. It must not be
-// called if the query aggregates.
-func (q *Query) Project(dst []byte, d Doc) []byte {
+// called if the query aggregates. The only error is [ErrRowTooLarge].
+func (q *Query) Project(dst []byte, d Doc) ([]byte, error) {
 	if q.star {
-		return d.Field(Document).appendTo(dst)
+		return d.Field(Document).appendTo(dst), nil
 	}
+	return q.appendRow(dst, func(i int) Value { return q.items[i].path.eval(d) })
+}
+
+// appendRow appends a row of the values that the items have.
+func (q *Query) appendRow(dst []byte, value func(i int) Value) ([]byte, error) {
+	begin := len(dst)
 	dst = append(dst, '{')
 	for i := range q.items {
-		if it := &q.items[i]; !it.hidden {
-			dst = appendMember(dst, it.key, it.path.eval(d))
+		if q.items[i].hidden {
+			continue
+		}
+		if dst = appendMember(dst, q.items[i].key, value(i)); len(dst)-begin > MaxRow {
+			return dst, ErrRowTooLarge
 		}
 	}
-	return append(dst, '}')
+	return append(dst, '}'), nil
 }
 
 // appendMember appends a member to an object that is being printed, unless its value is undefined.

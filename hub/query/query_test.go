@@ -33,7 +33,13 @@ func TestCanonicalForm(t *testing.T) {
 			"capabilities.iotEdge as IotEdge FROM devices WHERE (capabilities.iotEdge = true AND STARTSWITH(devices.deviceId, 'x'))",
 			"SELECT deviceId AS DeviceId, status AS Status, statusUpdateTime AS StatusUpdatedTime, capabilities.iotEdge AS IotEdge " +
 				"FROM devices WHERE capabilities.iotEdge = true AND STARTSWITH(deviceId, 'x')"},
-		"the word undefined": {"SELECT tags.undefined FROM devices WHERE undefined = null OR [[undefined]] = TRUE", "SELECT tags.[[undefined]] FROM devices WHERE undefined = null OR [[undefined]] = true"},
+		"names with hyphens": {"SELECT tags.my-tag, tags.a-1--b AS a-b FROM devices WHERE properties.desired.KeyQuery0a1b2c3d-4e5f-6a7b-8c9d-0e1f2a3b4c5d = tags.not-in",
+			"SELECT tags.[[my-tag]], tags.[[a-1--b]] AS [[a-b]] FROM devices WHERE properties.desired.[[KeyQuery0a1b2c3d-4e5f-6a7b-8c9d-0e1f2a3b4c5d]] = tags.[[not-in]]"},
+		"a minus with blanks":            {"SELECT * FROM devices WHERE tags.a - tags.b = tags.a -1 AND tags.a\n-\n1 = version -tags.b", "SELECT * FROM devices WHERE tags.a - tags.b = tags.a - 1 AND tags.a - 1 = version - tags.b"},
+		"a minus without a name before":  {"SELECT * FROM devices WHERE 10-version=tags.a[0]-1 AND (tags.a)-1=[[tags]].[[a]]-1 AND -version<0x10-1e-1", "SELECT * FROM devices WHERE 10 - version = tags.a[0] - 1 AND tags.a - 1 = tags.a - 1 AND -version < 16 - 0.1"},
+		"minus of minus":                 {"SELECT * FROM devices WHERE tags.a - -1 = - 1", "SELECT * FROM devices WHERE tags.a - -1 = -1"},
+		"a group by a name with hyphens": {"select tags.my-tag as my-tag, count() from devices group by tags.my-tag", "SELECT tags.[[my-tag]] AS [[my-tag]], COUNT() FROM devices GROUP BY tags.[[my-tag]]"},
+		"the word undefined":             {"SELECT tags.undefined FROM devices WHERE undefined = null OR [[undefined]] = TRUE", "SELECT tags.[[undefined]] FROM devices WHERE undefined = null OR [[undefined]] = true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q, err := query.Parse(tt.text)
@@ -83,8 +89,8 @@ func TestMistakesAreReportedInOneClearLine(t *testing.T) {
 		"SELECT * FROM devices GROUP BY tags.a":                      "UnsupportedClause: 1:22 GROUP BY does not go with 'SELECT *'",
 		"SELECT * FROM devices.jobs GROUP BY jobId":                  "UnsupportedClause: 1:27 devices.jobs has no GROUP BY",
 		"SELECT jobId FROM devices.jobs":                             "UnsupportedClause: 1:7 devices.jobs is selected from with '*' only",
-		"SELECT * FROM devices WHERE tags.größe = 1":                 "ParseError: 1:35 unexpected character U+00F6, names with other characters than letters, digits, _ and $ are written in [[ ]]",
-		"SELECT * FROM devices\nWHERE 'ë' AND tags.ü":                "ParseError: 2:19 unexpected character U+00FC, names with other characters than letters, digits, _ and $ are written in [[ ]]",
+		"SELECT * FROM devices WHERE tags.größe = 1":                 "ParseError: 1:35 unexpected character U+00F6, names with other characters than letters, digits, _, $ and - are written in [[ ]]",
+		"SELECT * FROM devices\nWHERE 'ë' AND tags.ü":                "ParseError: 2:19 unexpected character U+00FC, names with other characters than letters, digits, _, $ and - are written in [[ ]]",
 		"SELECT * FROM devices WHERE tags.a LIKE 'x'":                "ParseError: 1:35 unexpected 'LIKE', the language has no LIKE",
 		"SELECT * FROM devices WHERE tags.a = ":                      "ParseError: 1:37 unexpected end of query, expected a value",
 		"SELECT * FROM devices WHERE tags.a = 1 tags.b = 2":          "ParseError: 1:39 unexpected 'tags', expected an operator, 'GROUP BY' or the end of the query",
@@ -106,6 +112,14 @@ func TestMistakesAreReportedInOneClearLine(t *testing.T) {
 		"SELECT * FROM devices WHERE tags.a = 'x\\n'":                "ParseError: 1:39 a backslash in a string must be followed by a quote, a backslash or u",
 		"SELECT * FROM devices WHERE tags.a = '\\u12'":               "ParseError: 1:38 '\\u' must be followed by four hexadecimal digits",
 		"SELECT * FROM devices WHERE tags.a = 'it''s'":               "ParseError: 1:41 unexpected string, expected an operator, 'GROUP BY' or the end of the query",
+		"SELECT * FROM devices WHERE tags.a = 1 -- the first":        "ParseError: 1:39 unexpected '--', a comment is written /* */, and between two minus signs is a blank",
+		"SELECT * FROM devices -- all":                               "ParseError: 1:22 unexpected '--', a comment is written /* */, and between two minus signs is a blank",
+		"SELECT * FROM devices WHERE tags.a = 5--1":                  "ParseError: 1:38 unexpected '--', a comment is written /* */, and between two minus signs is a blank",
+		"SELECT * FROM devices WHERE tags.a- 1 = 2":                  "ParseError: 1:34 unexpected '-' at the end of a name, which is written in [[ ]] if the hyphen is part of it, and minus with blanks around it",
+		"SELECT * FROM devices WHERE tags.-a = 2":                    "ParseError: 1:33 unexpected '-', expected a value",
+		"SELECT * FROM devices WHERE tags.a = 1 AND-1 = 2":           "ParseError: 1:39 unexpected 'AND-1', expected an operator, 'GROUP BY' or the end of the query",
+		"SELECT * FROM devices-x":                                    "UnknownCollection: 1:14 there is no collection 'devices-x', expected devices, devices.modules or devices.jobs",
+		"SELECT * FROM devices WHERE STARTS-WITH(tags.a, 'x')":       "UnsupportedFunction: 1:28 there is no function 'STARTS-WITH'",
 		"SELECT * FROM devices /* WHERE":                             "ParseError: 1:22 the comment has no end",
 		"SELECT * FROM devices GROUP tags.a":                         "ParseError: 1:28 unexpected 'tags', expected 'BY'",
 		"SELECT * FROM devices WHERE " + strings.Repeat("(", 300):    "ParseError: 1:278 the query is nested too deeply",
@@ -147,6 +161,7 @@ func TestConditions(t *testing.T) {
 		"IS_DEFINED(DeviceId)":       "SELECT * FROM devices WHERE IS_DEFINED(deviceId)",
 		"tags.environment='test'":    "SELECT * FROM devices WHERE tags.environment = 'test'",
 		"devices.status = 'enabled'": "SELECT * FROM devices WHERE status = 'enabled'",
+		"tags.my-tag = 1":            "SELECT * FROM devices WHERE tags.[[my-tag]] = 1",
 	} {
 		q, err := query.ParseCondition(text)
 		if err != nil || q.String() != want {
@@ -158,6 +173,7 @@ func TestConditions(t *testing.T) {
 		"SELECT * FROM devices":             "ParseError: 1:0 unexpected 'SELECT', expected a value (a reserved word is a name only in [[ ]])",
 		"tags.a = 1 GROUP BY tags.a":        "ParseError: 1:11 unexpected 'GROUP', expected an operator or the end of the condition",
 		"* AND tags.a":                      "ParseError: 1:0 unexpected '*', expected a value",
+		"tags.a = 1 -- one":                 "ParseError: 1:11 unexpected '--', a comment is written /* */, and between two minus signs is a blank",
 		"tags.a = 1;":                       "ParseError: 1:10 unexpected semicolon",
 		"tags.a\n = " + "CONTAINS('a','b')": "UnsupportedFunction: 2:3 there is no function 'CONTAINS'",
 	} {
@@ -282,20 +298,166 @@ func TestAQuerySaysWhichFieldsItNeeds(t *testing.T) {
 	}
 }
 
+func project(t testing.TB, q *query.Query, doc query.Text) string {
+	t.Helper()
+	row, err := q.Project(nil, doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(row)
+}
+
 func TestNumbersKeepTheirText(t *testing.T) {
 	doc := query.Text(`{"tags":{"a":12345678901234567890,"b":1.50,"c":-0,"d":[1E2]}}`)
 	q, err := query.Parse("SELECT tags.a, tags.b, tags.c, tags.d FROM devices")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(q.Project(nil, doc)), `{"a":12345678901234567890,"b":1.50,"c":-0,"d":[1E2]}`; got != want {
+	if got, want := project(t, q, doc), `{"a":12345678901234567890,"b":1.50,"c":-0,"d":[1E2]}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	q, err = query.Parse("SELECT MAX(tags.a) AS a, SUM(tags.b) AS b FROM devices")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(run(q, []query.Text{doc})[0]), `{"a":12345678901234567890,"b":1.5}`; got != want {
+	if got, want := string(run(t, q, []query.Text{doc})[0]), `{"a":12345678901234567890,"b":1.5}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// The Java SDK's tests select such names from the service as they are, and expect their values.
+func TestAHyphenJoinsAName(t *testing.T) {
+	doc := query.Text(`{"tags":{"my-tag":"x","a":5,"b":2,"a-b":7,"n-1":{"deep-er":true}},"version":3}`)
+	for condition, want := range map[string]bool{
+		"tags.my-tag = 'x'":               true,
+		"tags.[[my-tag]] = tags.my-tag":   true,
+		"tags.n-1.deep-er":                true,
+		"tags.a-b = 7":                    true,
+		"tags.a - tags.b = 3":             true,
+		"tags.a -tags.b = 3":              true,
+		"10-version = 7":                  true,
+		"tags.a-1 = 4":                    false, // there is no tag of that name
+		"tags.my-tag IN ['w', 'x']":       true,
+		"IS_DEFINED(tags.my-tag)":         true,
+		"STARTSWITH(tags.my-tag, 'x')":    true,
+		"NOT IS_DEFINED(tags.my-tag.own)": true,
+	} {
+		q, err := query.ParseCondition(condition)
+		if err != nil {
+			t.Errorf("%s: %v", condition, err)
+			continue
+		}
+		if got := q.Match(doc); got != want {
+			t.Errorf("%s is %v, want %v", condition, got, want)
+		}
+	}
+	q, err := query.Parse("SELECT tags.my-tag, tags.n-1.deep-er AS is-it FROM devices")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(`{"my-tag":"x","is-it":true}`, project(t, q, doc)); diff != "" {
+		t.Errorf("the row (-want +got):\n%s", diff)
+	}
+}
+
+// A list of many constants answers as one of few.
+func TestManyValues(t *testing.T) {
+	doc := query.Text(`{"tags":{"text":"café","escaped":"caf\u00e9","empty":"","n":1.50,"zero":-0,"yes":true,"no":false,"nothing":null,"o":{},"a":[1]}}`)
+	for name, list := range map[string]string{
+		"few":    "'café', '', 1.5, 0, true, null",
+		"many":   "'café', '', 1.5, 0, true, null, 'x1', 'x2', 'x3', 'x4', 7, 8, 9, undefined, [1]",
+		"nested": "'café', '', 1.5, 0, tags.yes, null, 'x1', 'x2', 'x3', 'x4', 7, 8, 9, undefined, tags.nope",
+	} {
+		for value, want := range map[string]bool{
+			"text": true, "escaped": true, "empty": true, "n": true, "zero": true, "yes": true, "no": false, "nothing": true,
+			"o": false, "a": false, "nope": false,
+		} {
+			for _, condition := range []string{
+				"tags." + value + " IN [" + list + "]",
+				"ARRAY_CONTAINS([" + list + "], tags." + value + ")",
+			} {
+				q, err := query.ParseCondition(condition)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := q.Match(doc); got != want {
+					t.Errorf("%s: %s is %v, want %v", name, condition, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestHints(t *testing.T) {
+	for text, want := range map[string][]string{
+		"SELECT * FROM devices": nil,
+		"SELECT deviceId AS [[x-1]], tags.my-tag FROM devices WHERE tags.a AND NOT tags.b = null AND (status = 'enabled') = true AND 1 - version > 0": nil,
+		"SELECT * FROM devices WHERE tags.site = north": {
+			"north is no member of a twin: properties begin with tags, properties.desired or properties.reported, and a text stands in quotes"},
+		"SELECT site, COUNT() FROM devices WHERE site > 1 GROUP BY site": {
+			"site is no member of a twin: properties begin with tags, properties.desired or properties.reported, and a text stands in quotes"},
+		"SELECT * FROM devices.jobs WHERE tags.site = 'north' AND status = 'cancelled'": {
+			"tags.site is no member of a row of devices.jobs, and a text stands in quotes",
+			"status is never 'cancelled', but one of pending, scheduled, running, completed, failed, canceled"},
+		"SELECT MAX(properties.level) FROM devices":         {"properties.level is never there: below properties are desired and reported"},
+		"SELECT * FROM devices WHERE tags.level-1 = 4":      {"'level-1' is one name: a minus has blanks around it"},
+		"SELECT * FROM devices WHERE tags.a = undefined":    {"nothing compares with undefined: IS_DEFINED(tags.a) asks whether it is there"},
+		"SELECT * FROM devices WHERE undefined != tags.a":   {"nothing compares with undefined: IS_DEFINED(tags.a) asks whether it is there"},
+		"SELECT * FROM devices WHERE status = 'Enabled'":    {"status is never 'Enabled', but one of enabled, disabled"},
+		"SELECT * FROM devices WHERE 1 != connectionState":  {"connectionState is never 1, but one of Connected, Disconnected"},
+		"SELECT * FROM devices WHERE connectionState < 'E'": nil,
+		"SELECT * FROM devices WHERE configurations.[[c]].status IN ['Applied', 'applied']": {
+			"configurations.c.status is never 'applied', but one of Targeted, Applied"},
+		"SELECT * FROM devices WHERE tags.a = 'x' OR 'y'":         {"'y' stands alone at OR and is never true: compare it with something, several values by IN [...]"},
+		"SELECT * FROM devices WHERE NOT (tags.a + 1) AND ['x']":  {"tags.a + 1 at NOT is never true: compare it with something", "['x'] at AND is never true: compare it with something"},
+		"SELECT * FROM devices WHERE IS_DEFINED((tags.a OR 'y'))": {"'y' stands alone at OR and is never true: compare it with something, several values by IN [...]"},
+		"SELECT * FROM devices WHERE 'y'":                         {"'y' stands alone at WHERE and is never true: compare it with something, several values by IN [...]"},
+	} {
+		q, err := query.Parse(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if diff := cmp.Diff(want, q.Hints()); diff != "" {
+			t.Errorf("hints of %s (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+// A query can name the same part of a twin hundreds of times.
+func TestALargeRowIsRefused(t *testing.T) {
+	doc := query.Text(`{"tags":{"a":"` + strings.Repeat("x", 100_000) + `"}}`)
+	columns := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("tags.a AS c%d", i))
+		}
+		return strings.Join(list, ", ")
+	}
+	for name, tt := range map[string]struct {
+		text string
+		want error
+	}{
+		"a large row":                {"SELECT " + columns(40) + " FROM devices", nil},
+		"one that is too large":      {"SELECT " + columns(50) + " FROM devices", query.ErrRowTooLarge},
+		"a large group":              {"SELECT " + columns(40) + " FROM devices GROUP BY tags.a", nil},
+		"a group that is too large":  {"SELECT " + columns(50) + " FROM devices GROUP BY tags.a", query.ErrRowTooLarge},
+		"columns of the same name":   {"SELECT " + strings.Repeat("tags.a,", 99) + "tags.a FROM devices", nil},
+		"the extremes of no numbers": {"SELECT MIN(tags.a) AS lo, MAX(tags.a) AS hi FROM devices", nil},
+	} {
+		q, err := query.Parse(tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.Aggregates() {
+			groups := q.NewGroups("", 10)
+			groups.Add(doc)
+			_, _, err = groups.Rows(1)
+		} else {
+			_, err = q.Project(nil, doc)
+		}
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
 	}
 }

@@ -102,7 +102,10 @@ func TestRandomProjectionsAgreeWithTheSecondEvaluator(t *testing.T) {
 					delete(want, names[i])
 				}
 			}
-			row := q.Project(nil, s.text)
+			row, err := q.Project(nil, s.text)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if diff := gocmp.Diff(any(want), decode(t, row)); diff != "" {
 				t.Fatalf("%s\nof %s\nis %s (-want +got):\n%s", q, s.text, row, diff)
 			}
@@ -163,7 +166,10 @@ func TestRandomGroupsAgreeWithTheSecondEvaluator(t *testing.T) {
 			parts[0].Merge(parts[1])
 			parts[0].Merge(parts[2])
 			var rows []query.GroupRow
-			rows, more = parts[0].Rows()
+			var err error
+			if rows, more, err = parts[0].Rows(1 + g.IntN(200)); err != nil {
+				t.Fatal(err)
+			}
 			for _, row := range rows {
 				if row.Key <= after || len(row.Key) > 82 {
 					t.Fatalf("group %q behind %q", row.Key, after)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // The second evaluator: slow and obvious. It makes random queries as text, each with a function that evaluates it on
@@ -26,7 +27,7 @@ type generator struct{ *rand.Rand }
 
 func pick[T any](g generator, list ...T) T { return list[g.IntN(len(list))] }
 
-var keys = []string{"a", "b", "A", "group", "we ird", "a.b", "zoë", "$version", "arr"}
+var keys = []string{"a", "b", "A", "group", "we ird", "a.b", "zoë", "$version", "arr", "a-b", "x-1", "a--b-"}
 
 // scalar returns a value that occurs in documents and in queries.
 func (g generator) scalar() any {
@@ -173,7 +174,7 @@ func (g generator) path() (e refExpr, last string) {
 			}
 			last = step
 			switch {
-			case strings.ContainsAny(step, " .ë") || step == "group" || g.IntN(10) == 0:
+			case strings.ContainsAny(step, " .ë") || strings.HasSuffix(step, "-") || step == "group" || g.IntN(10) == 0:
 				step = "[[" + step + "]]"
 			case i == 0:
 				step = pick(g, step, strings.ToUpper(step))
@@ -250,7 +251,8 @@ func (g generator) sum(depth int) refExpr {
 	return g.arithmetic(depth - 1)
 }
 
-// arithmetic makes the form "a + b * c" to see that precedence holds.
+// arithmetic makes the form "a + b * c" to see that precedence holds. A minus that joins two names is a hyphen, and two
+// that are next to each other are refused.
 func (g generator) arithmetic(depth int) refExpr {
 	calculate := func(op string, a, b any) any {
 		x, ok1 := a.(float64)
@@ -274,6 +276,9 @@ func (g generator) arithmetic(depth int) refExpr {
 	a, b, c := factor(), factor(), factor()
 	op1, op2 := pick(g, "+", "-", "*", "/", "%"), pick(g, "+", "-", "*", "/", "%")
 	text := a.text + op1 + b.text + " " + op2 + "\n" + c.text
+	if op1 == "-" && (!unicode.IsDigit(rune(a.text[0])) || b.text[0] == '-') {
+		text = a.text + " - " + b.text + " " + op2 + "\n" + c.text
+	}
 	if tight := "*/%"; strings.Contains(tight, op2) && !strings.Contains(tight, op1) {
 		return refExpr{text, func(doc any) any { return calculate(op1, a.eval(doc), calculate(op2, b.eval(doc), c.eval(doc))) }}
 	}
@@ -360,7 +365,7 @@ func (g generator) comparison(depth int) refExpr {
 	if g.IntN(4) == 0 {
 		var texts []string
 		var list []refExpr
-		for range g.IntN(4) {
+		for range pick(g, 0, 1, 2, 3, 3, 3, 20) { // more are hashed
 			el := g.sum(0)
 			list, texts = append(list, el), append(texts, el.text)
 		}

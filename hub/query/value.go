@@ -79,7 +79,9 @@ func (v Value) Chars() []byte {
 	return v.chars()
 }
 
-func (v Value) isTrue() bool    { return v.kind == boolean && v.num != 0 }
+// IsTrue reports whether the value is the boolean true.
+func (v Value) IsTrue() bool { return v.kind == boolean && v.num != 0 }
+
 func (v Value) primitive() bool { return v.kind >= null && v.kind <= text }
 
 // at returns the value the steps lead to.
@@ -164,7 +166,7 @@ func (v Value) appendTo(dst []byte) []byte {
 	case null:
 		return append(dst, "null"...)
 	case boolean:
-		return strconv.AppendBool(dst, v.isTrue())
+		return strconv.AppendBool(dst, v.IsTrue())
 	case number:
 		if v.raw == nil {
 			return appendNumber(dst, v.num)
@@ -228,4 +230,41 @@ func order(a, b Value) (order int, ok bool) {
 		return bytes.Compare(a.chars(), b.chars()), true
 	}
 	return 0, false
+}
+
+// A set is values of which each is equal to itself alone: it answers whether one is equal to a value in the same time
+// however many they are.
+type set struct {
+	texts   map[string]struct{}
+	numbers map[float64]struct{}
+	words   [text][2]bool // null, false and true, by kind and num
+}
+
+func newSet() *set {
+	return &set{texts: make(map[string]struct{}), numbers: make(map[float64]struct{})}
+}
+
+// add adds a value. Nothing is equal to one that is not primitive.
+func (s *set) add(v Value) {
+	switch v.kind {
+	case text:
+		s.texts[string(v.chars())] = struct{}{}
+	case number:
+		s.numbers[v.float()] = struct{}{}
+	case null, boolean:
+		s.words[v.kind][int(v.num)] = true
+	}
+}
+
+// has reports whether a primitive value is equal to one of the set.
+func (s *set) has(v Value) (ok bool) {
+	switch v.kind {
+	case text:
+		_, ok = s.texts[string(v.chars())]
+	case number:
+		_, ok = s.numbers[v.float()]
+	case null, boolean:
+		ok = s.words[v.kind][int(v.num)]
+	}
+	return ok
 }

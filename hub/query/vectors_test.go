@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"testing"
@@ -71,7 +72,8 @@ func rowID(doc []byte) string {
 }
 
 // run answers a query as a hub does.
-func run(q *query.Query, docs []query.Text) (rows [][]byte) {
+func run(t testing.TB, q *query.Query, docs []query.Text) (rows [][]byte) {
+	t.Helper()
 	if q.Aggregates() {
 		groups := q.NewGroups("", 1000)
 		for _, d := range docs {
@@ -79,14 +81,21 @@ func run(q *query.Query, docs []query.Text) (rows [][]byte) {
 				groups.Add(d)
 			}
 		}
-		result, _ := groups.Rows()
+		result, _, err := groups.Rows(math.MaxInt)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, row := range result {
 			rows = append(rows, row.JSON)
 		}
 	} else {
 		for _, d := range docs {
 			if q.Match(d) {
-				rows = append(rows, q.Project(nil, d))
+				row, err := q.Project(nil, d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows = append(rows, row)
 			}
 		}
 	}
@@ -114,7 +123,7 @@ func TestVectors(t *testing.T) {
 			if again, err := query.Parse(q.String()); err != nil || again.String() != q.String() {
 				t.Errorf("%s\nprints as %s\nwhich is parsed with error %v, and as\n%v", c.Query, q, err, again)
 			}
-			rows := run(q, v.rows(q.From()))
+			rows := run(t, q, v.rows(q.From()))
 			if c.Expect.IDs != nil {
 				ids := []string{}
 				for _, row := range rows {

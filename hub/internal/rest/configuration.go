@@ -43,32 +43,36 @@ type configurationDoc struct {
 	ETag          string                 `json:"etag"`
 }
 
-func (d *Door) configurationDoc(r *request, c configurations.Configuration) (configurationDoc, error) {
-	system, custom, err := d.configurations.Measure(r.Context(), c)
-	return configurationDoc{
-		ID: c.ID, SchemaVersion: c.SchemaVersion, Labels: c.Labels, Content: c.Content, Target: c.TargetCondition,
-		Created: twin.FormatTime(c.Created), Updated: twin.FormatTime(c.Updated), Priority: c.Priority,
-		System: newConfigurationMetrics(system), Custom: newConfigurationMetrics(custom), ETag: c.ETag(),
-	}, err
+// configurationDocs returns configurations as the service prints them.
+func (d *Door) configurationDocs(r *request, list ...configurations.Configuration) ([]configurationDoc, error) {
+	measured, err := d.configurations.Measure(r.Context(), list...)
+	docs := make([]configurationDoc, len(measured))
+	for n, c := range measured {
+		docs[n] = configurationDoc{
+			ID: c.ID, SchemaVersion: c.SchemaVersion, Labels: c.Labels, Content: c.Content, Target: c.TargetCondition,
+			Created: twin.FormatTime(c.Created), Updated: twin.FormatTime(c.Updated), Priority: c.Priority,
+			System: newConfigurationMetrics(c.System), Custom: newConfigurationMetrics(c.Custom), ETag: c.ETag(),
+		}
+	}
+	return docs, err
+}
+
+// oneConfiguration answers with a configuration.
+func (d *Door) oneConfiguration(r *request, c configurations.Configuration) (reply, error) {
+	docs, err := d.configurationDocs(r, c)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{body: docs[0], etag: c.ETag()}, nil
 }
 
 func (d *Door) listConfigurations(r *request) (reply, error) {
-	list := []configurationDoc{}
-	limit := 2 * configurations.MaxConfigurations // with the IoT Edge deployments
+	list := d.configurations.List()
 	if n, err := strconv.Atoi(r.URL.Query().Get("top")); err == nil && n >= 1 {
-		limit = min(n, limit)
+		list = list[:min(n, len(list))]
 	}
-	for _, c := range d.configurations.List() {
-		if len(list) == limit {
-			break
-		}
-		doc, err := d.configurationDoc(r, c)
-		if err != nil {
-			return reply{}, err
-		}
-		list = append(list, doc)
-	}
-	return reply{body: list}, nil
+	docs, err := d.configurationDocs(r, list...)
+	return reply{body: docs}, err
 }
 
 func (d *Door) getConfiguration(r *request) (reply, error) {
@@ -76,8 +80,7 @@ func (d *Door) getConfiguration(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	doc, err := d.configurationDoc(r, c)
-	return reply{body: doc, etag: c.ETag()}, err
+	return d.oneConfiguration(r, c)
 }
 
 func (d *Door) putConfiguration(r *request) (reply, error) {
@@ -107,8 +110,7 @@ func (d *Door) putConfiguration(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	doc, err := d.configurationDoc(r, c)
-	return reply{body: doc, etag: c.ETag()}, err
+	return d.oneConfiguration(r, c)
 }
 
 // configurationMatch is ifMatch for configurations, whose etag the Python SDK

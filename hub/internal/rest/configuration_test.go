@@ -57,6 +57,28 @@ func TestConfigurationsOverREST(t *testing.T) {
 	wiretest.WantConfigured(t, h.Node, hub.ID{Device: "dev1"}, `{} `)
 }
 
+// As the tests of the Node SDK have it: without metrics or a target, and with
+// the content deeply equal when it comes back.
+func TestConfigurationsOfAllPropertiesOverREST(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	for _, entity := range []string{"module", "device"} {
+		content := `{"` + entity + `Content":{"properties.desired":{"prop1":"foo"}}}`
+		path := "/configurations/node_e2e_" + entity
+		h.Do(wiretest.Call{Method: "PUT", Path: path, Body: `{"id":"node_e2e_` + entity + `","content":` + content + `,"targetCondition":"","priority":20}`}).Want(t, 200, "")
+		found := h.Do(wiretest.Call{Method: "GET", Path: path}).Want(t, 200, "").Body
+		if diff := cmp.Diff(content, gjson.Get(found, "content").Raw); diff != "" {
+			t.Errorf("content (-want +got):\n%s", diff)
+		}
+		changed := strings.Replace(found, `"priority":20`, `"priority":99`, 1)
+		h.Do(wiretest.Call{Method: "PUT", Path: path, Body: changed, Header: map[string]string{"If-Match": `"` + gjson.Get(found, "etag").Str + `"`}}).Want(t, 200, "")
+		if got := gjson.Get(h.Do(wiretest.Call{Method: "GET", Path: path}).Body, "priority").Int(); got != 99 {
+			t.Errorf("priority %d, want 99", got)
+		}
+	}
+	h.Do(wiretest.Call{Method: "PUT", Path: "/configurations/cfg", Body: `{"content":{"deviceContent":{"properties.desired":null}},"targetCondition":""}`}).
+		WantError(t, 400, "InvalidConfigurationContent", "properties.desired must be an object")
+}
+
 func TestOnlySoManyConfigurations(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{})
 	for n := range 100 {
@@ -85,9 +107,11 @@ func TestOnlySoManyConfigurations(t *testing.T) {
 func TestConfigurationQueriesAreTested(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{})
 	for body, want := range map[string]string{
-		`{"targetCondition":"tags.a = 1","customMetricQueries":{"m":"SELECT deviceId FROM devices"}}`: `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
-		`{"targetCondition":"","customMetricQueries":null}`:                                           `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
-		`{"targetCondition":"from devices.modules where moduleId = 'm'"}`:                             `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
+		`{"targetCondition":"tags.a = 1","customMetricQueries":{"m":"SELECT deviceId FROM devices"}}`:         `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
+		`{"targetCondition":"","customMetricQueries":null}`:                                                   `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
+		`{"targetCondition":"tags.my-tag = 1","customMetricQueries":{"m":"SELECT tags.my-tag FROM devices"}}`: `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
+		`{"targetCondition":"tags.a = 1 -- one"}`:                                                             `{"targetConditionError":"SQL query parse failed due to following errors: *","customMetricQueryErrors":{}}`,
+		`{"targetCondition":"from devices.modules where moduleId = 'm'"}`:                                     `{"targetConditionError":null,"customMetricQueryErrors":{}}`,
 		`{"targetCondition":"tags.a =","customMetricQueries":{"m":"SELECT"}}`: `{"targetConditionError":"SQL query parse failed due to following errors: *",` +
 			`"customMetricQueryErrors":{"m":"SQL query parse failed due to following errors: *"}}`,
 	} {

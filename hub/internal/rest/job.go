@@ -120,14 +120,18 @@ func (d *Door) putJob(r *request) (reply, error) {
 	return reply{body: newJobDoc(job)}, err
 }
 
-// jobStart reads a start time. SDKs send null, "" and a time without a zone,
-// which is in UTC.
+// jobStart reads a start time. SDKs send "" and a time without a zone, which is
+// in UTC. Null is refused by the service, which takes a job without the member:
+// azure-iot-sdk-node#847, where both were tried.
 func jobStart(member json.RawMessage) (time.Time, error) {
 	var text *string
-	if len(member) > 0 && json.Unmarshal(member, &text) != nil {
+	if len(member) == 0 {
+		return time.Time{}, nil
+	}
+	if json.Unmarshal(member, &text) != nil || text == nil {
 		return time.Time{}, hub.ErrArgumentInvalid.With("startTime must be a time such as 2026-01-04T15:53:00Z")
 	}
-	if text == nil || *text == "" {
+	if *text == "" {
 		return time.Time{}, nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04:05.999999999-0700"} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/node"
 )
 
@@ -128,4 +129,22 @@ func TestMethodJobOverREST(t *testing.T) {
 	}
 	wiretest.WaitJob(t, h.Node, "job-1")
 	wiretest.WantOutcomes(t, h.Node, "job-1", map[string]string{"dev1": `completed 200 {"ok":true}`})
+}
+
+// What is empty is no mistake: the Node SDK's tests send it to the service. What
+// SDKs send besides is ignored.
+func TestTwinJobsAsSDKsSendThem(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	for n, updateTwin := range []string{
+		`{"etag":"*","tags":{},"properties":{"desired":{},"reported":{}}}`,
+		`{"etag":"*","properties":{"desired":{}}}`,
+		`{"etag":"*","tags":{"a":1},"properties":null}`,
+		`{"deviceId":null,"moduleId":null,"etag":"*","version":null,"tags":null,"properties":{"desired":{"a":1,"$version":7},"reported":{}},"capabilities":null,"other":1}`,
+	} {
+		id := fmt.Sprint("job-", n)
+		h.Do(wiretest.Call{Method: "PUT", Path: "/jobs/v2/" + id, Body: `{"type":"scheduleUpdateTwin","updateTwin":` + updateTwin + `,"queryCondition":"*"}`}).Want(t, 200, "")
+		if job := wiretest.WaitJob(t, h.Node, id); job.Status != jobs.Completed {
+			t.Errorf("%s: the job is %s %s", updateTwin, job.Status, job.FailureReason)
+		}
+	}
 }

@@ -16,12 +16,12 @@ import (
 )
 
 // DeviceConfiguration is a configuration that sets desired properties of
-// devices, in JSON by path.
+// devices, in JSON by path; "" is all of them.
 func DeviceConfiguration(id, target string, priority int, content map[string]string) configurations.Spec {
 	spec := configurations.Spec{ID: id, TargetCondition: target, Priority: priority}
 	spec.Content.Device = make(map[string]json.RawMessage)
 	for path, value := range content {
-		spec.Content.Device["properties.desired."+path] = json.RawMessage(value)
+		spec.Content.Device[strings.TrimSuffix("properties.desired."+path, ".")] = json.RawMessage(value)
 	}
 	return spec
 }
