@@ -365,7 +365,7 @@ func (g generator) comparison(depth int) refExpr {
 	if g.IntN(4) == 0 {
 		var texts []string
 		var list []refExpr
-		for range pick(g, 0, 1, 2, 3, 3, 3, 20) { // more are hashed
+		for range pick(g, 0, 1, 2, 3, 1, 2, 3, 9) { // more are hashed
 			el := g.sum(0)
 			list, texts = append(list, el), append(texts, el.text)
 		}
