@@ -95,7 +95,7 @@ func TestRefusedConnections(t *testing.T) {
 	cs, module := h.Device("d1"), h.Module("d1", "m1")
 	wiretest.Create(t, h.Node, hub.ID{Device: "off"}, hub.IdentitySpec{Status: hub.StatusDisabled})
 	off, upper := h.Device("off"), h.Device("Dev-X")
-	print := thumbprint(deviceCertificate)
+	print := wiretest.Thumbprint(deviceCertificate)
 	wiretest.Create(t, h.Node, hub.ID{Device: "d1", Module: "own"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &print}}})
 	wiretest.Create(t, h.Node, hub.ID{Device: "d1", Module: "ca"}, hub.IdentitySpec{Auth: hub.Authentication{Type: hub.AuthCertificateAuthority}})
 	selfSigned := sas.ConnectionString{HostName: "localhost", DeviceID: "d1", ModuleID: "own", SharedAccessKey: cs.SharedAccessKey}
