@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +83,43 @@ func TestCACertificates(t *testing.T) {
 			d := dialCertificate(t, h, tt.certificate)
 			if got := d.Connack(tt.id); got != tt.want {
 				t.Errorf("CONNACK %d, want %d", got, tt.want)
+			}
+		})
+	}
+	// A common name may hold whatever an id may, in any encoding, and is the id
+	// as a whole.
+	for _, tt := range []struct {
+		id   hub.ID
+		name string
+		want byte
+	}{
+		{hub.ID{Device: everyCharacter}, everyCharacter, 0},
+		{hub.ID{Device: everyCharacter, Module: everyCharacter}, everyCharacter + "/" + everyCharacter, 0},
+		{hub.ID{Device: strings.Repeat("x", 128)}, strings.Repeat("x", 128), 0},
+		{hub.ID{Device: "a%2Fb"}, "a%2Fb", 0},
+		{hub.ID{Device: "a,CN=b"}, "a,CN=b", 0},
+		{hub.ID{Device: "a%2Fb"}, "a/b", 5},
+		{hub.ID{Device: "a", Module: "b"}, "a%2Fb", 5},
+		{hub.ID{Device: "a", Module: "b"}, "a", 5},
+		{hub.ID{Device: "a", Module: "b"}, "b", 5},
+		{hub.ID{Device: "a"}, "a/b", 5},
+		{hub.ID{Device: "a"}, "a/", 5},
+		{hub.ID{Device: "a"}, "a ", 5},
+		{hub.ID{Device: "a"}, "a\x00", 5},
+		{hub.ID{Device: "a"}, "", 5},
+		{hub.ID{Device: "K"}, "\u212a", 5},
+	} {
+		t.Run(fmt.Sprintf("%s by the common name %q", tt.id, tt.name), func(t *testing.T) {
+			for _, id := range []hub.ID{{Device: tt.id.Device}, tt.id} {
+				if _, err := h.Identity(id); err != nil {
+					wiretest.Create(t, h.Node, id, byCA)
+				}
+			}
+			certificate := wiretest.Issue(tt.name, &ca, hour)
+			for where, d := range map[string]*wiretest.Client{"TLS": dialCertificate(t, h, &certificate), "WebSocket": wiretest.DialWebSocket(t, h, certificate)} {
+				if got := d.Connack(tt.id); got != tt.want {
+					t.Errorf("over %s: CONNACK %d, want %d", where, got, tt.want)
+				}
 			}
 		})
 	}
