@@ -70,10 +70,10 @@ func (g Grant) method() string {
 }
 
 // Authenticate checks the credential with which identity id connects to the
-// hub that it calls host: a shared access signature of the identity's key or of
-// a policy with DeviceConnect, or the client certificate. A refused credential
-// is ErrUnauthorizedAccess whatever the cause, and the text is for the hub's
-// log alone.
+// hub that it calls host: a shared access signature of the identity's key, of a
+// policy with DeviceConnect or, for a module, of its device's key, or the client
+// certificate. A refused credential is ErrUnauthorizedAccess whatever the cause,
+// and the text is for the hub's log alone.
 //
 // See "Control access to IoT Hub with shared access signatures" and
 // "Authenticate identities with X.509 certificates".
@@ -81,58 +81,110 @@ func (s *Server) Authenticate(host string, id ID, password string, chain []*x509
 	if !s.names.contains(host) {
 		return Grant{}, ErrUnauthorizedAccess.With("%q is not a name of this hub", words.Clip(host))
 	}
-	rec, err := s.enabledIdentity(id)
+	device, rec, err := s.enabledIdentity(id)
 	if err != nil {
 		return Grant{}, err
 	}
 	if password == "" {
 		return s.checkCertificate(rec, chain)
 	}
-	return s.checkToken(host, rec, password)
+	return s.checkToken(host, device, rec, password)
 }
 
-// enabledIdentity returns the identity if it, and its device, may connect.
-func (s *Server) enabledIdentity(id ID) (Identity, error) {
-	device, err := s.readIdentity(ID{Device: id.Device})
+// AuthenticateOwner checks the credential with which a device manages its
+// module id, which need not exist, or lists its modules if id has none: a shared
+// access signature of the device's own key, for the device or the module, or the
+// device's client certificate. A policy's is none, and neither is a module's. A
+// refused credential is ErrUnauthorizedAccess.
+//
+// The end-to-end suite of amenzhinsky/iothub does so with a key, the IoT Edge
+// daemon with either (Azure/iot-identity-service:
+// identity/aziot-cloud-client-async/src/hub/mod.rs, connector.rs).
+func (s *Server) AuthenticateOwner(host string, id ID, password string, chain []*x509.Certificate) (Grant, error) {
+	if !s.names.contains(host) {
+		return Grant{}, ErrUnauthorizedAccess.With("%q is not a name of this hub", words.Clip(host))
+	}
+	device, _, err := s.enabledIdentity(ID{Device: id.Device})
 	if err != nil {
-		return Identity{}, err
+		return Grant{}, err
 	}
-	if device.Status == StatusDisabled {
-		return Identity{}, ErrUnauthorizedAccess.With("device %s is disabled", id.Device)
+	if password == "" {
+		return s.checkCertificate(device, chain)
 	}
-	if id.Module == "" {
-		return device, nil
-	}
-	return s.readIdentity(id)
-}
-
-func (s *Server) checkToken(host string, rec Identity, password string) (Grant, error) {
 	t, err := s.parseToken(password)
 	if err != nil {
 		return Grant{}, err
 	}
-	// The device's token may cover the whole hub: the Go SDK signs the bare
-	// host name with the device key.
-	if !t.Covers(host + rec.ID.path()) {
-		return Grant{}, ErrUnauthorizedAccess.With("the token is for another resource")
+	if t.Policy != "" || !device.signed(t) {
+		return Grant{}, ErrUnauthorizedAccess.With("the signature is not from a key of %s", device.ID)
 	}
-	g := Grant{Expires: t.Expiry.Add(sas.Skew), scope: "device", kind: "sas", generation: rec.GenerationID, password: password}
-	if rec.Module != "" {
-		g.scope = "module"
+	return device.grant(t, host, id)
+}
+
+// enabledIdentity returns the identity, and its device, if they may connect.
+func (s *Server) enabledIdentity(id ID) (device, rec Identity, err error) {
+	device, err = s.readIdentity(ID{Device: id.Device})
+	if err == nil && device.Status == StatusDisabled {
+		err = ErrUnauthorizedAccess.With("device %s is disabled", id.Device)
 	}
-	if rec.Auth.Type == AuthSAS && (t.SignedBy(rec.Auth.SymmetricKey.Primary) || t.SignedBy(rec.Auth.SymmetricKey.Secondary)) {
-		return g, nil
+	if err != nil || id.Module == "" {
+		return device, device, err
 	}
-	if t.Policy == "" {
-		if rec.Auth.Type != AuthSAS {
-			return Grant{}, ErrUnauthorizedAccess.With("the identity's authentication type is %s, not sas", rec.Auth.Type)
-		}
-		return Grant{}, ErrUnauthorizedAccess.With("the signature is not from a key of %s", rec.ID)
-	}
-	if _, err := s.policyOf(t, DeviceConnect); err != nil {
+	rec, err = s.readIdentity(id)
+	return device, rec, err
+}
+
+// checkToken checks the token of rec, of which device is itself or the device of
+// the module.
+func (s *Server) checkToken(host string, device, rec Identity, password string) (Grant, error) {
+	t, err := s.parseToken(password)
+	if err != nil {
 		return Grant{}, err
 	}
-	g.scope = "hub"
+	var g Grant
+	switch {
+	case rec.signed(t):
+		g, err = rec.grant(t, host, rec.ID)
+	case device.signed(t) && !rec.Auth.isX509():
+		// The suites of the Java and C SDKs build the connection string of every
+		// module so. That a module with certificates of its own is not to be had
+		// this way is assumed.
+		g, err = device.grant(t, host, rec.ID)
+	case t.Policy != "":
+		if _, err = s.policyOf(t, DeviceConnect); err == nil && !t.Covers(host+rec.ID.path()) {
+			err = ErrUnauthorizedAccess.With("the token is for another resource")
+		}
+		g = Grant{Expires: t.Expiry.Add(sas.Skew), scope: "hub", kind: "sas"}
+	case rec.Auth.Type != AuthSAS:
+		err = ErrUnauthorizedAccess.With("the identity's authentication type is %s, not sas", rec.Auth.Type)
+	case rec.Module != "":
+		err = ErrUnauthorizedAccess.With("the signature is not from a key of %s, nor of its device", rec.ID)
+	default:
+		err = ErrUnauthorizedAccess.With("the signature is not from a key of %s", rec.ID)
+	}
+	if err != nil {
+		return Grant{}, err
+	}
+	g.generation, g.password = rec.GenerationID, password
+	return g, nil
+}
+
+// signed reports whether a key of the identity's own signed the token.
+func (i Identity) signed(t sas.Token) bool {
+	keys := i.Auth.SymmetricKey
+	return i.Auth.Type == AuthSAS && (t.SignedBy(keys.Primary) || t.SignedBy(keys.Secondary))
+}
+
+// grant is what a token that i has signed proves, if it is for id: i itself, or
+// a module of it.
+func (i Identity) grant(t sas.Token, host string, id ID) (Grant, error) {
+	if !t.CoversIdentity(host + id.path()) {
+		return Grant{}, ErrUnauthorizedAccess.With("the token is for another resource")
+	}
+	g := Grant{Expires: t.Expiry.Add(sas.Skew), scope: "device", kind: "sas"}
+	if i.Module != "" {
+		g.scope = "module"
+	}
 	return g, nil
 }
 

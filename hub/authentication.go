@@ -115,6 +115,11 @@ func (a Authentication) effectiveType() AuthType {
 	return AuthSAS
 }
 
+// isX509 reports whether the identity has certificates of its own.
+func (a Authentication) isX509() bool {
+	return a.Type == AuthSelfSigned || a.Type == AuthCertificateAuthority
+}
+
 func empty(s *string) bool { return s == nil || *s == "" }
 
 func isThumbprint(s string) bool {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -77,11 +78,14 @@ func (s *Server) trimEvents() {
 // when that fails, it has stored called, in the order in which the messages
 // came. stored must not block.
 //
-// Errors, after which stored is not called: ErrMessageTooLarge, and
-// ErrServiceUnavailable when the hub closes.
+// Errors, after which stored is not called: ErrMessageTooLarge,
+// ErrArgumentInvalid, and ErrServiceUnavailable when the hub closes.
 func (s *Server) ReceiveTelemetry(from Peer, m Telemetry, stored func(error)) error {
 	if m.Size() > MaxMessageSize {
 		return ErrMessageTooLarge.With("a message must be at most %d bytes", MaxMessageSize)
+	}
+	if err := cmp.Or(checkText(m.System), checkText(m.Properties)); err != nil {
+		return err
 	}
 	return s.appendEvent(Event{
 		Source: SourceTelemetry, From: from.ID,

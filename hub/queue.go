@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/store"
@@ -146,6 +147,14 @@ func (c *queueChange) find(sequence uint64) int {
 // Errors: ErrDeviceNotFound, ErrArgumentInvalid, ErrMessageTooLarge,
 // ErrQueueFull.
 func (s *Server) SendMessage(device string, m Message) error {
+	for _, text := range m.texts() {
+		if !utf8.ValidString(*text) {
+			return ErrArgumentInvalid.With("a property of the message is not UTF-8")
+		}
+	}
+	if err := checkText(m.Properties); err != nil {
+		return err
+	}
 	err := s.changeQueue(device, func(c *queueChange) error {
 		expires, err := m.prepare(c.now)
 		if err != nil {

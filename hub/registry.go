@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"iter"
 	"strings"
 
@@ -58,6 +59,41 @@ func (s *Server) PutIdentity(id ID, spec IdentitySpec, m Match) (Identity, error
 		} else {
 			result, err = tx.Update(id, spec, m)
 		}
+		return err
+	})
+	return result, err
+}
+
+// PutOwnModule is PutIdentity for the device of the module, which may do two
+// things that services do not. It gives system modules, which it is born with,
+// other credentials, and nothing else of them: IoT Edge does so whenever it
+// starts (Azure/iotedge: edgelet/aziot-edged/src/watchdog.rs). And a managedBy
+// that it does not give stays, since IoT Edge never gives one and its modules
+// remain those of their deployment (assumed).
+//
+// Errors: those of PutIdentity.
+func (s *Server) PutOwnModule(id ID, spec IdentitySpec, m Match) (Identity, error) {
+	if m.None() {
+		return s.PutIdentity(id, spec, m)
+	}
+	if err := cmp.Or(id.Validate(), spec.validate()); err != nil {
+		return Identity{}, err
+	}
+	var result Identity
+	err := s.Update(id.Device, func(tx *Tx) error {
+		before, err := tx.Identity(id)
+		if err != nil {
+			return err
+		}
+		if id.isSystemModule() {
+			auth := spec.Auth
+			spec = before.Spec()
+			spec.Auth = auth
+		}
+		if spec.ManagedBy == nil {
+			spec.ManagedBy = before.ManagedBy
+		}
+		result, err = tx.Update(id, spec, m)
 		return err
 	})
 	return result, err

@@ -1,5 +1,7 @@
 package hub
 
+import "unicode/utf8"
+
 // A Property is one name and value of a message.
 type Property struct {
 	Name  string
@@ -25,4 +27,16 @@ func (m Telemetry) Size() int {
 		n += len(p.Name) + len(p.Value)
 	}
 	return n
+}
+
+// checkText refuses properties that are not UTF-8. A header of HTTP may hold
+// them, an event and the topic of a device may not; that the service refuses
+// them, too, is assumed.
+func checkText(properties []Property) error {
+	for _, p := range properties {
+		if !utf8.ValidString(p.Name) || !utf8.ValidString(p.Value) {
+			return ErrArgumentInvalid.With("a property of the message is not UTF-8")
+		}
+	}
+	return nil
 }

@@ -35,7 +35,7 @@ func (c *Client) filters() map[string]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.messages.handler != nil && c.opt.ConnectionString.ModuleID == "" {
-		filters[messageTopic(c.id)+"#"] = 1
+		filters[messageFilter(c.id)] = 1
 	}
 	return filters
 }

@@ -19,6 +19,15 @@ const (
 // messageTopic is where the hub sends cloud-to-device messages, up to their properties.
 func messageTopic(id string) string { return "devices/" + id + "/messages/devicebound/" }
 
+// messageFilter is what to subscribe to for messageTopic. Of an id that is a wildcard, paho takes no filter with "#" in
+// the middle; "+" stands for the device's own id, as in the SDK for embedded C.
+func messageFilter(id string) string {
+	if id == "#" {
+		id = "+"
+	}
+	return messageTopic(id) + "#"
+}
+
 func parseMethodTopic(topic string) (name, rid string, ok bool) {
 	name, query, _ := strings.Cut(strings.TrimPrefix(topic, methodTopic), "/")
 	rid, ok = param(query, "$rid")

@@ -50,6 +50,18 @@ func TestParseConnectionString(t *testing.T) {
 		{"a device id with every punctuation mark", "HostName=h.test;DeviceId=d-.+%_#*?!(),:=@$';x509=true",
 			sas.ConnectionString{HostName: "h.test", DeviceID: "d-.+%_#*?!(),:=@$'", X509: true}, "h.test/devices/d-.+%_#*?!(),:=@$'"},
 	}
+	for _, id := range []string{"a=b", "=", "a'b", "a%41", "a%2Fb", "%", "a#b", "a+b", "+", "a?b", "a:b", "a,b", "$a", "..", "ModuleId=m", strings.Repeat("x", 128)} {
+		c := sas.ConnectionString{HostName: "h.test", DeviceID: id, ModuleID: id, SharedAccessKey: testKey}
+		if again, err := sas.ParseConnectionString(c.Format()); err != nil || again != c {
+			t.Errorf("the connection string of %q reads as that of %q, %v", id, again.DeviceID, err)
+		}
+	}
+	for _, id := range []string{";", "a;b", "a b", "a/b", "a&b", "ä", "a\n", strings.Repeat("x", 129)} {
+		c := sas.ConnectionString{HostName: "h.test", DeviceID: id, SharedAccessKey: testKey}
+		if again, err := sas.ParseConnectionString(c.Format()); err == nil {
+			t.Errorf("the connection string of %q reads as that of %q, want an error", id, again.DeviceID)
+		}
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := sas.ParseConnectionString(tt.in)

@@ -134,14 +134,46 @@ func (t Token) Expired(now time.Time) bool { return now.After(t.Expiry.Add(Skew)
 // host/devices covers host/devices/d, and host/devices/d does not cover host/devices/d2. The
 // audience is unencoded. Host names are compared without case and without port, ids exactly.
 //
-// Clients encode the resource not at all (C, partly Java), once (Python, Node), or the id twice
-// (.NET); the token covers what any of these readings covers.
+// Clients encode the resource not at all (C, partly Java), once (Python, Node), the id twice (.NET),
+// or all of it twice and the id three times (amenzhinsky/iothub, for modules); the token covers what
+// any of these readings covers.
 func (t Token) Covers(audience string) bool {
 	plain := func(segment string) string { return segment }
-	once := unescape(t.Resource)
+	decoded := t.decoded()
 	return coversSegments(t.Resource, audience, plain) ||
-		coversSegments(once, audience, plain) ||
-		coversSegments(once, audience, unescape)
+		coversSegments(decoded, audience, plain) ||
+		coversSegments(decoded, audience, unescape)
+}
+
+// CoversIdentity is Covers for the audience of a device or module, when its own key or that of its
+// device has signed the token. Whose token it is has been proved then, so that two more forms can't
+// be taken for a token of somebody else's: all in lower case, as IoT Hub's documents ask for and IoT
+// Edge writes (Azure/iot-identity-service: identity/aziot-cloud-client-async/src/connector.rs), and
+// without "devices/", as amenzhinsky/iothub writes over HTTPS. That IoT Hub takes them is assumed
+// from there. Identities that share a key have themselves to blame.
+func (t Token) CoversIdentity(audience string) bool {
+	if t.Covers(audience) || t.Covers(strings.ToLower(audience)) {
+		return true
+	}
+	host, path, ok := strings.Cut(audience, "/devices/")
+	// Of a device called "devices" the short form would be the long one of others.
+	return ok && !strings.HasPrefix(strings.ToLower(path)+"/", "devices/") && t.Covers(host+"/"+path)
+}
+
+// Host returns the name of the hub that the token is for, with the port if it has one.
+func (t Token) Host() string {
+	host, _, _ := strings.Cut(t.decoded(), "/")
+	return host
+}
+
+// decoded undoes the percent-encoding of the resource: once, or twice if there is no slash before.
+// The name of a hub holds no "%", so that what has no slash yet was encoded as a whole.
+func (t Token) decoded() string {
+	once := unescape(t.Resource)
+	if strings.Contains(once, "/") {
+		return once
+	}
+	return unescape(once)
 }
 
 // coversSegments compares segment by segment, each of scope's decoded first. Decoding comes after

@@ -217,8 +217,8 @@ func (i *identity) objection(x *examination) (detail, remedy string) {
 		return fmt.Sprintf("the registry has it prove itself by %s, not with a key", i.authentication.Type), "give its certificate, and a connection string with x509=true"
 	case c.X509:
 		return i.certificateObjection(x)
-	case c.SharedAccessKey != "" && c.SharedAccessKey != i.authentication.SymmetricKey.PrimaryKey && c.SharedAccessKey != i.authentication.SymmetricKey.SecondaryKey:
-		return fmt.Sprintf("the key is neither of the two that the registry has for %s", target.Noun(x.Device)),
+	case c.SharedAccessKey != "" && !slices.Contains(i.keys, c.SharedAccessKey):
+		return fmt.Sprintf("the key is none of those that the registry has for %s", target.Noun(x.Device)),
 			"take the connection string anew: the key was renewed, or the device made again, or this is another device's"
 	}
 	return "", ""

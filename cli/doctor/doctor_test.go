@@ -391,7 +391,7 @@ func TestCredentials(t *testing.T) {
 		check          string
 		detail, remedy string
 	}{
-		{"a wrong key", wrongKey, false, doctor.CheckCredential, `the key is neither of the two that the registry has for device "d1"$`, "take the connection string anew"},
+		{"a wrong key", wrongKey, false, doctor.CheckCredential, `the key is none of those that the registry has for device "d1"$`, "take the connection string anew"},
 		{"a wrong key, and nobody to ask", wrongKey, true, doctor.CheckCredential, `the key is wrong, or device "d1" is unknown or disabled$`, "IOTHUB_CONNECTION_STRING"},
 		{"a disabled device", h.Device("off"), false, doctor.CheckCredential, `device "off" is disabled$`, "enable it"},
 		{"a disabled device in the registry", h.Device("off"), false, doctor.CheckDevice, `device "off" is disabled$`, "enable it"},
@@ -421,9 +421,11 @@ func TestCredentials(t *testing.T) {
 		expect(t, examine(t, opt), doctor.CheckCredential, doctor.Skipped, "--connect", "")
 		opt.Connect, opt.Stay = true, time.Millisecond
 		expect(t, examine(t, opt), doctor.CheckConnection, doctor.OK, `the hub accepted module "m1" of device "d1"`, "")
+		opt.Connection.SharedAccessKey = h.Device("d1").SharedAccessKey // its device's is as good
+		expect(t, examine(t, opt), doctor.CheckConnection, doctor.OK, `the hub accepted module "m1" of device "d1"`, "")
 		opt.Connection.SharedAccessKey = sas.NewKey()
 		checks := examine(t, opt)
-		expect(t, checks, doctor.CheckConnection, doctor.Failed, `neither of the two`, "")
+		expect(t, checks, doctor.CheckConnection, doctor.Failed, `none of those that the registry has`, "")
 		if !checks[doctor.CheckConnection].Refused {
 			t.Error("it is not a refusal")
 		}

@@ -19,6 +19,7 @@ type identity struct {
 	status         hubrest.Status // of the device, also for a module
 	statusReason   string
 	authentication hubrest.Authentication
+	keys           []sas.Key // that sign for it: its own and, of a module, its device's
 	connected      bool
 	changed        time.Time // when connected changed last
 }
@@ -64,6 +65,7 @@ func (x *examination) read(ctx context.Context, client *hubrest.Client) *identit
 		return &identity{err: err, missing: hubrest.Target{DeviceID: x.Device.DeviceID}}
 	}
 	i := &identity{status: d.Status, statusReason: d.StatusReason, authentication: d.Authentication,
+		keys:      []sas.Key{d.Authentication.SymmetricKey.PrimaryKey, d.Authentication.SymmetricKey.SecondaryKey},
 		connected: d.ConnectionState == "Connected", changed: d.ConnectionStateUpdatedTime.Time}
 	if x.Device.ModuleID == "" {
 		return i
@@ -73,6 +75,7 @@ func (x *examination) read(ctx context.Context, client *hubrest.Client) *identit
 		return &identity{err: err, missing: x.Device}
 	}
 	i.authentication = m.Authentication
+	i.keys = append(i.keys, m.Authentication.SymmetricKey.PrimaryKey, m.Authentication.SymmetricKey.SecondaryKey)
 	i.connected, i.changed = m.ConnectionState == "Connected", m.ConnectionStateUpdatedTime.Time
 	return i
 }

@@ -114,12 +114,15 @@ func (c Claims) resource(t sas.Token) Check {
 	once := unescape(t.Resource)
 	shown := quoted(once)
 	host, path, _ := strings.Cut(once, "/")
+	if c.Audience != "" && !t.Covers(c.Audience) && t.Policy == "" && t.CoversIdentity(c.Audience) {
+		return warning(TokenResource, fmt.Sprintf("%s stands for %s, which hubs need not accept", shown, quoted(c.Audience)), "sign for "+c.Audience)
+	}
 	if c.Audience == "" || t.Covers(c.Audience) {
-		if host != strings.ToLower(host) {
-			return warning(TokenResource, shown+" has a host name in upper case", "write sr in lower case before signing, as IoT Hub's documents ask")
-		}
 		if twiceEncoded(t.Resource) {
 			return warning(TokenResource, shown+" is percent-encoded twice, which hubs need not accept", "encode sr once before signing")
+		}
+		if host != strings.ToLower(host) {
+			return warning(TokenResource, shown+" has a host name in upper case", "write sr in lower case before signing, as IoT Hub's documents ask")
 		}
 		return ok(TokenResource, shown)
 	}
@@ -306,8 +309,7 @@ func (x *examination) keysFor(token string) (keys []sas.Key, whose string) {
 	if x.identity == nil || x.identity.err != nil {
 		return nil, ""
 	}
-	k := x.identity.authentication.SymmetricKey
-	return []sas.Key{k.PrimaryKey, k.SecondaryKey}, "the key of " + target.Noun(x.Device)
+	return x.identity.keys, "the key of " + target.Noun(x.Device)
 }
 
 func (x *examination) checkClientCertificate() Check {

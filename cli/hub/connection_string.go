@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -46,6 +47,8 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 				return command.MissingDevice
 			case o.device != "" && o.policy != "":
 				return fail.Usagef("--policy and --device ask for two different connection strings; give one")
+			case strings.Contains(o.device+o.module, ";"):
+				return fail.Usagef("an id with \";\" does not fit into a connection string, where it ends a member; name it with --device beside the connection string of a policy")
 			}
 			if err := o.output.Check(); err != nil {
 				return err

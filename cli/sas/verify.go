@@ -139,8 +139,11 @@ func (o *verifyOptions) claims(ctx context.Context, s output.Streams, token sas.
 	claims := doctor.Claims{Policy: c.SharedAccessKeyName, Audience: c.Audience(), Whose: "the key of policy \"" + c.SharedAccessKeyName + "\""}
 	if c.SharedAccessKeyName == "" {
 		claims.Whose = "the key of " + target.Noun(t.Identity())
+		if c.ModuleID != "" {
+			claims.Whose += ", or of its device"
+		}
 	}
-	for _, key := range []sas.Key{c.SharedAccessKey, t.SecondKey} {
+	for _, key := range append([]sas.Key{c.SharedAccessKey}, t.MoreKeys...) {
 		if key != "" {
 			claims.Keys = append(claims.Keys, key)
 		}

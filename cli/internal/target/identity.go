@@ -107,24 +107,30 @@ func (t *Target) Become(ctx context.Context, s output.Streams, choice Choice) er
 		X509:            t.Link.Certificate != nil,
 	}
 	t.Disabled = i.Status == hubrest.Disabled
-	t.SecondKey = i.Authentication.SymmetricKey.SecondaryKey
+	t.MoreKeys = append(i.deviceKeys, i.Authentication.SymmetricKey.SecondaryKey)
 	return nil
 }
 
-// lookUp returns the device identity, or that of the module with the status of
-// its device.
-func lookUp(ctx context.Context, client *hubrest.Client, on hubrest.Target) (hubrest.Device, error) {
+// A registered is a device identity, or that of a module with the status of its
+// device.
+type registered struct {
+	hubrest.Device
+	deviceKeys []sas.Key // of a module's device: they sign for the module, too
+}
+
+func lookUp(ctx context.Context, client *hubrest.Client, on hubrest.Target) (registered, error) {
 	d, err := client.Device(ctx, on.DeviceID)
-	if err == nil && on.ModuleID != "" {
-		var m hubrest.Module
-		m, err = client.Module(ctx, on)
-		d.Authentication = m.Authentication
+	if err != nil || on.ModuleID == "" {
+		return registered{Device: d}, err
 	}
-	return d, err
+	keys := d.Authentication.SymmetricKey
+	m, err := client.Module(ctx, on)
+	d.Authentication = m.Authentication
+	return registered{d, []sas.Key{keys.PrimaryKey, keys.SecondaryKey}}, err
 }
 
 // register creates a device, or a module and its device if that is missing too.
-func register(ctx context.Context, client *hubrest.Client, on hubrest.Target, auth hubrest.Authentication) (hubrest.Device, error) {
+func register(ctx context.Context, client *hubrest.Client, on hubrest.Target, auth hubrest.Authentication) (registered, error) {
 	device := hubrest.Device{DeviceID: on.DeviceID}
 	if on.ModuleID == "" {
 		device.Authentication = auth
@@ -134,7 +140,7 @@ func register(ctx context.Context, client *hubrest.Client, on hubrest.Target, au
 		_, err = client.CreateModule(ctx, hubrest.Module{DeviceID: on.DeviceID, ModuleID: on.ModuleID, Authentication: auth})
 	}
 	if err != nil && !errors.Is(err, hubrest.ErrAlreadyExists) { // somebody else may have been faster
-		return hubrest.Device{}, err
+		return registered{}, err
 	}
 	return lookUp(ctx, client, on)
 }

@@ -62,7 +62,7 @@ type Target struct {
 	entra      bool        // as a principal of Entra ID, not with a key
 	Link       Link        // how a device connects
 	Disabled   bool        // the registry says that the device may not connect
-	SecondKey  sas.Key     // of the device or policy, where the hub told it
+	MoreKeys   []sas.Key   // that are as good as the connection's, where the hub told them
 	log        *slog.Logger
 }
 
@@ -166,7 +166,7 @@ func (o *Options) LocalHub(policy string) (Target, error) {
 		return Target{}, err
 	}
 	t.Connection.HostName = info.HostName // the ports are in the addresses
-	t.SecondKey = localhub.PolicyKeys(info)[strings.ToLower(t.Connection.SharedAccessKeyName)][1]
+	t.MoreKeys = []sas.Key{localhub.PolicyKeys(info)[strings.ToLower(t.Connection.SharedAccessKeyName)][1]}
 	t.TLS, err = trust(o.CAFile, info.CAFile)
 	return t, err
 }

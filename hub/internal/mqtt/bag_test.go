@@ -24,6 +24,16 @@ func TestParseBag(t *testing.T) {
 		{"plus is no blank", "a=b+c", []hub.Property{{Name: "a", Value: "b+c"}}},
 		{"the last of two counts", "a=1&b=2&a=3", []hub.Property{{Name: "a", Value: "3"}, {Name: "b", Value: "2"}}},
 		{"a value with an equals sign", "a=b=c", []hub.Property{{Name: "a", Value: "b=c"}}},
+		{"every character that ids have", "$.mid=a-:.+%25_%23*?!(),=@;$'z", []hub.Property{{Name: "$.mid", Value: "a-:.+%_#*?!(),=@;$'z"}}},
+		{"every character that ids have, encoded", "%24.mid=" + string(appendEscaped(nil, everyID)), []hub.Property{{Name: "$.mid", Value: everyID}}},
+		{"a slash within", "a=b/c", []hub.Property{{Name: "a", Value: "b/c"}}},
+		{"a slash that is encoded at the end", "a=b%2F", []hub.Property{{Name: "a", Value: "b/"}}},
+		{"a question mark within", "a?b=c?d", []hub.Property{{Name: "a?b", Value: "c?d"}}},
+		{"letters outside ASCII, encoded or not", "%C3%A4=ü", []hub.Property{{Name: "ä", Value: "ü"}}},
+		{"no name", "=v", []hub.Property{{Value: "v"}}},
+		{"encoded twice", "a=%2525", []hub.Property{{Name: "a", Value: "%25"}}},
+		{"names in another case are others", "a=1&A=2", []hub.Property{{Name: "a", Value: "1"}, {Name: "A", Value: "2"}}},
+		{"control characters, encoded", "a=%00%0A", []hub.Property{{Name: "a", Value: "\x00\n"}}},
 		{"doubled separators", "&&a=1&&", []hub.Property{{Name: "a", Value: "1"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -36,7 +46,7 @@ func TestParseBag(t *testing.T) {
 			}
 		})
 	}
-	for _, bag := range []string{"a=%", "a=%2", "a=%zz", "%ff=1", "a=%c3%28"} {
+	for _, bag := range []string{"a=%", "a=%2", "a=%zz", "%ff=1", "a=%c3%28", "a=\xff", "a=%", "100%=1", "a%4=1", "a=%+1", "a=%u00e4"} {
 		if got, err := parseBag(bag); err == nil {
 			t.Errorf("parseBag(%q) = %v, want an error", bag, got)
 		}

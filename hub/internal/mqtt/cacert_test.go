@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func addCA(t *testing.T, h *hubtest.Hub, name string, ca tls.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof := issue(c.VerificationCode, &ca, time.Now().Add(time.Hour))
+	proof := wiretest.Issue(c.VerificationCode, &ca, time.Now().Add(time.Hour))
 	if c, err = h.VerifyCACertificate(name, proof.Certificate[0]); err != nil || !c.Verified {
 		t.Fatalf("%+v, %v", c, err)
 	}
@@ -45,7 +46,7 @@ func withChain(c tls.Certificate, between ...tls.Certificate) *tls.Certificate {
 func TestCACertificates(t *testing.T) {
 	h := hubtest.New(t)
 	hour := time.Now().Add(time.Hour)
-	ca, unverified, stranger := issue("root", nil, hour), issue("unverified", nil, hour), issue("stranger", nil, hour)
+	ca, unverified, stranger := wiretest.Issue("root", nil, hour), wiretest.Issue("unverified", nil, hour), wiretest.Issue("stranger", nil, hour)
 	addCA(t, h, "root", ca)
 	if _, err := h.AddCACertificate("unverified", pemOf(unverified)); err != nil {
 		t.Fatal(err)
@@ -56,8 +57,8 @@ func TestCACertificates(t *testing.T) {
 	wiretest.Create(t, h.Node, module, byCA)
 	h.Device("key")
 
-	between := issue("factory", &ca, hour)
-	good := issue("d1", &ca, hour)
+	between := wiretest.Issue("factory", &ca, hour)
+	good := wiretest.Issue("d1", &ca, hour)
 	for _, tt := range []struct {
 		name        string
 		id          hub.ID
@@ -65,23 +66,60 @@ func TestCACertificates(t *testing.T) {
 		want        byte
 	}{
 		{"signed by the CA", device, &good, 0},
-		{"signed by a CA in between", device, withChain(issue("d1", &between, hour), between), 0},
-		{"a module", module, withChain(issue("d1/m1", &ca, hour)), 0},
-		{"a CA in between that is not sent", device, withChain(issue("d1", &between, hour)), 5},
-		{"another id", device, withChain(issue("d2", &ca, hour)), 5},
-		{"the id in capitals", device, withChain(issue("D1", &ca, hour)), 5},
+		{"signed by a CA in between", device, withChain(wiretest.Issue("d1", &between, hour), between), 0},
+		{"a module", module, withChain(wiretest.Issue("d1/m1", &ca, hour)), 0},
+		{"a CA in between that is not sent", device, withChain(wiretest.Issue("d1", &between, hour)), 5},
+		{"another id", device, withChain(wiretest.Issue("d2", &ca, hour)), 5},
+		{"the id in capitals", device, withChain(wiretest.Issue("D1", &ca, hour)), 5},
 		{"the device's certificate for its module", module, &good, 5},
-		{"expired", device, withChain(issue("d1", &ca, time.Now().Add(-time.Hour))), 5},
-		{"a CA that is not verified", device, withChain(issue("d1", &unverified, hour)), 5},
-		{"a CA that is not registered", device, withChain(issue("d1", &stranger, hour)), 5},
-		{"its own CA sent along", device, withChain(issue("d1", &stranger, hour), stranger), 5},
-		{"self-signed", device, withChain(issue("d1", nil, hour)), 5},
-		{"a device with keys", hub.ID{Device: "key"}, withChain(issue("key", &ca, hour)), 5},
+		{"expired", device, withChain(wiretest.Issue("d1", &ca, time.Now().Add(-time.Hour))), 5},
+		{"a CA that is not verified", device, withChain(wiretest.Issue("d1", &unverified, hour)), 5},
+		{"a CA that is not registered", device, withChain(wiretest.Issue("d1", &stranger, hour)), 5},
+		{"its own CA sent along", device, withChain(wiretest.Issue("d1", &stranger, hour), stranger), 5},
+		{"self-signed", device, withChain(wiretest.Issue("d1", nil, hour)), 5},
+		{"a device with keys", hub.ID{Device: "key"}, withChain(wiretest.Issue("key", &ca, hour)), 5},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := dialCertificate(t, h, tt.certificate)
 			if got := d.Connack(tt.id); got != tt.want {
 				t.Errorf("CONNACK %d, want %d", got, tt.want)
+			}
+		})
+	}
+	// A common name may hold whatever an id may, in any encoding, and is the id
+	// as a whole.
+	for _, tt := range []struct {
+		id   hub.ID
+		name string
+		want byte
+	}{
+		{hub.ID{Device: everyCharacter}, everyCharacter, 0},
+		{hub.ID{Device: everyCharacter, Module: everyCharacter}, everyCharacter + "/" + everyCharacter, 0},
+		{hub.ID{Device: strings.Repeat("x", 128)}, strings.Repeat("x", 128), 0},
+		{hub.ID{Device: "a%2Fb"}, "a%2Fb", 0},
+		{hub.ID{Device: "a,CN=b"}, "a,CN=b", 0},
+		{hub.ID{Device: "a%2Fb"}, "a/b", 5},
+		{hub.ID{Device: "a", Module: "b"}, "a%2Fb", 5},
+		{hub.ID{Device: "a", Module: "b"}, "a", 5},
+		{hub.ID{Device: "a", Module: "b"}, "b", 5},
+		{hub.ID{Device: "a"}, "a/b", 5},
+		{hub.ID{Device: "a"}, "a/", 5},
+		{hub.ID{Device: "a"}, "a ", 5},
+		{hub.ID{Device: "a"}, "a\x00", 5},
+		{hub.ID{Device: "a"}, "", 5},
+		{hub.ID{Device: "K"}, "\u212a", 5},
+	} {
+		t.Run(fmt.Sprintf("%s by the common name %q", tt.id, tt.name), func(t *testing.T) {
+			for _, id := range []hub.ID{{Device: tt.id.Device}, tt.id} {
+				if _, err := h.Identity(id); err != nil {
+					wiretest.Create(t, h.Node, id, byCA)
+				}
+			}
+			certificate := wiretest.Issue(tt.name, &ca, hour)
+			for where, d := range map[string]*wiretest.Client{"TLS": dialCertificate(t, h, &certificate), "WebSocket": wiretest.DialWebSocket(t, h, certificate)} {
+				if got := d.Connack(tt.id); got != tt.want {
+					t.Errorf("over %s: CONNACK %d, want %d", where, got, tt.want)
+				}
 			}
 		})
 	}
@@ -107,12 +145,12 @@ func TestCACertificates(t *testing.T) {
 func TestCACertificateRefusals(t *testing.T) {
 	h := hubtest.New(t)
 	hour := time.Now().Add(time.Hour)
-	ca := issue("root", nil, hour)
+	ca := wiretest.Issue("root", nil, hour)
 	c, err := h.AddCACertificate("root", pemOf(ca))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := issue("stranger", nil, hour)
+	stranger := wiretest.Issue("stranger", nil, hour)
 	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})
 	for _, tt := range []struct {
 		name string
@@ -125,19 +163,19 @@ func TestCACertificateRefusals(t *testing.T) {
 		{"a damaged PEM text", func() error { _, err := h.AddCACertificate("x", pemOf(ca)[:100]); return err }, hub.ErrArgumentInvalid},
 		{"a private key", func() error { _, err := h.AddCACertificate("x", key); return err }, hub.ErrArgumentInvalid},
 		{"an expired CA", func() error {
-			_, err := h.AddCACertificate("x", pemOf(issue("old", nil, time.Now().Add(-time.Hour))))
+			_, err := h.AddCACertificate("x", pemOf(wiretest.Issue("old", nil, time.Now().Add(-time.Hour))))
 			return err
 		}, hub.ErrArgumentInvalid},
 		{"proof with another code", func() error {
-			_, err := h.VerifyCACertificate("root", pemOf(issue("code", &ca, hour)))
+			_, err := h.VerifyCACertificate("root", pemOf(wiretest.Issue("code", &ca, hour)))
 			return err
 		}, hub.ErrArgumentInvalid},
 		{"proof by another CA", func() error {
-			_, err := h.VerifyCACertificate("root", pemOf(issue(c.VerificationCode, &stranger, hour)))
+			_, err := h.VerifyCACertificate("root", pemOf(wiretest.Issue(c.VerificationCode, &stranger, hour)))
 			return err
 		}, hub.ErrArgumentInvalid},
 		{"proof that has expired", func() error {
-			_, err := h.VerifyCACertificate("root", pemOf(issue(c.VerificationCode, &ca, time.Now().Add(-time.Hour))))
+			_, err := h.VerifyCACertificate("root", pemOf(wiretest.Issue(c.VerificationCode, &ca, time.Now().Add(-time.Hour))))
 			return err
 		}, hub.ErrArgumentInvalid},
 		{"proof for a CA that is not there", func() error { _, err := h.VerifyCACertificate("x", pemOf(ca)); return err }, hub.ErrCACertificateNotFound},
@@ -159,14 +197,14 @@ func TestCACertificateRefusals(t *testing.T) {
 
 func TestCACertificatesOverREST(t *testing.T) {
 	h := wiretest.StartREST(t, node.Options{Clock: clock.New()})
-	ca := issue("root", nil, time.Now().Add(time.Hour))
+	ca := wiretest.Issue("root", nil, time.Now().Add(time.Hour))
 	h.Do(wiretest.Call{Method: "GET", Path: "/iotdm/certificates"}).Want(t, 200, `[]`)
 	a := h.Do(wiretest.Call{Method: "PUT", Path: "/iotdm/certificates/root", Body: string(pemOf(ca))}).Want(t, 200, "")
 	code := a.Text(t, "verificationCode")
-	if len(code) != 48 || a.Text(t, "subject") != "CN=root" || !strings.EqualFold(a.Text(t, "thumbprint"), thumbprint(ca)) {
+	if len(code) != 48 || a.Text(t, "subject") != "CN=root" || !strings.EqualFold(a.Text(t, "thumbprint"), wiretest.Thumbprint(ca)) {
 		t.Errorf("PUT answers %s", a.Body)
 	}
-	proof := issue(code, &ca, time.Now().Add(time.Hour))
+	proof := wiretest.Issue(code, &ca, time.Now().Add(time.Hour))
 	h.Do(wiretest.Call{Method: "POST", Path: "/iotdm/certificates/root/verify", Body: string(pemOf(proof))}).Want(t, 200, "")
 	var list []struct {
 		Name             string

@@ -122,7 +122,7 @@ func (r *replay) prepare(p *packets.ConnectPacket) {
 		spec.Status = hub.StatusDisabled
 	}
 	if !p.PasswordFlag {
-		print := thumbprint(deviceCertificate)
+		print := wiretest.Thumbprint(deviceCertificate)
 		spec.Auth = hub.Authentication{X509: hub.X509Thumbprint{Primary: &print}}
 	}
 	wiretest.Create(r.t, r.h.Node, hub.ID{Device: r.id.Device}, spec)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
@@ -93,7 +94,12 @@ func TestRefusedConnections(t *testing.T) {
 	h := hubtest.New(t)
 	cs, module := h.Device("d1"), h.Module("d1", "m1")
 	wiretest.Create(t, h.Node, hub.ID{Device: "off"}, hub.IdentitySpec{Status: hub.StatusDisabled})
-	off := h.Device("off")
+	off, upper := h.Device("off"), h.Device("Dev-X")
+	print := wiretest.Thumbprint(deviceCertificate)
+	wiretest.Create(t, h.Node, hub.ID{Device: "d1", Module: "own"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &print}}})
+	wiretest.Create(t, h.Node, hub.ID{Device: "d1", Module: "ca"}, hub.IdentitySpec{Auth: hub.Authentication{Type: hub.AuthCertificateAuthority}})
+	selfSigned := sas.ConnectionString{HostName: "localhost", DeviceID: "d1", ModuleID: "own", SharedAccessKey: cs.SharedAccessKey}
+	ofCA := sas.ConnectionString{HostName: "localhost", DeviceID: "d1", ModuleID: "ca", SharedAccessKey: cs.SharedAccessKey}
 	service := h.Policy("service")
 	hour := time.Now().Add(time.Hour)
 	for _, tt := range []struct {
@@ -118,8 +124,42 @@ func TestRefusedConnections(t *testing.T) {
 		{"an unknown device", cs, func(p *packets.ConnectPacket) {
 			p.ClientIdentifier, p.Username = "nobody", "localhost/nobody/?api-version=2021-04-12"
 		}, 5},
-		{"a device's token for its module", module, func(p *packets.ConnectPacket) {
+		{"a module's key for its device", cs, func(p *packets.ConnectPacket) {
+			p.Password = token(t, cs.Audience(), "", module.SharedAccessKey, hour)
+		}, 5},
+		{"a module's key for another module", h.Module("d1", "m2"), func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/devices/d1", "", module.SharedAccessKey, hour)
+		}, 5},
+		{"another device's key for a module", module, func(p *packets.ConnectPacket) {
+			p.Password = token(t, module.Audience(), "", h.Device("d2").SharedAccessKey, hour)
+		}, 5},
+		{"another device's token for a module", module, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/devices/d2", "", h.Device("d2").SharedAccessKey, hour)
+		}, 5},
+		{"a device's token for another of its modules", module, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/devices/d1/modules/m2", "", cs.SharedAccessKey, hour)
+		}, 5},
+		{"an expired token of a module's device", module, func(p *packets.ConnectPacket) {
+			p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(-sas.Skew-time.Minute))
+		}, 5},
+		{"a device's key under a policy's name for its module", module, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/devices/d2", "device", cs.SharedAccessKey, hour)
+		}, 5},
+		{"a device's token for a module with a certificate", selfSigned, func(p *packets.ConnectPacket) {
 			p.Password = token(t, cs.Audience(), "", cs.SharedAccessKey, hour)
+		}, 5},
+		{"a device's token for a module with a CA's certificate", ofCA, func(p *packets.ConnectPacket) {
+			p.Password = token(t, ofCA.Audience(), "", cs.SharedAccessKey, hour)
+		}, 5},
+		{"a device's token for a module that is not there", sas.ConnectionString{HostName: "localhost", DeviceID: "d1", ModuleID: "nobody", SharedAccessKey: cs.SharedAccessKey}, func(*packets.ConnectPacket) {}, 5},
+		{"a disabled device's token for its module", h.Module("off", "m1"), func(p *packets.ConnectPacket) {
+			p.Password = token(t, off.Audience(), "", off.SharedAccessKey, hour)
+		}, 5},
+		{"a policy's token for the device without devices", cs, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/d1", "device", h.Policy("device").SharedAccessKey, hour)
+		}, 5},
+		{"a policy's token in lower case", upper, func(p *packets.ConnectPacket) {
+			p.Password = token(t, "localhost/devices/dev-x", "device", h.Policy("device").SharedAccessKey, hour)
 		}, 5},
 		{"another hub's name", cs, func(p *packets.ConnectPacket) { p.Username = "other.example/d1/?api-version=2021-04-12" }, 5},
 		{"a client id that is not the user name's", cs, func(p *packets.ConnectPacket) { p.ClientIdentifier = "d2" }, 5},
@@ -155,7 +195,12 @@ func TestRefusedConnections(t *testing.T) {
 
 func TestCredentials(t *testing.T) {
 	h := hubtest.New(t)
-	cs, module := h.Device("d1"), h.Module("d1", "m1")
+	cs, module, upper := h.Device("d1"), h.Module("d1", "m1"), h.Device("Dev-X")
+	wiretest.Create(t, h.Node, hub.ID{Device: "d1", Module: "none"}, hub.IdentitySpec{Auth: hub.Authentication{Type: hub.AuthNone}})
+	none := sas.ConnectionString{HostName: "localhost", DeviceID: "d1", ModuleID: "none", SharedAccessKey: cs.SharedAccessKey}
+	wiretest.Create(t, h.Node, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
+	agent := h.Device("edge")
+	agent.ModuleID = hub.EdgeAgent
 	i, err := h.Identity(hub.ID{Device: "d1"})
 	if err != nil {
 		t.Fatal(err)
@@ -172,12 +217,115 @@ func TestCredentials(t *testing.T) {
 		{"a policy with DeviceConnect", cs, token(t, "localhost", "device", device.SharedAccessKey, hour)},
 		{"a policy for one device", cs, token(t, cs.Audience(), "device", device.SharedAccessKey, hour)},
 		{"a policy for a module", module, token(t, "localhost/devices", "device", device.SharedAccessKey, hour)},
+		{"the device's key for its module", module, token(t, module.Audience(), "", cs.SharedAccessKey, hour)},
+		{"the device's secondary key for its module", module, token(t, module.Audience(), "", i.Auth.SymmetricKey.Secondary, hour)},
+		{"the device's token for its module", module, token(t, cs.Audience(), "", cs.SharedAccessKey, hour)},
+		{"the device's token for its module, without devices", module, token(t, "localhost/d1", "", cs.SharedAccessKey, hour)},
+		{"the device's key for a module without authentication", none, token(t, none.Audience(), "", cs.SharedAccessKey, hour)},
+		{"the device's key for a system module", agent, token(t, agent.Audience(), "", agent.SharedAccessKey, hour)},
+		{"a resource in lower case", upper, token(t, "localhost/devices/dev-x", "", upper.SharedAccessKey, hour)},
+		{"a resource without devices", cs, token(t, "localhost/d1", "", cs.SharedAccessKey, hour)},
+		{"a resource that is encoded twice", module, token(t, "localhost%2Fdevices%2Fd1%2Fmodules%2Fm1", "", module.SharedAccessKey, hour)},
+		{"a policy's that is encoded twice", module, token(t, "localhost%2Fdevices%2Fd1", "device", device.SharedAccessKey, hour)},
 		{"a token within the skew", cs, token(t, cs.Audience(), "", cs.SharedAccessKey, time.Now().Add(-sas.Skew+time.Minute))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := wiretest.DialTLS(t, h)
-			d.Connect(tt.cs, func(p *packets.ConnectPacket) { p.Password = tt.password })
+			wiretest.EachTransport(t, h, func(t *testing.T, dial func() *wiretest.Client) {
+				dial().Connect(tt.cs, func(p *packets.ConnectPacket) { p.Password = tt.password })
+			})
 		})
+	}
+}
+
+// What ends a module's connection that its device's key opened, and what does
+// not.
+func TestModuleConnectionEndsWithItsDevicesKey(t *testing.T) {
+	h := hubtest.New(t)
+	id := hub.ID{Device: "d1"}
+	for _, tt := range []struct {
+		name   string
+		change func(module hub.ID) error
+		ends   bool
+	}{
+		{"the device's primary key is made anew", func(hub.ID) error { _, err := h.RegenerateKeys(id, true, false); return err }, true},
+		{"the device's secondary key is made anew", func(hub.ID) error { _, err := h.RegenerateKeys(id, false, true); return err }, false},
+		{"the module's keys are made anew", func(module hub.ID) error { _, err := h.RegenerateKeys(module, true, true); return err }, false},
+		{"the device gets a certificate", func(hub.ID) error {
+			_, err := h.PutIdentity(id, hub.IdentitySpec{Auth: hub.Authentication{Type: hub.AuthCertificateAuthority}}, hub.Match{Any: true})
+			return err
+		}, true},
+		{"the module gets a certificate", func(module hub.ID) error {
+			_, err := h.PutIdentity(module, hub.IdentitySpec{Auth: hub.Authentication{Type: hub.AuthCertificateAuthority}}, hub.Match{Any: true})
+			return err
+		}, true},
+		{"the device is disabled", func(hub.ID) error {
+			_, err := h.PutIdentity(id, hub.IdentitySpec{Status: hub.StatusDisabled}, hub.Match{Any: true})
+			return err
+		}, true},
+		{"the module is deleted", func(module hub.ID) error { return h.DeleteIdentity(module, hub.Match{}) }, true},
+		{"the device is deleted", func(hub.ID) error { return h.DeleteIdentity(id, hub.Match{}) }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cs, module := h.Device("d1"), h.Module("d1", "m1")
+			d, neighbour := wiretest.DialTLS(t, h), wiretest.DialTLS(t, h)
+			neighbour.Connect(cs)
+			module.SharedAccessKey = cs.SharedAccessKey
+			d.Connect(module)
+			if err := tt.change(hub.ID{Device: "d1", Module: "m1"}); err != nil {
+				t.Fatal(err)
+			}
+			if tt.ends {
+				d.WantClosed()
+			} else {
+				d.Settled()
+			}
+			h.DeleteIdentity(id, hub.Match{}) // for the next case
+		})
+	}
+}
+
+func TestModulesOwnKeyAndItsDevicesTakeOver(t *testing.T) {
+	h := hubtest.New(t)
+	cs, module := h.Device("d1"), h.Module("d1", "m1")
+	byDevice := module
+	byDevice.SharedAccessKey = cs.SharedAccessKey
+	first, second, third := wiretest.DialTLS(t, h), wiretest.DialTLS(t, h), wiretest.DialTLS(t, h)
+	first.Connect(module)
+	second.Connect(byDevice)
+	first.WantClosed()
+	third.Connect(module)
+	second.WantClosed()
+	third.Settled()
+}
+
+func TestEventSaysWhoseKeyAModuleUsed(t *testing.T) {
+	h := hubtest.New(t)
+	cs, module := h.Device("d1"), h.Module("d1", "m1")
+	byDevice := module
+	byDevice.SharedAccessKey = cs.SharedAccessKey
+	for _, tt := range []struct {
+		cs    sas.ConnectionString
+		scope string
+	}{{module, "module"}, {byDevice, "device"}} {
+		d := wiretest.DialTLS(t, h)
+		d.Connect(tt.cs)
+		d.Publish("devices/d1/modules/m1/messages/events/", tt.scope)
+		d.Disconnect()
+	}
+	i, err := h.Identity(hub.ID{Device: "d1", Module: "m1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][2]string{}
+	for _, e := range wiretest.Telemetry(t, h.Node, "d1") {
+		got[string(e.Body)] = [2]string{e.AuthMethod, e.Generation}
+	}
+	want := map[string][2]string{}
+	for _, scope := range []string{"module", "device"} {
+		want[scope] = [2]string{`{"scope":"` + scope + `","type":"sas","issuer":"iothub"}`, i.GenerationID}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("auth methods and generations (-want +got):\n%s", diff)
 	}
 }
 

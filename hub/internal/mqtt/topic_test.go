@@ -9,6 +9,11 @@ import (
 	"github.com/iotdm/iotdm/hub"
 )
 
+// everyID holds all punctuation that an id may have.
+const everyID = "a-:.+%_#*?!(),=@;$'z"
+
+var odd = hub.ID{Device: everyID, Module: everyID}
+
 var (
 	testDevice = hub.ID{Device: "d1"}
 	testModule = hub.ID{Device: "d1", Module: "m1"}
@@ -36,6 +41,31 @@ func TestParseTopic(t *testing.T) {
 		{"a negative version", testDevice, "$iothub/twin/PATCH/properties/reported/?$rid=2&$version=-1", request{}, true},
 		{"no question mark", testDevice, "$iothub/twin/GET/$rid=1", request{}, true},
 		{"nothing", testDevice, "", request{}, true},
+		{"ids of every character", odd, "devices/" + everyID + "/modules/" + everyID + "/messages/events/a=b", request{kind: sendTelemetry, bag: "a=b"}, false},
+		{"an id that is a wildcard", hub.ID{Device: "+"}, "devices/+/messages/events/", request{kind: sendTelemetry}, false},
+		{"an id that is the other wildcard", hub.ID{Device: "#"}, "devices/#/messages/events/", request{kind: sendTelemetry}, false},
+		{"an id that looks encoded", hub.ID{Device: "a%41"}, "devices/a%41/messages/events/", request{kind: sendTelemetry}, false},
+		{"a wildcard for the id", testDevice, "devices/+/messages/events/", request{}, true},
+		{"an encoded id", hub.ID{Device: "a#"}, "devices/a%23/messages/events/", request{}, true},
+		{"an id that only decodes to its own", hub.ID{Device: "aA"}, "devices/a%41/messages/events/", request{}, true},
+		{"the id in another case", testDevice, "devices/D1/messages/events/", request{}, true},
+		{"an id that begins with its own", testDevice, "devices/d12/messages/events/", request{}, true},
+		{"another module's telemetry", testModule, "devices/d1/modules/m2/messages/events/", request{}, true},
+		{"a module's telemetry from its device", testDevice, "devices/d1/modules/m1/messages/events/", request{}, true},
+		{"a segment more", testDevice, "devices/d1/messages/events2/", request{}, true},
+		{"words in another case", testDevice, "devices/d1/Messages/Events/", request{}, true},
+		{"a slash in front", testDevice, "/devices/d1/messages/events/", request{}, true},
+		{"messages to the device", testDevice, "devices/d1/messages/devicebound/", request{}, true},
+		{"a request id of 128 characters", testDevice, "$iothub/twin/GET/?$rid=" + strings.Repeat("r", 128), request{kind: getTwin, rid: strings.Repeat("r", 128), version: hub.AnyVersion}, false},
+		{"a request id of 129 characters", testDevice, "$iothub/twin/GET/?$rid=" + strings.Repeat("r", 129), request{}, true},
+		{"a twin without a request id", testDevice, "$iothub/twin/GET/", request{}, true},
+		{"an empty request id", testDevice, "$iothub/twin/GET/?$rid=", request{}, true},
+		{"a request id of every character", testDevice, "$iothub/twin/GET/?$rid=a-:.+%_#*?!(),=@;$'/z", request{kind: getTwin, rid: "a-:.+%_#*?!(),=@;$'/z", version: hub.AnyVersion}, false},
+		{"reported without a request id", testDevice, "$iothub/twin/PATCH/properties/reported/?$version=7", request{kind: patchReported, version: 7}, false},
+		{"a version that is no number", testDevice, "$iothub/twin/PATCH/properties/reported/?$rid=2&$version=x", request{}, true},
+		{"desired properties", testDevice, "$iothub/twin/PATCH/properties/desired/?$rid=2", request{}, true},
+		{"a twin's segment more", testDevice, "$iothub/twin/GET/x/?$rid=1", request{}, true},
+		{"a method's answer without a request id", testDevice, "$iothub/methods/res/200/", request{}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := parseTopic(tt.id, tt.topic)
@@ -85,6 +115,21 @@ func TestFilters(t *testing.T) {
 		{hub.ID{Device: "#"}, "devices/#/messages/devicebound/#", true, ""},
 		{hub.ID{Device: "+"}, "devices/+/messages/devicebound/#", true, ""},
 		{testModule, "devices/d1/modules/m1/#", true, ""},
+		{testModule, "devices/d1/modules/m1/inputs/#", true, ""},
+		{testModule, "devices/d1/modules/m1/messages/devicebound/#", true, ""},
+		{testModule, "devices/d2/modules/m1/#", false, ""},
+		{hub.ID{Device: "a%41"}, "devices/a%41/messages/devicebound/#", true, ""},
+		{hub.ID{Device: "aA"}, "devices/a%41/messages/devicebound/#", false, ""},
+		{testDevice, "devices/D1/messages/devicebound/#", false, ""},
+		{testDevice, "devices/d12/#", false, ""},
+		{testDevice, "devices/d1", false, ""},
+		{testDevice, "devices/+", false, ""},
+		{testDevice, "devices/+/+/devicebound/#", true, message},
+		{testDevice, "+/+/messages/devicebound/#", false, ""},
+		{testDevice, "$iothub", false, ""},
+		{testDevice, "$IOTHUB/methods/POST/#", false, ""},
+		{testDevice, "$SYS/#", false, ""},
+		{testDevice, "", false, ""},
 	} {
 		if got := allowed(tt.id, tt.filter); got != tt.allowed {
 			t.Errorf("%v.allowed(%q) = %v", tt.id, tt.filter, got)
@@ -95,8 +140,8 @@ func TestFilters(t *testing.T) {
 			}
 		}
 	}
-	odd := hub.ID{Device: "a#+b"}
-	if topic := topicPrefix(odd) + messagesTopic + "?"; !matches(odd, "devices/a#+b/messages/devicebound/#", topic) {
+	odd := hub.ID{Device: everyID}
+	if topic := topicPrefix(odd) + messagesTopic + "?"; !matches(odd, "devices/"+everyID+"/messages/devicebound/#", topic) {
 		t.Errorf("%v does not match %q", odd, topic)
 	}
 }

@@ -1,16 +1,9 @@
 package mqtt_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -23,42 +16,7 @@ import (
 )
 
 // deviceCertificate is the self-signed certificate of a device.
-var deviceCertificate = issue("device", nil, time.Now().Add(time.Hour))
-
-// issue makes a certificate, signed by ca or by itself.
-func issue(commonName string, ca *tls.Certificate, notAfter time.Time) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(time.Now().UnixNano()),
-		Subject:               pkix.Name{CommonName: commonName},
-		NotBefore:             time.Now().Add(-2 * time.Hour),
-		NotAfter:              notAfter,
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-	}
-	parent, signer := template, key
-	if ca != nil {
-		parent, signer = ca.Leaf, ca.PrivateKey.(*ecdsa.PrivateKey)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
-
-// thumbprint is the SHA-1 thumbprint of a certificate.
-func thumbprint(c tls.Certificate) string {
-	sum := sha1.Sum(c.Certificate[0])
-	return hex.EncodeToString(sum[:])
-}
+var deviceCertificate = wiretest.Issue("device", nil, time.Now().Add(time.Hour))
 
 // dialCertificate connects with a client certificate, or with none.
 func dialCertificate(t *testing.T, h *hubtest.Hub, certificate *tls.Certificate) *wiretest.Client {
@@ -75,11 +33,11 @@ func withoutPassword(p *packets.ConnectPacket) { p.Password, p.PasswordFlag = ni
 
 func TestSelfSignedCertificates(t *testing.T) {
 	h := hubtest.New(t)
-	expired := issue("device", nil, time.Now().Add(-time.Hour))
-	other := issue("device", nil, time.Now().Add(time.Hour))
+	expired := wiretest.Issue("device", nil, time.Now().Add(-time.Hour))
+	other := wiretest.Issue("device", nil, time.Now().Add(time.Hour))
 	sum256 := sha256.Sum256(deviceCertificate.Certificate[0])
 	sha256Print := strings.ToUpper(hex.EncodeToString(sum256[:]))
-	sha1Print, expiredPrint, otherPrint := thumbprint(deviceCertificate), thumbprint(expired), thumbprint(other)
+	sha1Print, expiredPrint, otherPrint := wiretest.Thumbprint(deviceCertificate), wiretest.Thumbprint(expired), wiretest.Thumbprint(other)
 	wiretest.Create(t, h.Node, hub.ID{Device: "sha1"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha1Print}}})
 	wiretest.Create(t, h.Node, hub.ID{Device: "sha256"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &sha256Print}}})
 	wiretest.Create(t, h.Node, hub.ID{Device: "second"}, hub.IdentitySpec{Auth: hub.Authentication{X509: hub.X509Thumbprint{Primary: &otherPrint, Secondary: &sha1Print}}})

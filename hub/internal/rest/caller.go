@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
@@ -20,9 +19,32 @@ func (d *Door) authenticateCaller(r *http.Request, path string) (hub.Caller, err
 	return d.hub.AuthenticateCaller(r.Context(), credential, r.Host, path)
 }
 
-// authenticateDevice checks that the caller is the device or module id: by a
-// token, or by its certificate.
+// byItself reports whether the credential of a request is one that only devices
+// and modules have: a token without a policy, or none but a client certificate.
+func byItself(r *http.Request) bool {
+	header := r.Header["Authorization"]
+	if len(header) == 0 {
+		return r.TLS != nil && len(r.TLS.PeerCertificates) > 0
+	}
+	t, err := sas.ParseToken(header[0])
+	return err == nil && t.Policy == ""
+}
+
+// authenticateDevice checks that the caller is the device or module id.
 func (d *Door) authenticateDevice(r *http.Request, id hub.ID) (hub.Peer, error) {
+	return d.authenticatePeer(r, id, id, d.hub.Authenticate)
+}
+
+// authenticateOwner checks that the caller is the device whose module id is.
+func (d *Door) authenticateOwner(r *http.Request, id hub.ID) (hub.Peer, error) {
+	return d.authenticatePeer(r, hub.ID{Device: id.Device}, id, d.hub.AuthenticateOwner)
+}
+
+// authenticatePeer checks by a rule of the hub's that the caller is peer, by a
+// token or by its certificate, and may ask for id.
+func (d *Door) authenticatePeer(r *http.Request, peer, id hub.ID,
+	check func(host string, id hub.ID, password string, chain []*x509.Certificate) (hub.Grant, error),
+) (hub.Peer, error) {
 	token := ""
 	if len(r.Header["Authorization"]) > 0 {
 		var err error
@@ -34,7 +56,7 @@ func (d *Door) authenticateDevice(r *http.Request, id hub.ID) (hub.Peer, error) 
 	if r.TLS != nil {
 		chain = r.TLS.PeerCertificates
 	}
-	g, err := d.hub.Authenticate(hostOf(token, r.Host), id, token, chain)
+	g, err := check(hostOf(token, r.Host), id, token, chain)
 	if err != nil && !errors.Is(err, hub.ErrUnauthorizedAccess) {
 		// Nobody learns this way whether a device exists.
 		err = hub.ErrUnauthorizedAccess.With("%v", err)
@@ -42,7 +64,7 @@ func (d *Door) authenticateDevice(r *http.Request, id hub.ID) (hub.Peer, error) 
 	if err != nil {
 		return hub.Peer{}, err
 	}
-	return hub.Peer{ID: id, Grant: g}, nil
+	return hub.Peer{ID: peer, Grant: g}, nil
 }
 
 // hostOf returns the host that a token is for. It need not be the one that
@@ -52,8 +74,7 @@ func hostOf(token, dialled string) string {
 	if err != nil {
 		return dialled
 	}
-	host, _, _ := strings.Cut(unescapePath(t.Resource), "/")
-	return host
+	return t.Host()
 }
 
 func credentialOf(r *http.Request) (string, error) {

@@ -215,10 +215,16 @@ func (x *exchange) handle(segments []string) (reply, error) {
 
 // admit checks the caller's credential and right.
 func (x *exchange) admit(m routeMatch, segments []string) error {
-	if m.route != nil && m.route.is(byDevice) {
-		peer, err := x.door.authenticateDevice(x.r, m.id)
-		x.peer, x.who = peer, peer.ID.String()
-		return err
+	if m.route != nil {
+		authenticate := x.door.authenticateDevice
+		if m.route.is(byOwner) {
+			authenticate = x.door.authenticateOwner
+		}
+		if m.route.is(byDevice) || m.route.is(byOwner) && byItself(x.r) {
+			peer, err := authenticate(x.r, m.id)
+			x.peer, x.who = peer, peer.ID.String()
+			return err
+		}
 	}
 	c, err := x.door.authenticateCaller(x.r, "/"+strings.Join(segments, "/"))
 	if err != nil {

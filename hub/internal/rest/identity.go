@@ -204,6 +204,9 @@ func (d *Door) putIdentity(r *request) (hub.Identity, error) {
 	if in.ModuleID != "" && in.ModuleID != r.id.Module {
 		return hub.Identity{}, hub.ErrArgumentInvalid.With("moduleId in the body is not the one of the path")
 	}
+	if r.peer.ID.Device != "" {
+		return d.hub.PutOwnModule(r.id, in.spec(), r.ifMatch())
+	}
 	return d.hub.PutIdentity(r.id, in.spec(), r.ifMatch())
 }
 

@@ -19,7 +19,7 @@ type request struct {
 	name string // {name} of the path: a job, configuration, command...
 
 	caller hub.Caller
-	peer   hub.Peer // the caller of the routes that are byDevice
+	peer   hub.Peer // the caller of a route that is byDevice, and the device that calls one that is byOwner
 }
 
 // maxRESTBody bounds a body unless a route says otherwise. Clients send whole

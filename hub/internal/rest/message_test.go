@@ -225,3 +225,23 @@ func TestPropertiesThatHeadersCannotCarry(t *testing.T) {
 		t.Errorf("ETag %q", etag)
 	}
 }
+
+// Whatever HTTP lets a header hold, a property is UTF-8.
+func TestPropertiesInHeaders(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	own := h.DeviceToken(hub.ID{Device: "dev1"})
+	for value, want := range map[string]int{
+		"a-:.+%_#*?!(),=@;$'z": 204, `"quoted" \ {x} <y>`: 204, "a%2Fb": 204, "ä": 204, "\t": 204, "": 204, "\xe4": 400, "a\xc3\x28": 400,
+	} {
+		for _, header := range []string{"iothub-app-color", "iothub-correlationid"} {
+			for path, token := range map[string]string{"/devices/dev1/messages/events": own, "/devices/dev1/messages/deviceBound": ""} {
+				if got := h.Do(wiretest.Call{Method: "POST", Path: path, Token: token, Body: "x", Header: map[string]string{header: value}}); got.Status != want {
+					t.Errorf("%s: %q to %s is %d %s, want %d", header, value, path, got.Status, got.Body, want)
+				}
+			}
+		}
+	}
+	for id, want := range map[string]int{"a-:.+%_#*?!(),=@;$'z": 204, strings.Repeat("x", 128): 204, "a b": 400, "a/b": 400, "ä": 400, strings.Repeat("x", 129): 400} {
+		h.Do(wiretest.Call{Method: "POST", Path: "/devices/dev1/messages/deviceBound", Body: "x", Header: map[string]string{"IoTHub-MessageId": id}}).Want(t, want, "")
+	}
+}

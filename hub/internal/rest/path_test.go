@@ -27,6 +27,13 @@ func TestSplitPath(t *testing.T) {
 		"/$iothub/websocket":      {"$iothub", "websocket"},
 		"/%24iothub/websocket":    {"$iothub", "websocket"},
 		"/devices/100%":           {"devices", "100%"},
+		"/devices/a%2541":         {"devices", "a%41"},
+		"/devices/a%252Fb":        {"devices", "a%2Fb"},
+		"/devices%2Fa%25252Fb":    {"devices", "a%2Fb"},
+		"/devices/a;b=c,d":        {"devices", "a;b=c,d"},
+		"/devices/%23%3F%3B%3D":   {"devices", "#?;="},
+		"/devices/../x":           {"devices", "..", "x"},
+		"/devices/%2E%2E":         {"devices", ".."},
 	} {
 		if diff := cmp.Diff(want, splitPath(raw)); diff != "" {
 			t.Errorf("splitPath(%q) (-want +got):\n%s", raw, diff)

@@ -91,6 +91,15 @@ var routesOfDevices = map[string]int{
 	"POST /devices/{device}/files/notifications/{name}":          403,
 }
 
+// routesOfOwners are those of rightsOfRoutes that a device may call, too, with
+// its own credential and for its own modules.
+var routesOfOwners = []string{
+	"GET /devices/{device}/modules",
+	"GET /devices/{device}/modules/{module}",
+	"PUT /devices/{device}/modules/{module}",
+	"DELETE /devices/{device}/modules/{module}",
+}
+
 func (n needs) allowPolicy(rights []hub.Right) bool {
 	for either := range strings.SplitSeq(n.rights, "|") {
 		all := true
@@ -296,15 +305,80 @@ func TestDevicesCallTheirRoutesWithTheirOwnCredential(t *testing.T) {
 	for route, allowed := range routesOfDevices {
 		for device, want := range map[string]int{"dev1": allowed, "dev2": 401, "dev9": 401} {
 			method, path := fill(route, device)
-			if strings.Contains(route, "{module}") {
-				want = 401 // a module has keys of its own
-			}
 			h.Do(wiretest.Call{Method: method, Path: path, Token: own, Body: `{"blobName":"x"}`}).Want(t, want, "")
 		}
 	}
 	h.Do(wiretest.Call{Method: "POST", Path: "/devices/dev1/files", Token: own}).WantError(t, 403, "OperationNotAvailableInCurrentTier", "file uploads are not available on this hub")
 	h.Do(wiretest.Call{Method: "PUT", Path: "/devices/dev1", Body: `{"status":"disabled"}`, Header: map[string]string{"If-Match": "*"}}).Want(t, 200, "")
 	h.Do(wiretest.Call{Method: "POST", Path: "/devices/dev1/files", Token: own}).WantError(t, 401, "IotHubUnauthorizedAccess", "Unauthorized")
+}
+
+// A device's own key is good for its own modules, and for nothing else that
+// services do.
+func TestDevicesManageTheirOwnModulesOnly(t *testing.T) {
+	h := startRights(t)
+	h.Module("dev2", "mod1")
+	dev1, module := hub.ID{Device: "dev1"}, hub.ID{Device: "dev1", Module: "mod1"}
+	for name, tt := range map[string]struct {
+		token string
+		own   bool // it is good for the modules of dev1
+	}{
+		"the device's":                               {h.DeviceToken(dev1), true},
+		"the device's, for the module":               {signed(t, h, dev1, "localhost/devices/dev1/modules/mod1"), true},
+		"the device's, for another module":           {signed(t, h, dev1, "localhost/devices/dev1/modules/mod2"), false},
+		"the device's, for another device":           {signed(t, h, dev1, "localhost/devices/dev2"), false},
+		"the device's, for the hub":                  {signed(t, h, dev1, "localhost"), true},
+		"the device's, for another hub":              {signed(t, h, dev1, "other.azure-devices.net/devices/dev1"), false},
+		"the device's, without devices":              {signed(t, h, dev1, "localhost/dev1"), true},
+		"the device's, encoded twice":                {signed(t, h, dev1, "localhost%2Fdevices%2Fdev1"), true},
+		"the device's, expired":                      {wiretest.Sign(t, "localhost/devices/dev1", "", h.Device("dev1").SharedAccessKey, wiretest.Now.Add(-6*time.Minute)), false},
+		"the device's, under a policy's name":        {wiretest.Sign(t, "localhost/devices/dev1", "registryReadWrite", h.Device("dev1").SharedAccessKey, wiretest.Now.Add(time.Hour)), false},
+		"the module's":                               {h.DeviceToken(module), false},
+		"the module's, for the device":               {signed(t, h, module, "localhost/devices/dev1"), false},
+		"a policy's that lets devices connect":       {h.Token("device"), false},
+		"a policy's for the device, without devices": {wiretest.Sign(t, "localhost/dev1", "iothubowner", h.Policy("iothubowner").SharedAccessKey, wiretest.Now.Add(time.Hour)), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for route := range rightsOfRoutes {
+				owners := slices.Contains(routesOfOwners, route)
+				refused := map[string]string{}
+				for _, device := range []string{"dev1", "dev2", "dev9"} {
+					method, path := fill(route, device)
+					if method == "DELETE" && owners && tt.own && device == "dev1" {
+						continue // tried below
+					}
+					allowed := owners && tt.own && device == "dev1"
+					if strings.HasSuffix(path, "/modules") && strings.Contains(name, "for the module") {
+						allowed = false // it is for less
+					}
+					a := h.Do(wiretest.Call{Method: method, Path: path, Token: tt.token, Body: `{}`, Header: map[string]string{"If-Match": "*"}})
+					if (a.Status != 401) != allowed {
+						t.Errorf("%s of %s: %d %s, allowed should be %t", route, device, a.Status, a.Body, allowed)
+					}
+					refused[device] = withoutIDs(a.Body)
+				}
+				if refused["dev2"] != refused["dev9"] {
+					t.Errorf("%s: the refusal shows whether the device exists: %s, %s", route, refused["dev2"], refused["dev9"])
+				}
+			}
+		})
+	}
+	own := h.DeviceToken(dev1)
+	h.Do(wiretest.Call{Method: "DELETE", Path: "/devices/dev1/modules/mod1", Token: own}).Want(t, 204, "")
+	h.Do(wiretest.Call{Method: "GET", Path: "/devices/dev1/modules/mod1", Token: own}).WantError(t, 404, "ModuleNotFound", "device dev1 has no module mod1")
+	h.Do(wiretest.Call{Method: "GET", Path: "/devices/dev2/modules/mod1"}).Want(t, 200, "")
+	h.Do(wiretest.Call{Method: "PATCH", Path: "/devices/dev1/modules/mod1", Token: own}).Want(t, 401, "")
+	h.Do(wiretest.Call{Method: "PUT", Path: "/devices/dev1", Body: `{"status":"disabled"}`, Header: map[string]string{"If-Match": "*"}}).Want(t, 200, "")
+	h.Do(wiretest.Call{Method: "GET", Path: "/devices/dev1/modules", Token: own}).WantError(t, 401, "IotHubUnauthorizedAccess", "Unauthorized")
+}
+
+// signed returns a token for audience with the key of an identity.
+func signed(t *testing.T, h rightsHub, id hub.ID, audience string) string {
+	cs := h.Device(id.Device)
+	if id.Module != "" {
+		cs = h.Module(id.Device, id.Module)
+	}
+	return wiretest.Sign(t, audience, "", cs.SharedAccessKey, wiretest.Now.Add(time.Hour))
 }
 
 // A caller that may not do everything learns nothing of a path that is not

@@ -21,6 +21,7 @@ type traits uint8
 const (
 	nested   traits = 1 << iota // errors are in the envelope of direct methods
 	byDevice                    // the caller is the device or module of the path, with its own credential
+	byOwner                     // the device of the path may call it, too, with its own credential
 )
 
 func (r *route) is(t traits) bool { return r.traits&t != 0 }
@@ -44,7 +45,8 @@ var (
 //
 // The rights are those of "Control access to IoT Hub with shared access
 // signatures", the actions those of "Control access to IoT Hub by using
-// Microsoft Entra ID". What begins with "iotdm" is this hub's own.
+// Microsoft Entra ID". What begins with "iotdm" is this hub's own. For byOwner see
+// hub.Server.AuthenticateOwner.
 var routes = []route{
 	{"GET", "devices", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).listDevices, 0},
 	{"POST", "devices", hub.Permission{Rights: mayWrite, Action: "devices/write devices/delete"}, (*Door).bulk, 0},
@@ -55,10 +57,10 @@ var routes = []route{
 	{"DELETE", "devices/{device}", hub.Permission{Rights: mayWrite, Action: "devices/delete"}, (*Door).deleteIdentity, 0},
 	{"POST", "devices/{device}/applyConfigurationContent", hub.Permission{Rights: mayWriteOrServe, Action: "configurations/applyToEdgeDevice/action"}, (*Door).applyContent, 0},
 
-	{"GET", "devices/{device}/modules", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).listModules, 0},
-	{"GET", "devices/{device}/modules/{module}", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).getModule, 0},
-	{"PUT", "devices/{device}/modules/{module}", hub.Permission{Rights: mayWrite, Action: "devices/write"}, (*Door).putModule, 0},
-	{"DELETE", "devices/{device}/modules/{module}", hub.Permission{Rights: mayWrite, Action: "devices/delete"}, (*Door).deleteIdentity, 0},
+	{"GET", "devices/{device}/modules", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).listModules, byOwner},
+	{"GET", "devices/{device}/modules/{module}", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).getModule, byOwner},
+	{"PUT", "devices/{device}/modules/{module}", hub.Permission{Rights: mayWrite, Action: "devices/write"}, (*Door).putModule, byOwner},
+	{"DELETE", "devices/{device}/modules/{module}", hub.Permission{Rights: mayWrite, Action: "devices/delete"}, (*Door).deleteIdentity, byOwner},
 
 	{"POST", "devices/{device}/messages/deviceBound", hub.SendMessages, (*Door).sendMessage, 0},
 	{"DELETE", "devices/{device}/commands", hub.Permission{Rights: mayServe, Action: "cloudToDeviceMessages/queue/purge/action"}, (*Door).purgeMessages, 0},
