@@ -1,12 +1,29 @@
 package configurations
 
-import "github.com/iotdm/iotdm/hub/store"
+import (
+	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/internal/jsontext"
+)
 
 // DeleteAndDie deletes a configuration as a hub does that is killed before it
 // has taken anything from the twins.
 func (e *Engine) DeleteAndDie(id string) error {
 	return e.store.Update(id, func(tx *store.Tx) error {
 		tx.Delete(key(id))
+		return nil
+	})
+}
+
+// StoreAsOlderHub stores a configuration whose target condition today's rules
+// refuse.
+func (e *Engine) StoreAsOlderHub(c Configuration) error {
+	data, err := jsontext.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return e.store.Update(disk.Configuration, func(tx *store.Tx) error {
+		tx.Set(key(c.ID), data)
 		return nil
 	})
 }

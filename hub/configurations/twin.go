@@ -198,6 +198,11 @@ func managedPaths(tx *hub.Tx, id hub.ID) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readPaths(data)
+}
+
+// readPaths reads what markedPaths returns, as JSON.
+func readPaths(data []byte) (map[string]bool, error) {
 	var marked []string
 	if err := json.Unmarshal(data, &marked); err != nil {
 		return nil, err
@@ -210,7 +215,7 @@ func managedPaths(tx *hub.Tx, id hub.ID) (map[string]bool, error) {
 	return paths, nil
 }
 
-// markedPaths returns what managedPaths reads.
+// markedPaths returns what readPaths reads.
 func markedPaths(paths map[string]bool) []string {
 	marked := make([]string, 0, len(paths))
 	for path, deployed := range paths {
