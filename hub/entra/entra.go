@@ -3,6 +3,7 @@
 package entra
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
@@ -42,6 +44,21 @@ type Options struct {
 	// "Microsoft.Devices/IotHubs/twins/read", with "*" for any text. A token
 	// does not carry them.
 	Roles map[string][]string
+}
+
+// Parse reads options in YAML or JSON, with the names of the fields in lower
+// case: issuers, audiences, keys, roles. Names that it does not know are refused.
+func Parse(text []byte) (Options, error) {
+	var o struct {
+		Issuers   []string            `yaml:"issuers"`
+		Audiences []string            `yaml:"audiences"`
+		Keys      string              `yaml:"keys"`
+		Roles     map[string][]string `yaml:"roles"`
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text)) // JSON is YAML too
+	d.KnownFields(true)
+	err := d.Decode(&o)
+	return Options(o), err
 }
 
 // iotHubAudiences are what IoT Hub's SDKs ask a token for.
