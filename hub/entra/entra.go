@@ -5,6 +5,7 @@ package entra
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -55,7 +57,10 @@ func Parse(text []byte) (Options, error) {
 		Keys      string              `yaml:"keys"`
 		Roles     map[string][]string `yaml:"roles"`
 	}
-	d := yaml.NewDecoder(bytes.NewReader(text)) // JSON is YAML too
+	if json.Valid(text) {
+		text = jsontext.ForYAML(text) // the rest of JSON is YAML
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	err := d.Decode(&o)
 	return Options(o), err
