@@ -18,6 +18,9 @@ func ForYAML(text []byte) []byte {
 		switch c := text[i]; {
 		case c == '\\':
 			i, b = appendEscape(b, text, i)
+		case c == '\t': // between values, where no line of YAML may begin with it
+			b = append(b, ' ')
+			i++
 		case c < utf8.RuneSelf-1:
 			b = append(b, c)
 			i++

@@ -13,7 +13,7 @@ import (
 // A text is the same in YAML as in JSON, whatever is in it and however it was
 // escaped.
 func FuzzForYAML(f *testing.F) {
-	for _, text := range []string{`"a"`, `"\/"`, `"\ud83d\ude00"`, `"\ud83dx"`, `"\ud83d\ud83d\ude00"`, `"\\ud83d\""`, "\"\x7f\u0085\u2028\u2029\ufeff\"", `"\u0000\n\t\b\f\r\\"`, "\"\xff\"", `"𝄞 é "`, `"a: #b"`} {
+	for _, text := range []string{`"a"`, `"\/"`, `"\ud83d\ude00"`, `"\ud83dx"`, `"\ud83d\ud83d\ude00"`, `"\\ud83d\""`, "\"\x7f\u0085\u2028\u2029\ufeff\"", `"\u0000\n\t\b\f\r\\"`, "\"\xff\"", `"𝄞 é "`, `"a: #b"`, "\t\"a\"\r\n"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
