@@ -73,7 +73,7 @@ func FuzzRow(f *testing.F) {
 	f.Add("d", "j", byte(3), int32(0), []byte(`1e400`), "", int64(1), []byte(`{"a":"status\":`))
 	statuses := []rowStatus{rowPending, rowRunning, rowCompleted, rowFailed, rowCanceled}
 	f.Fuzz(func(t *testing.T, device, job string, kind byte, status int32, payload []byte, reason string, at int64, stored []byte) {
-		storedStatus(stored).open() // whatever it is
+		_ = storedStatus(stored) // whatever it is
 		if !hub.ValidName(device) || !hub.ValidName(job) || !json.Valid(payload) {
 			return
 		}
