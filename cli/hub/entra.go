@@ -1,10 +1,7 @@
 package hub
 
 import (
-	"bytes"
 	"os"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/hub/entra"
@@ -26,16 +23,9 @@ func readEntra(file string) (*entra.Options, error) {
 	if err != nil {
 		return nil, fail.Usagef("--entra: %v", fail.PlainPathError(err))
 	}
-	var e struct {
-		Issuers   []string            `yaml:"issuers"`
-		Audiences []string            `yaml:"audiences"`
-		Keys      string              `yaml:"keys"`
-		Roles     map[string][]string `yaml:"roles"`
-	}
-	d := yaml.NewDecoder(bytes.NewReader(content)) // JSON is YAML too
-	d.KnownFields(true)
-	if err := d.Decode(&e); err != nil {
+	opt, err := entra.Parse(content)
+	if err != nil {
 		return nil, fail.Usagef("--entra %s: %s", file, fail.PlainYAMLError(err))
 	}
-	return &entra.Options{Issuers: e.Issuers, Audiences: e.Audiences, Keys: e.Keys, Roles: e.Roles}, nil
+	return &opt, nil
 }

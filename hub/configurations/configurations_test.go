@@ -249,6 +249,24 @@ func TestConfigurationIsTakenBackAfterAKill(t *testing.T) {
 	wiretest.WantConfigured(t, s, module, `{} `)
 }
 
+func TestAConfigurationOfAnOlderHubKeepsNoHubFromOpening(t *testing.T) {
+	dir := t.TempDir()
+	s := wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
+	wiretest.Create(t, s, hub.ID{Device: "dev"}, hub.IdentitySpec{})
+	old := configurations.Configuration{Spec: wiretest.DeviceConfiguration("cfg", "tags.a LIKE 'x%'", 1, map[string]string{"a": "1"})}
+	if err := s.Configurations.StoreAsOlderHub(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = wiretest.NewNode(t, node.Options{Storage: node.Folder(dir)})
+	wiretest.WantConfigured(t, s, hub.ID{Device: "dev"}, `{} `)
+	old.TargetCondition = "*"
+	wiretest.PutConfiguration(t, s, old.Spec, hub.Match{Any: true})
+	wiretest.WantConfigured(t, s, hub.ID{Device: "dev"}, `{"a":1} {"cfg":{"status":"Applied"}}`)
+}
+
 func TestConfigurationsAreRefused(t *testing.T) {
 	s := wiretest.NewNode(t, node.Options{})
 	good := func() configurations.Spec {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // DeleteAndDie deletes a configuration as a hub does that is killed before it
@@ -25,6 +27,19 @@ func (e *Engine) RememberAsAnOlderHub(id hub.ID, paths ...string) error {
 	}
 	return e.store.Update(id.Device, func(tx *store.Tx) error {
 		tx.Set(settingsKey(id), data)
+		return nil
+	})
+}
+
+// StoreAsOlderHub stores a configuration whose target condition today's rules
+// refuse.
+func (e *Engine) StoreAsOlderHub(c Configuration) error {
+	data, err := jsontext.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return e.store.Update(disk.Configuration, func(tx *store.Tx) error {
+		tx.Set(key(c.ID), data)
 		return nil
 	})
 }

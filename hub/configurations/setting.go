@@ -99,8 +99,7 @@ func (s settings) without(made settings, winners []layer) (stale []setting) {
 
 func settingsKey(id hub.ID) []byte { return disk.Of(disk.Configured, id.Device, id.Module) }
 
-// readSettings returns the settings of a twin as they are stored: as a list of
-// paths, with a mark before each.
+// readSettings returns the settings of a twin.
 func readSettings(tx *store.Tx, id hub.ID) (settings, error) {
 	data, err := tx.Get(settingsKey(id))
 	if errors.Is(err, store.ErrNotFound) {
@@ -109,6 +108,11 @@ func readSettings(tx *store.Tx, id hub.ID) (settings, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeSettings(data)
+}
+
+// decodeSettings reads what encode writes.
+func decodeSettings(data []byte) (settings, error) {
 	var marked []string
 	if err := json.Unmarshal(data, &marked); err != nil {
 		return nil, err
@@ -132,10 +136,15 @@ func (s settings) write(tx *store.Tx, id hub.ID) {
 		tx.Delete(settingsKey(id))
 		return
 	}
+	tx.Set(settingsKey(id), s.encode())
+}
+
+// encode writes the settings as a list of paths, with a mark before each.
+func (s settings) encode() []byte {
 	marked := make([]string, 0, len(s))
 	for one := range maps.Keys(s) {
 		marked = append(marked, string(one.by)+one.path)
 	}
 	slices.Sort(marked)
-	tx.Set(settingsKey(id), words.MustMarshal(marked))
+	return words.MustMarshal(marked)
 }

@@ -3,7 +3,9 @@
 package entra
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,9 +13,11 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -42,6 +46,24 @@ type Options struct {
 	// "Microsoft.Devices/IotHubs/twins/read", with "*" for any text. A token
 	// does not carry them.
 	Roles map[string][]string
+}
+
+// Parse reads options in YAML or JSON, with the names of the fields in lower
+// case: issuers, audiences, keys, roles. Names that it does not know are refused.
+func Parse(text []byte) (Options, error) {
+	var o struct {
+		Issuers   []string            `yaml:"issuers"`
+		Audiences []string            `yaml:"audiences"`
+		Keys      string              `yaml:"keys"`
+		Roles     map[string][]string `yaml:"roles"`
+	}
+	if json.Valid(text) {
+		text = jsontext.ForYAML(text) // the rest of JSON is YAML
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	err := d.Decode(&o)
+	return Options(o), err
 }
 
 // iotHubAudiences are what IoT Hub's SDKs ask a token for.

@@ -153,6 +153,9 @@ func parseKeySet(data []byte) (map[string]*rsa.PublicKey, error) {
 			return nil, fmt.Errorf("key %s: its exponent is not a small number", words.Clip(k.ID))
 		}
 		key := &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}
+		if key.E < 3 || key.E%2 == 0 {
+			return nil, fmt.Errorf("key %s: %d is no exponent of a key", words.Clip(k.ID), key.E)
+		}
 		if key.N.BitLen() < minRSABits {
 			return nil, fmt.Errorf("key %s: it has fewer than %d bits", words.Clip(k.ID), minRSABits)
 		}

@@ -57,6 +57,8 @@ func TestKeySetsThatAreRefused(t *testing.T) {
 		"a short key":         rsaKeySet(t, 1024),
 		"an odd modulus":      `{"keys":[{"kty":"RSA","kid":"k","n":"!","e":"AQAB"}]}`,
 		"no exponent":         `{"keys":[{"kty":"RSA","kid":"k","n":"AQAB"}]}`,
+		"an exponent of 1":    strings.Replace(rsaKeySet(t, 2048), "AQAB", "AQ", 1),
+		"an even exponent":    strings.Replace(rsaKeySet(t, 2048), "AQAB", "AQAA", 1),
 		"a gigantic exponent": `{"keys":[{"kty":"RSA","kid":"k","n":"AQAB","e":"AQAAAAAAAAAB"}]}`,
 	} {
 		if _, err := parseKeySet([]byte(body)); err == nil {

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -41,8 +42,33 @@ type seedIdentity struct {
 	SecondaryKey        sas.Key        `yaml:"secondaryKey"` // empty: a new one
 	PrimaryThumbprint   string         `yaml:"primaryThumbprint"`
 	SecondaryThumbprint string         `yaml:"secondaryThumbprint"`
-	Tags                map[string]any `yaml:"tags"`
-	Desired             map[string]any `yaml:"desired"`
+	Tags                seedProperties `yaml:"tags"`
+	Desired             seedProperties `yaml:"desired"`
+}
+
+// seedProperties are tags or desired properties, as JSON has them.
+type seedProperties map[string]any
+
+// UnmarshalYAML refuses what JSON lacks: names that are no text, and numbers
+// that are none. A date is the text that it was written as.
+func (p *seedProperties) UnmarshalYAML(node *yaml.Node) error {
+	datesAreTexts(node)
+	if err := node.Decode((*map[string]any)(p)); err != nil {
+		return err
+	}
+	if _, err := json.Marshal(*p); err != nil {
+		return fmt.Errorf("line %d: tags and desired properties must be what JSON can hold: names that are texts, and finite numbers", node.Line)
+	}
+	return nil
+}
+
+func datesAreTexts(node *yaml.Node) {
+	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!timestamp" {
+		node.Tag = "!!str"
+	}
+	for _, n := range node.Content {
+		datesAreTexts(n)
+	}
 }
 
 type seedDevice struct {
@@ -63,7 +89,10 @@ type seedModule struct {
 // refused before any hub is changed.
 func ParseSeed(text []byte) (Seed, error) {
 	var s Seed
-	d := yaml.NewDecoder(bytes.NewReader(text)) // JSON is YAML too
+	if json.Valid(text) {
+		text = jsontext.ForYAML(text) // the rest of JSON is YAML
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&s.content); err != nil && !errors.Is(err, io.EOF) {
 		return Seed{}, err

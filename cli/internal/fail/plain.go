@@ -28,4 +28,4 @@ func PlainYAMLError(err error) string {
 }
 
 // goTypes is where a decoder names a Go type.
-var goTypes = regexp.MustCompile(` (in|into) (type )?[\w.\[\]]+$`)
+var goTypes = regexp.MustCompile(` (in|into) (type )?[\w.\[\]*]+( \{\})?$`)

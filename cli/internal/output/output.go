@@ -185,7 +185,7 @@ func (o *Options) printFiltered(w io.Writer, doc []byte) error {
 // PrintYAML writes doc as YAML with its members in the order they have.
 func PrintYAML(w io.Writer, doc []byte) error {
 	var node yaml.Node
-	if err := yaml.Unmarshal(doc, &node); err != nil { // YAML 1.2 contains JSON
+	if err := yaml.Unmarshal(jsontext.ForYAML(doc), &node); err != nil {
 		return fmt.Errorf("print as YAML: %w", err)
 	}
 	blockStyle(&node)

@@ -34,6 +34,7 @@ func TestPrint(t *testing.T) {
 			"{\n  \"z\": \"a<b\",\n  \"a\": 1.10,\n  \"n\": {\n    \"t\": \"true\",\n    \"l\": [\n      1,\n      2\n    ],\n    \"e\": {}\n  },\n  \"no\": null\n}\n"},
 		{"YAML keeps the order and tells text from truth", object, "yaml", "",
 			"z: \"a<b\"\na: 1.10\n\"n\":\n  t: \"true\"\n  l:\n    - 1\n    - 2\n  e: {}\n\"no\": null\n"},
+		{"YAML of JSON as Python writes it", Result{Value: json.RawMessage(`{"a": "\ud83d\ude00\/"}`)}, "yaml", "", "a: \"\\U0001F600/\"\n"},
 		{"a document as a table", object, "table", "", "z    a<b\na    1.10\nn    {\"t\":\"true\",\"l\":[1,2],\"e\":{}}\nno\n"},
 		{"a document as TSV", object, "tsv", "", "z\ta<b\na\t1.10\nn\t{\"t\":\"true\",\"l\":[1,2],\"e\":{}}\nno\t\n"},
 		{"a list for people is a table", list, "", "", "ID    X\nd1    1\nd 2   [1,2]\nd3\n"},

@@ -36,7 +36,7 @@ type restCaptures struct {
 	Calls            []restCapture
 }
 
-func readRESTCaptures(t *testing.T) restCaptures {
+func readRESTCaptures(t testing.TB) restCaptures {
 	t.Helper()
 	data, err := os.ReadFile("testdata/rest-captures.json")
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -67,21 +66,37 @@ func replaceNth(v any, n *int, with any) any {
 	return v
 }
 
-// addSpoiled adds the documents, and each with every one of its values replaced
-// by every hostile one.
+// addSpoiled adds the documents, and the first with one of its values replaced by
+// each hostile one, so that a fuzz target begins with all of them. All values
+// with all hostile ones are for a test that runs once: see eachSpoiled.
 func addSpoiled(f *testing.F, documents ...string) {
 	for _, document := range documents {
 		f.Add(document, 0, "")
+	}
+	for n, with := range hostile {
+		f.Add(documents[0], n%values(documents[0]), with)
+	}
+}
+
+// eachSpoiled calls check with each document that differs from the given ones in
+// one value, which is a hostile one.
+func eachSpoiled(check func(document string), documents ...string) {
+	for _, document := range documents {
 		for _, with := range hostile {
-			for n := range 1 + strings.Count(document, ":") + strings.Count(document, ",") { // no fewer than it has values
-				f.Add(document, n, with)
+			for n := range values(document) {
+				check(spoiled(document, n, with))
 			}
 		}
 	}
 }
 
+// values is no fewer than the document has values.
+func values(document string) int {
+	return 1 + strings.Count(document, ":") + strings.Count(document, ",")
+}
+
 // decodeLoosely reads JSON as clients write it: names in any case.
-func decodeLoosely(t *testing.T, text string, v any) {
+func decodeLoosely(t testing.TB, text string, v any) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
@@ -131,51 +146,65 @@ func (j jobText) plain() jobText {
 	return j
 }
 
-func FuzzPutJob(f *testing.F) {
+// putJobBodies are jobs of which all that is read of one is in some.
+var putJobBodies = []string{
+	twinJobBody,
+	methodJobBody,
+	changed(methodJobBody, `null`, `[1e2,"\ud83d",{"a":-0}]`),
+	changed(methodJobBody, `"payload"`, `"connectTimeoutInSeconds":0,"timeoutInSeconds":7,"payload"`),
+	`{"type":"scheduleUpdateTwin","updateTwin":{"etag":"*"},"queryCondition":"deviceId = 'dev'","startTime":"2027-01-01T00:00:00+01:00"}`,
+}
+
+// startForJobs starts a hub with a device, and returns what checks a job's
+// document.
+func startForJobs(f testing.TB) (put func(t testing.TB, body string)) {
+	h := startBare(f, node.Options{MaxJobs: 1 << 20})
+	wiretest.Create(f, h.Node, hub.ID{Device: "dev"}, hub.IdentitySpec{})
 	var made atomic.Int64
-	started := wiretest.StartREST(f, node.Options{Logger: slog.New(slog.DiscardHandler), MaxJobs: 1 << 20})
-	wiretest.Create(f, started.Node, hub.ID{Device: "dev"}, hub.IdentitySpec{})
-	for _, name := range slices.Sorted(maps.Keys(badJobs)) {
-		if body := badJobs[name].body; len(body) < 1<<14 {
-			f.Add(body, 0, "")
-		}
+	return func(t testing.TB, body string) { putJob(t, h, fmt.Sprint("job-", made.Add(1)), body) }
+}
+
+func putJob(t testing.TB, h *bareHub, id, body string) {
+	t.Helper()
+	path := "/jobs/v2/" + id
+	created := h.do("PUT", path, body)
+	if refused(t, created) {
+		h.do("GET", path, "").Want(t, 404, "")
+		return
 	}
-	for _, condition := range slices.Sorted(maps.Keys(badConditions)) {
-		f.Add(changed(methodJobBody, `"*"`, string(mustJSON(f, condition))), 0, "")
+	defer func() {
+		_, _ = h.Jobs.Cancel(id) // if it has not ended
+		if _, err := h.Jobs.Wait(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}()
+	var asked, got, read jobText
+	decodeLoosely(t, body, &asked)
+	decodeLoosely(t, created.Body, &got)
+	if diff := cmp.Diff(asked.plain(), got.plain()); diff != "" {
+		t.Errorf("%s\nthe job (-want +got):\n%s", body, diff)
 	}
-	addSpoiled(f, twinJobBody, methodJobBody,
-		changed(methodJobBody, `null`, `[1e2,"\ud83d",{"a":-0}]`),
-		changed(methodJobBody, `"payload"`, `"connectTimeoutInSeconds":0,"timeoutInSeconds":7,"payload"`),
-		`{"type":"scheduleUpdateTwin","updateTwin":{"etag":"*"},"queryCondition":"deviceId = 'dev'","startTime":"2027-01-01T00:00:00+01:00"}`)
-	f.Fuzz(func(t *testing.T, body string, n int, with string) {
-		h, body := started.In(t), spoiled(body, n, with)
-		id := fmt.Sprint("job-", made.Add(1))
-		path := "/jobs/v2/" + id
-		created := h.Do(wiretest.Call{Method: "PUT", Path: path, Body: body})
-		if h.Refused(t, path, created) {
-			return
-		}
-		defer func() {
-			_, _ = h.Jobs.Cancel(id) // if it has not ended
-			if _, err := h.Jobs.Wait(t.Context(), id); err != nil {
-				t.Error(err)
-			}
-		}()
-		var asked, got jobText
-		decodeLoosely(t, body, &asked)
-		decodeLoosely(t, created.Body, &got)
-		if diff := cmp.Diff(asked.plain(), got.plain()); diff != "" {
-			t.Errorf("%s\nthe job (-want +got):\n%s", body, diff)
-		}
-		if _, err := time.Parse(time.RFC3339, *got.StartTime); err != nil {
-			t.Errorf("startTime: %v", err)
-		}
-		var read jobText
-		decodeLoosely(t, h.Do(wiretest.Call{Method: "GET", Path: path}).Want(t, 200, "").Body, &read)
-		if diff := cmp.Diff(got, read); diff != "" {
-			t.Errorf("%s\nthe job that is read (-created +read):\n%s", body, diff)
-		}
-	})
+	if _, err := time.Parse(time.RFC3339, *got.StartTime); err != nil {
+		t.Errorf("startTime: %v", err)
+	}
+	decodeLoosely(t, h.get(t, path), &read)
+	if diff := cmp.Diff(got, read); diff != "" {
+		t.Errorf("%s\nthe job that is read (-created +read):\n%s", body, diff)
+	}
+}
+
+func FuzzPutJob(f *testing.F) {
+	put := startForJobs(f)
+	addSpoiled(f, putJobBodies...)
+	f.Fuzz(func(t *testing.T, body string, n int, with string) { put(t, spoiled(body, n, with)) })
+}
+
+func TestJobsWithOneValueSpoiled(t *testing.T) {
+	put := startForJobs(t)
+	eachSpoiled(func(body string) { put(t, body) }, putJobBodies...)
+	for condition := range badConditions {
+		put(t, changed(methodJobBody, `"*"`, string(mustJSON(t, condition))))
+	}
 }
 
 // A configurationText is what a caller says of a configuration.
@@ -204,70 +233,84 @@ func (c configurationText) plain() configurationText {
 	return c
 }
 
+// putConfigurationBodies are configurations of which all that is read of one is
+// in some.
+var putConfigurationBodies = []string{
+	changed(configurationBody, `tags.a = 1`, `*`),
+	configurationBody,
+	`{"content":{"deviceContent":{"properties.desired.a":{"b":null,"c":[{"d":1e3}]},"properties.desired.a.b":"<\u0001>","properties.desired.$version":3}},"targetCondition":"*"}`,
+	`{"content":{"deviceContent":{"properties.desired.a":{"b":null,"c":[{"d":1e3}]},"properties.desired.a.b":"<\u0001>"}},"targetCondition":"*"}`,
+	`{"content":{"moduleContent":{"properties.desired.a":null}},"targetCondition":"FROM devices.modules WHERE true","labels":{"a":"\ud800"},"schemaVersion":""}`,
+	`{"content":{"modulesContent":` + wiretest.BaseDeployment("camera") + `},"targetCondition":"*","priority":-1}`,
+	`{"content":{"modulesContent":{"$edgeAgent":{"properties.desired":{"modules":{"a":null}},"properties.desired.modules.b":{}},"c":null}},"targetCondition":"true"}`,
+}
+
+// startForConfigurations starts a hub with twins of every kind, and returns what
+// checks a configuration's document.
+func startForConfigurations(f testing.TB) (put func(t testing.TB, body string)) {
+	h := startBare(f, node.Options{})
+	wiretest.Create(f, h.Node, hub.ID{Device: "dev"}, hub.IdentitySpec{})
+	wiretest.Create(f, h.Node, hub.ID{Device: "dev", Module: "m"}, hub.IdentitySpec{})
+	wiretest.Create(f, h.Node, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
+	return func(t testing.TB, body string) { putConfiguration(t, h, body) }
+}
+
+func putConfiguration(t testing.TB, h *bareHub, body string) {
+	t.Helper()
+	const path = "/configurations/cfg"
+	created := h.do("PUT", path, body)
+	if refused(t, created) {
+		h.do("GET", path, "").Want(t, 404, "")
+		return
+	}
+	defer func() {
+		h.do("DELETE", path, "").Want(t, 204, "")
+		// Without it all is as it was, but for the modules of a deployment.
+		wiretest.WantConfigured(t, h.Node, hub.ID{Device: "dev"}, `{} `)
+		wiretest.WantConfigured(t, h.Node, hub.ID{Device: "dev", Module: "m"}, `{} `)
+	}()
+	var asked, got configurationText
+	decodeLoosely(t, body, &asked)
+	decodeLoosely(t, created.Body, &got)
+	if diff := cmp.Diff(asked.plain(), got.plain()); diff != "" {
+		t.Errorf("%s\nthe configuration (-want +got):\n%s", body, diff)
+	}
+	// What is applied is applied once: nothing is left to change.
+	twins := func() (all string) {
+		for _, id := range []hub.ID{{Device: "dev"}, {Device: "dev", Module: "m"}, {Device: "edge"}, {Device: "edge", Module: "$edgeAgent"}} {
+			wiretest.Configured(t, h.Node, id)
+			all += h.twin(t, id) + "\n"
+		}
+		return all
+	}
+	before := twins()
+	again := h.do("PUT", path, created.Body, "If-Match", "*").Want(t, 200, "")
+	decodeLoosely(t, again.Body, &asked)
+	if diff := cmp.Diff(got.plain(), asked.plain()); diff != "" {
+		t.Errorf("%s\nthe configuration sent back (-want +got):\n%s", body, diff)
+	}
+	if diff := cmp.Diff(before, twins()); diff != "" {
+		t.Errorf("%s\nthe twins change again (-want +got):\n%s", body, diff)
+	}
+}
+
 func FuzzPutConfiguration(f *testing.F) {
-	started := wiretest.StartREST(f, node.Options{Logger: slog.New(slog.DiscardHandler)})
-	wiretest.Create(f, started.Node, hub.ID{Device: "dev"}, hub.IdentitySpec{})
-	wiretest.Create(f, started.Node, hub.ID{Device: "dev", Module: "m"}, hub.IdentitySpec{})
-	wiretest.Create(f, started.Node, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
-	for _, name := range slices.Sorted(maps.Keys(badConfigurations)) {
-		if body := badConfigurations[name].body; len(body) < 1<<14 {
-			f.Add(body, 0, "")
-		}
+	put := startForConfigurations(f)
+	addSpoiled(f, putConfigurationBodies...)
+	f.Fuzz(func(t *testing.T, body string, n int, with string) { put(t, spoiled(body, n, with)) })
+}
+
+func TestConfigurationsWithOneValueSpoiled(t *testing.T) {
+	put := startForConfigurations(t)
+	for _, body := range putConfigurationBodies {
+		put(t, body)
 	}
-	for _, condition := range slices.Sorted(maps.Keys(badConditions)) {
-		f.Add(changed(configurationBody, `"tags.a = 1"`, string(mustJSON(f, condition))), 0, "")
+	// One for devices, one for modules and one for IoT Edge devices: each that is
+	// taken is applied three times.
+	eachSpoiled(func(body string) { put(t, body) }, putConfigurationBodies[0], putConfigurationBodies[4], putConfigurationBodies[6])
+	for condition := range badConditions {
+		put(t, changed(configurationBody, `"tags.a = 1"`, string(mustJSON(t, condition))))
 	}
-	everywhere := changed(configurationBody, `tags.a = 1`, `*`)
-	addSpoiled(f, configurationBody, everywhere,
-		changed(everywhere, `:1}}`, `:{"b":null,"c":[{"d":1e3}]},"properties.desired.a.b":"<\u0001>","properties.desired.$version":3}}`),
-		`{"content":{"moduleContent":{"properties.desired.a":null}},"targetCondition":"FROM devices.modules WHERE true","labels":{"a":"\ud800"},"schemaVersion":""}`,
-		`{"content":{"modulesContent":`+wiretest.BaseDeployment("camera")+`},"targetCondition":"*","priority":-1}`,
-		`{"content":{"modulesContent":{"$edgeAgent":{"properties.desired":{"modules":{"a":null}},"properties.desired.modules.b":{}},"c":null}},"targetCondition":"true"}`)
-	f.Fuzz(func(t *testing.T, body string, n int, with string) {
-		h, body := started.In(t), spoiled(body, n, with)
-		const path = "/configurations/cfg"
-		created := h.Do(wiretest.Call{Method: "PUT", Path: path, Body: body})
-		if h.Refused(t, path, created) {
-			return
-		}
-		defer func() {
-			h.Do(wiretest.Call{Method: "DELETE", Path: path}).Want(t, 204, "")
-			// Without it all is as it was, but for the modules of a deployment.
-			wiretest.WantConfigured(t, h.Node, hub.ID{Device: "dev"}, `{} `)
-			wiretest.WantConfigured(t, h.Node, hub.ID{Device: "dev", Module: "m"}, `{} `)
-		}()
-		var asked, got configurationText
-		decodeLoosely(t, body, &asked)
-		decodeLoosely(t, created.Body, &got)
-		if diff := cmp.Diff(asked.plain(), got.plain()); diff != "" {
-			t.Errorf("%s\nthe configuration (-want +got):\n%s", body, diff)
-		}
-		// What is applied is applied once: nothing is left to change.
-		twins := func() (all string) {
-			for _, id := range []hub.ID{{Device: "dev"}, {Device: "dev", Module: "m"}, {Device: "edge"}, {Device: "edge", Module: "$edgeAgent"}} {
-				wiretest.Configured(t, h.Node, id)
-				v, err := h.Twin(id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				doc, err := v.MarshalJSON()
-				if err != nil {
-					t.Fatal(err)
-				}
-				all += string(doc) + "\n"
-			}
-			return all
-		}
-		before := twins()
-		again := h.Do(wiretest.Call{Method: "PUT", Path: path, Body: created.Body, Header: map[string]string{"If-Match": "*"}}).Want(t, 200, "")
-		decodeLoosely(t, again.Body, &asked)
-		if diff := cmp.Diff(got.plain(), asked.plain()); diff != "" {
-			t.Errorf("%s\nthe configuration sent back (-want +got):\n%s", body, diff)
-		}
-		if diff := cmp.Diff(before, twins()); diff != "" {
-			t.Errorf("%s\nthe twins change again (-want +got):\n%s", body, diff)
-		}
-	})
 }
 
 func mustJSON(t testing.TB, v any) []byte {

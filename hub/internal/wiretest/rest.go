@@ -244,32 +244,6 @@ func (l *LogBuffer) Expect(text string) <-chan struct{} {
 	return l.waits[text]
 }
 
-// In returns the hub for a subtest.
-func (h *RESTHub) In(t *testing.T) *RESTHub {
-	sub := *h
-	sub.t = t
-	return &sub
-}
-
-// Refused checks a refusal, and that a document is not there. It reports false
-// if the document was taken.
-func (h *RESTHub) Refused(t *testing.T, path string, a Answer) bool {
-	t.Helper()
-	code := a.Header.Get("iothub-errorcode")
-	switch a.Status {
-	case 200:
-		return false
-	case 400, 403, 412, 413:
-	default:
-		t.Fatalf("answer is %d %s", a.Status, a.Body)
-	}
-	if code == "" || !strings.HasPrefix(a.Text(t, "Message"), "ErrorCode:"+code+";") {
-		t.Errorf("the refusal %d has the code %q and says %s", a.Status, code, a.Body)
-	}
-	h.Do(Call{Method: "GET", Path: path}).Want(t, 404, "")
-	return true
-}
-
 // DeviceToken returns a device's or module's own token.
 func (h *RESTHub) DeviceToken(id hub.ID) string {
 	h.t.Helper()

@@ -9,7 +9,7 @@ import (
 )
 
 // NewNode returns a node that listens nowhere and closes with the test.
-func NewNode(t *testing.T, opt node.Options) *node.Node {
+func NewNode(t testing.TB, opt node.Options) *node.Node {
 	t.Helper()
 	s, err := node.New(opt)
 	if err != nil {
