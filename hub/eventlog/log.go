@@ -119,10 +119,11 @@ type Log struct {
 	done chan struct{} // closed when the committer has ended
 
 	// Used by the committer alone.
-	active vfs.File // the file of the last segment; nil before the next one is made
-	floor  int64    // where the next segment begins at least
-	salt   uint32   // of new segments
-	sealed []tail   // what tails will be when the batch is durable
+	active   vfs.File  // the file of the last segment; nil before the next one is made
+	leftover []segment // files that are of no use, to be removed
+	floor    int64     // where the next segment begins at least
+	salt     uint32    // of new segments
+	sealed   []tail    // what tails will be when the batch is durable
 }
 
 // A batch is what one fsync makes durable.
