@@ -368,7 +368,7 @@ func (l *Log) met(base int64, d Damage) {
 	}
 	l.mu.Unlock()
 	if !again {
-		l.logger.Error("the event log is damaged; the events that were there are lost, and those behind them are not",
+		l.logger.Error("a part of the event log cannot be read; what was there is lost, and what is behind it is not",
 			"file", l.path(base), "offset", d.Offset, "bytes", d.Bytes)
 	}
 }
