@@ -335,6 +335,10 @@ type Stats struct {
 	Damaged      int64 // places where what was written cannot be read any more
 	DamagedBytes int64 // in them
 	Unwritten    int64 // batches that could not be written
+
+	// Tail is how many bytes were behind the last record when the log was
+	// opened, and are none: of a batch that a crash has cut, or damaged.
+	Tail int64
 }
 
 // Stats returns the present numbers. Damage is counted when it is met: in the
