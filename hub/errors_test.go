@@ -30,8 +30,12 @@ func TestRefusalOf(t *testing.T) {
 		{context.Canceled, ErrServiceUnavailable},
 		{errors.New("surprise"), ErrServer},
 	} {
-		if got := RefusalOf(tt.err); !errors.Is(got, tt.want) || got.Status != tt.want.Status {
+		got := RefusalOf(tt.err)
+		if !errors.Is(got, tt.want) || got.Status != tt.want.Status {
 			t.Errorf("RefusalOf(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+		if (got.RetryAfter() > 0) != (tt.want == ErrServiceUnavailable) {
+			t.Errorf("a caller that gets %v is to wait %v", got, got.RetryAfter())
 		}
 	}
 }

@@ -152,3 +152,46 @@ func TestAHubOfADamagedStoreSaysSo(t *testing.T) {
 		t.Errorf("New: %v, want ErrDamaged with the file", err)
 	}
 }
+
+func TestReadersOfEventsHearOfDamage(t *testing.T) {
+	dir := oldFolder(t)
+	files, err := filepath.Glob(filepath.Join(dir, eventFolder, "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)/2] ^= 1
+	if err := os.WriteFile(files[0], text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(Options{Storage: Folder(dir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	var offsets []int64
+	places := 0
+	q := hub.EventQuery{Damaged: func(d hub.EventDamage) error {
+		if len(offsets) == 0 || d.Offset <= offsets[len(offsets)-1] || d.Bytes <= 0 {
+			t.Errorf("%+v behind the events at %v", d, offsets)
+		}
+		offsets = append(offsets, d.Offset)
+		places++
+		return nil
+	}}
+	for e, err := range n.Events(context.Background(), q) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(offsets) > 0 && e.Offset <= offsets[len(offsets)-1] {
+			t.Errorf("the event at %d comes behind %v", e.Offset, offsets)
+		}
+		offsets = append(offsets, e.Offset)
+	}
+	if places != 1 || len(offsets) != 24 {
+		t.Errorf("%d places are damaged, with events at %v", places, offsets)
+	}
+}
