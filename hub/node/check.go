@@ -229,6 +229,9 @@ func (c *checker) store() error {
 		return fmt.Errorf("save the store: %w", copier.err)
 	}
 	part.Damage = damage
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
 	if err != nil {
 		part.Damage = append(part.Damage, err.Error()+"; nothing of it can be read: restore a copy of the data folder")
 	}

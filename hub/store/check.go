@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -29,10 +30,12 @@ func Check(dir string, fn func(key, value []byte) error) (damage []string, err e
 
 func check(fsys vfs.FS, dir string, fn func(key, value []byte) error) (damage []string, err error) {
 	lock, err := lockFolder(fsys, dir)
-	if err != nil {
+	switch {
+	case err == nil:
+		defer lock.Close()
+	case !errors.Is(err, syscall.EROFS): // where nobody can write, nobody needs to be kept out
 		return nil, fmt.Errorf("check store: %w", err)
 	}
-	defer lock.Close()
 	c := checker{fs: &cutFS{FS: fsys, cuts: map[string]int64{}}, dir: dir}
 	engine, err := c.open()
 	if err != nil && pebble.IsCorruptionError(err) {
@@ -182,7 +185,7 @@ func (e *ownError) Error() string { return e.err.Error() }
 // from calls fn for the keys from start on, up to the first that cannot be read. It returns the last key that could, or
 // start, and why it ended.
 func (w walk) from(start []byte, fn func(key, value []byte) error) (last []byte, err error) {
-	it, err := w.engine.NewIter(&pebble.IterOptions{LowerBound: start})
+	it, err := w.engine.NewIter(fromOn(start))
 	if err != nil {
 		return start, err
 	}
@@ -243,9 +246,17 @@ func (w walk) behind(last []byte) (nearest []byte) {
 	return nearest
 }
 
+// fromOn are the options of an iterator from start on.
+func fromOn(start []byte) *pebble.IterOptions {
+	if len(start) == 0 { // no bound; the engine wants none that is empty
+		return nil
+	}
+	return &pebble.IterOptions{LowerBound: start}
+}
+
 // readable reports whether the first key from start on can be read, or there is none.
 func (w walk) readable(start []byte) bool {
-	it, err := w.engine.NewIter(&pebble.IterOptions{LowerBound: start})
+	it, err := w.engine.NewIter(fromOn(start))
 	if err != nil {
 		return false
 	}
