@@ -8,8 +8,10 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -21,12 +23,19 @@ func TestRefusalOf(t *testing.T) {
 		{ErrDeviceNotFound, ErrDeviceNotFound},
 		{fmt.Errorf("wrapped: %w", ErrModuleNotFound.With("m")), ErrModuleNotFound},
 		{fmt.Errorf("write: %w", store.ErrFull), ErrServiceUnavailable},
+		{fmt.Errorf("write: %w", store.ErrStalled), ErrServiceUnavailable},
+		{fmt.Errorf("write: %w", eventlog.ErrUnwritten), ErrServiceUnavailable},
+		{fmt.Errorf("write: %w", syscall.ENOSPC), ErrServiceUnavailable},
 		{store.ErrClosed, ErrServiceUnavailable},
 		{context.Canceled, ErrServiceUnavailable},
 		{errors.New("surprise"), ErrServer},
 	} {
-		if got := RefusalOf(tt.err); !errors.Is(got, tt.want) || got.Status != tt.want.Status {
+		got := RefusalOf(tt.err)
+		if !errors.Is(got, tt.want) || got.Status != tt.want.Status {
 			t.Errorf("RefusalOf(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+		if (got.RetryAfter() > 0) != (tt.want == ErrServiceUnavailable) {
+			t.Errorf("a caller that gets %v is to wait %v", got, got.RetryAfter())
 		}
 	}
 }

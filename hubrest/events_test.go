@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -102,6 +103,37 @@ func TestEventsOfARealHub(t *testing.T) {
 			t.Errorf("Events returned %v, want %v", err, hubrest.ErrUnauthorized)
 		}
 	})
+}
+
+func TestEventsThatAreLostAreTold(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(`{"event":1}` + "\n" + `{"damaged":{"offset":"17","bytes":30}}` + "\n" + `{"event":2}` + "\n"))
+	}))
+	defer server.Close()
+	c, err := hubrest.New(hubrest.Options{
+		ConnectionString: sas.ConnectionString{HostName: "example.com", SharedAccessKeyName: "p", SharedAccessKey: sas.NewKey()},
+		Addr:             server.Listener.Addr().String(),
+		TLS:              server.Client().Transport.(*http.Transport).TLSClientConfig,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, listens := range []bool{true, false} {
+		var got []string
+		q := hubrest.EventQuery{}
+		want := []string{`{"event":1}`, `{"event":2}`}
+		if listens {
+			q.Damaged = func(d hubrest.EventDamage) { got = append(got, fmt.Sprint(d.Offset, " ", d.Bytes)) }
+			want = []string{`{"event":1}`, "17 30", `{"event":2}`}
+		}
+		if err := c.Events(t.Context(), q, nil, func(e json.RawMessage) error { got = append(got, string(e)); return nil }); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("a caller that listens (%v) hears (-want +got):\n%s", listens, diff)
+		}
+	}
 }
 
 func TestEventsOfAHubThatMisbehaves(t *testing.T) {
