@@ -97,6 +97,8 @@ func (s *Server) appendEvent(e Event, patch *reportedPatch, stored func(error)) 
 	*buf = e.appendTo((*buf)[:0], patch)
 	err := s.events.Append(e.From.Device, *buf, stored)
 	switch {
+	case err == nil:
+		s.metrics.event(e.Source)
 	case errors.Is(err, eventlog.ErrClosed):
 		return ErrServiceUnavailable.With("%v", ErrClosing)
 	case errors.Is(err, eventlog.ErrTooLarge):

@@ -104,6 +104,9 @@ type Log struct {
 	tails    []tail                // of each partition
 	grown    map[int]chan struct{} // closed when that partition, or All, has grown
 	closed   bool
+	stats    Stats // the counts
+
+	onSync func(time.Duration) // nil is nobody
 
 	done chan struct{} // closed when the committer has ended
 
@@ -275,6 +278,7 @@ func (l *Log) commit(b batch) error {
 		return nil
 	}
 	if err := l.roll(); err != nil {
+		l.count(func(s *Stats) { s.Failed++ })
 		return fmt.Errorf("write event log: %w", err)
 	}
 	l.mu.Lock()
@@ -285,9 +289,14 @@ func (l *Log) commit(b batch) error {
 	// The file may change what it is given, but not its length.
 	_, err := l.active.Write(b.buf)
 	if err == nil {
+		began := time.Now()
 		err = l.active.SyncData()
+		if l.onSync != nil {
+			l.onSync(time.Since(began))
+		}
 	}
 	if err != nil {
+		l.count(func(s *Stats) { s.Failed++ })
 		l.closeActive()
 		return fmt.Errorf("write event log: %w", err)
 	}
@@ -297,6 +306,7 @@ func (l *Log) commit(b batch) error {
 	last.newest = newest
 	for p, t := range l.sealed {
 		if t.next != l.tails[p].next {
+			l.stats.Records += uint64(t.next - l.tails[p].next)
 			l.tails[p] = t
 			l.wake(p)
 		}

@@ -147,6 +147,7 @@ func (l *Log) Read(ctx context.Context, partition int, from Position, atEnd func
 		switch {
 		case errors.Is(err, errDamaged):
 			l.logger.Warn("a segment of the event log is damaged; its rest is skipped", "offset", r.at)
+			l.count(func(s *Stats) { s.Damaged++ })
 			r.at = end
 		case errors.Is(err, fs.ErrNotExist): // dropped since; find goes on behind it
 		case err != nil:

@@ -70,7 +70,7 @@ func (r *run) update(batch []row) {
 				return r.finish(d, r.calls, err)
 			}
 			done.counted = d.counted
-			r.scheduler.jobs.move(r.active, []row{done})
+			r.scheduler.jobs.move(r.active, []row{done}, r.scheduler.metrics.outcome)
 			return false
 		})
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,7 @@ func (c *committer) commit(writes []write, size int, finish func(error)) error {
 			switch {
 			case err == nil: // over already
 			case m.state.CompareAndSwap(queued, refused):
+				c.disk.refused.Add(1)
 				finish(err)
 				return err
 			case m.state.CompareAndSwap(writing, left):
@@ -138,6 +140,9 @@ func (c *committer) write(batch *pebble.Batch, group []*commit, size int) {
 	for _, m := range group {
 		switch {
 		case m.state.CompareAndSwap(writing, written), m.state.CompareAndSwap(queued, written):
+			if errors.Is(err, ErrFull) {
+				c.disk.refused.Add(1)
+			}
 			m.result <- err
 		case m.state.Load() == left:
 			// Hooks are the caller's code and may wait for another Update.

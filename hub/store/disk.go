@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,10 @@ type disk struct {
 	roomTime time.Time
 	roomLeft int
 	roomErr  error
+
+	// What Stats tells.
+	stallCount, slowed, damaged, refused atomic.Uint64
+	onSync                               atomic.Pointer[func(time.Duration)]
 
 	mu      sync.Mutex    // guards what follows
 	stalls  int           // operations being retried
@@ -168,6 +173,7 @@ func (d *disk) begin(err error) {
 		return
 	}
 	close(d.stalled)
+	d.stallCount.Add(1)
 	d.cause = fmt.Errorf("write store: %w", err)
 	if isFull(err) {
 		d.cause = fmt.Errorf("%w: no space left for %s", ErrFull, d.dir)
@@ -193,6 +199,7 @@ func (d *disk) breakDown(err error) {
 	}
 	if d.stalls == 0 {
 		close(d.stalled)
+		d.stallCount.Add(1)
 	}
 	d.broken = true
 	d.cause = fmt.Errorf("write store, which must be opened again: %w", err)
