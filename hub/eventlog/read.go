@@ -1,19 +1,17 @@
 package eventlog
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	frame "github.com/iotdm/iotdm/internal/segment"
 )
 
 // A Record is what Read finds.
@@ -109,7 +107,15 @@ func noPartition(partition int) error {
 // A position that is no longer kept means the oldest record. One that has not
 // come yet is the end; who follows gets nothing that is before it. Read returns
 // the error of fn, which ends it, that of ctx, or ErrClosed.
+//
+// Damage is passed over; [Log.ReadOver] also tells of it.
 func (l *Log) Read(ctx context.Context, partition int, from Position, atEnd func(), fn func(Record) error) error {
+	return l.ReadOver(ctx, partition, from, atEnd, func(Damage) error { return nil }, fn)
+}
+
+// ReadOver is [Log.Read], and calls damaged where it passes over damage, between
+// the records before and behind it. Whose records were there is not known.
+func (l *Log) ReadOver(ctx context.Context, partition int, from Position, atEnd func(), damaged func(Damage) error, fn func(Record) error) error {
 	if partition != All && (partition < 0 || partition >= l.partitions) {
 		return noPartition(partition)
 	}
@@ -123,9 +129,9 @@ func (l *Log) Read(ctx context.Context, partition int, from Position, atEnd func
 	r := reader{log: l, at: -1}
 	defer r.close()
 	for {
-		base, end, grown, err := l.find(partition, from)
+		s, end, grown, err := l.find(partition, from)
 		switch {
-		case atEnd == nil && (err != nil || grown != nil || max(base, from.Offset) >= limit):
+		case atEnd == nil && (err != nil || grown != nil || max(s.base, from.Offset) >= limit):
 			return nil
 		case err != nil:
 			return err
@@ -143,12 +149,8 @@ func (l *Log) Read(ctx context.Context, partition int, from Position, atEnd func
 			}
 		}
 		end = min(end, limit)
-		err = r.read(ctx, base, end, partition, from, fn)
+		err = r.read(ctx, s, end, partition, from, damaged, fn)
 		switch {
-		case errors.Is(err, errDamaged):
-			l.logger.Warn("a segment of the event log is damaged; its rest is skipped", "offset", r.at)
-			l.count(func(s *Stats) { s.Damaged++ })
-			r.at = end
 		case errors.Is(err, fs.ErrNotExist): // dropped since; find goes on behind it
 		case err != nil:
 			return err
@@ -165,40 +167,50 @@ func (l *Log) end() int64 {
 	return last.base + last.size
 }
 
-// find returns the base of the first segment that may hold records of the
-// partition at from or behind it, and where its last such record ends, or what
-// is closed once there may be one.
-func (l *Log) find(partition int, from Position) (base, end int64, grown <-chan struct{}, err error) {
+// find returns the first segment that may hold records of the partition at from
+// or behind it, and where its last such record ends, or what is closed once
+// there may be one.
+func (l *Log) find(partition int, from Position) (_ segment, end int64, grown <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, s := range l.segments {
 		end := s.base + s.size
 		if partition != All {
-			next := l.tails[partition].next // number of the first record behind s
-			if i+1 < len(l.segments) {
-				next = l.segments[i+1].sequences[partition]
-			}
+			next := l.numbersBehind(i)[partition]
 			if next == s.sequences[partition] || next <= from.Sequence {
 				continue
 			}
 			end = min(end, l.tails[partition].end)
 		}
 		if max(from.Offset, s.base) < end && !time.Unix(0, s.newest).Before(from.Time) {
-			return s.base, end, nil, nil
+			return s, end, nil, nil
 		}
 	}
 	if l.closed {
-		return 0, 0, nil, ErrClosed
+		return segment{}, 0, nil, ErrClosed
 	}
 	c := l.grown[partition]
 	if c == nil {
 		c = make(chan struct{})
 		l.grown[partition] = c
 	}
-	return 0, 0, c, nil
+	return segment{}, 0, c, nil
 }
 
-const readBuffer = 64 << 10
+// numbersBehind returns the number of the first record of each partition behind
+// the segment i, or a higher one. The caller holds l.mu.
+func (l *Log) numbersBehind(i int) []int64 {
+	for _, s := range l.segments[i+1:] {
+		if !s.headless {
+			return s.sequences
+		}
+	}
+	list := make([]int64, len(l.tails))
+	for p, t := range l.tails {
+		list[p] = t.next
+	}
+	return list
+}
 
 // A reader reads one segment after the other.
 type reader struct {
@@ -206,9 +218,7 @@ type reader struct {
 	file vfs.File
 	base int64 // of the segment in file
 	at   int64 // offset where the next record starts; -1 before the first is known
-	r    *bufio.Reader
-	h    [recordHeader]byte
-	buf  []byte
+	scan *frame.Scanner
 }
 
 func (r *reader) close() {
@@ -218,113 +228,89 @@ func (r *reader) close() {
 	}
 }
 
-// open makes the records of the segment at base up to end the next ones: from
-// at, if that lies there, or else all.
-func (r *reader) open(base, end int64) error {
-	if r.file == nil || r.base != base {
-		r.close()
-		f, err := r.log.fs.Open(r.log.path(base))
-		if err != nil {
-			return err
-		}
-		r.file, r.base = f, base
+// An offsetReader reads a file by the offsets of the log.
+type offsetReader struct {
+	file  vfs.File
+	shift int64
+}
+
+func (r offsetReader) ReadAt(p []byte, offset int64) (int, error) {
+	return r.file.ReadAt(p, offset+r.shift)
+}
+
+// open makes the records of the segment up to end the next ones: from at, if
+// that lies there, or else all.
+func (r *reader) open(s segment, end int64) error {
+	if r.file != nil && r.base == s.base {
+		r.scan.Extend(end)
+		return nil
 	}
-	if r.at < base || r.at > end {
-		r.at = base
+	r.close()
+	f, err := r.log.fs.Open(r.log.path(s.base))
+	if err != nil {
+		return err
 	}
-	section := io.NewSectionReader(r.file, headerSize(r.log.partitions)+r.at-base, end-r.at)
-	if r.r == nil {
-		r.r = bufio.NewReaderSize(section, readBuffer)
-	} else {
-		r.r.Reset(section)
+	r.file, r.base = f, s.base
+	if r.at < s.base || r.at > end {
+		r.at = s.base
 	}
+	r.scan = s.format().Scan(offsetReader{f, s.header - s.base}, r.at, end, func(h []byte) bool {
+		p, sequence := binary.LittleEndian.Uint32(h[8:]), int64(binary.LittleEndian.Uint64(h[20:]))
+		return p < uint32(len(s.sequences)) && sequence >= s.sequences[p]
+	})
 	return nil
 }
 
-// read calls fn for the records of the segment at base that Read is to find
-// before end. Others are passed over unchecked: damage to them ends the segment
-// for this reader once it meets a record of its own that is not where it should
-// be.
-func (r *reader) read(ctx context.Context, base, end int64, partition int, from Position, fn func(Record) error) error {
-	if err := r.open(base, end); err != nil {
+// record returns the record that the scan has found.
+func (r *reader) record() Record {
+	h := r.scan.Header
+	return Record{
+		Offset:    r.scan.Offset,
+		Partition: int(binary.LittleEndian.Uint32(h[8:])),
+		Sequence:  int64(binary.LittleEndian.Uint64(h[20:])),
+		Time:      time.Unix(0, int64(binary.LittleEndian.Uint64(h[12:]))),
+		Data:      r.scan.Data,
+	}
+}
+
+// read calls fn for the records of the segment that Read is to find before end.
+func (r *reader) read(ctx context.Context, s segment, end int64, partition int, from Position, damaged func(Damage) error, fn func(Record) error) error {
+	if err := r.open(s, end); err != nil {
 		return fmt.Errorf("read event log: %w", err)
 	}
-	for r.at < end {
+	tell := func(offset, bytes int64) error {
+		if bytes == 0 {
+			return nil
+		}
+		d := Damage{offset, bytes}
+		r.log.met(s.base, d)
+		if offset+bytes <= from.Offset {
+			return nil
+		}
+		return damaged(d)
+	}
+	for r.scan.Next() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rec, size, err := r.next()
-		skip := partition != All && rec.Partition != partition || from.excludes(rec)
-		switch {
-		case err != nil:
-		case skip:
-			err = r.skip(size)
-		default:
-			err = r.data(&rec, size)
+		rec := r.record()
+		r.at = rec.next()
+		if err := tell(rec.Offset-r.scan.Damaged, r.scan.Damaged); err != nil {
+			return err
 		}
-		if err == io.EOF {
-			return errDamaged // the file is shorter than it was
-		}
-		if err != nil {
-			return fmt.Errorf("read event log: %w", err)
-		}
-		r.at += recordHeader + int64(size)
-		if skip {
+		if partition != All && rec.Partition != partition || from.excludes(rec) {
 			continue
 		}
 		if err := fn(rec); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// next reads what stands before the data of a record, and returns the size of
-// that. io.EOF is the end between two records.
-func (r *reader) next() (rec Record, size int, err error) {
-	if _, err := io.ReadFull(r.r, r.h[:]); err != nil {
-		if err == io.ErrUnexpectedEOF {
-			err = errDamaged
-		}
-		return Record{}, 0, err
+	if err := r.scan.Err(); err != nil {
+		return fmt.Errorf("read event log: %w", err)
 	}
-	n := binary.LittleEndian.Uint32(r.h[4:])
-	partition := binary.LittleEndian.Uint32(r.h[8:])
-	if n > MaxRecord || partition >= uint32(r.log.partitions) {
-		return Record{}, 0, errDamaged
-	}
-	return Record{
-		Offset:    r.at,
-		Partition: int(partition),
-		Sequence:  int64(binary.LittleEndian.Uint64(r.h[20:])),
-		Time:      time.Unix(0, int64(binary.LittleEndian.Uint64(r.h[12:]))),
-	}, int(n), nil
-}
-
-// data reads the data of the record that next found, and checks all of it.
-func (r *reader) data(rec *Record, size int) error {
-	r.buf = slices.Grow(r.buf[:0], size)[:size]
-	if _, err := io.ReadFull(r.r, r.buf); err != nil {
-		if err == io.ErrUnexpectedEOF || err == io.EOF {
-			err = errDamaged
-		}
-		return err
-	}
-	sum := crc32.Update(crc32.Checksum(r.h[4:], castagnoli), castagnoli, r.buf)
-	if sum != binary.LittleEndian.Uint32(r.h[:]) {
-		return errDamaged
-	}
-	rec.Data = r.buf
-	return nil
-}
-
-// skip passes over the data of the record that next found.
-func (r *reader) skip(size int) error {
-	_, err := r.r.Discard(size)
-	if err == io.EOF {
-		err = errDamaged
-	}
-	return err
+	r.at = end
+	defer r.scan.SkipTo(end)
+	return tell(r.scan.End(), end-r.scan.End())
 }
 
 // next returns the offset behind r.

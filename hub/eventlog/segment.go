@@ -3,45 +3,112 @@ package eventlog
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	frame "github.com/iotdm/iotdm/internal/segment"
 )
 
 // A segment is a file of the log: a header, then records. It is named after
 // the offset of its first record, and an offset counts the bytes of records
-// before it. All that a segment holds from size on was never acknowledged.
+// before it, and of what was damaged. All that a segment holds from size on was
+// never acknowledged, or is lost.
 type segment struct {
 	base      int64   // offset of the first record
 	size      int64   // bytes of durable records
 	created   int64   // Unix nanoseconds; no record of an older segment is newer
 	newest    int64   // of the last record, or later
 	sequences []int64 // number of the next record of each partition, at base; never changed
+	cut       int64   // offset where the records of the segment before end
+	salt      uint32  // of the checksums
+	header    int64   // bytes of the file in front of the records
+
+	// The header is damaged: sequences are those of the one before, and created
+	// is a guess.
+	headless bool
 }
 
 const segmentSuffix = ".events"
 
-// A segment header is, all numbers little endian:
+// A segment begins with its header, twice, so that a byte that is damaged does
+// not cost the segment. A header is, all numbers little endian:
 //
 //	magic      8 bytes, that of the number of partitions
 //	created    uint64
+//	cut        uint64
+//	salt       uint32
 //	sequences  uint64 for each partition
 //	checksum   uint32, CRC-32C of what stands before it
-func headerSize(partitions int) int64 { return 8 + 8 + 8*int64(partitions) + 4 }
+//
+// At first there was one header, without cut and salt.
+func headerSize(partitions int) int64 { return 8 + 8 + 8 + 4 + 8*int64(partitions) + 4 }
 
-// magic tells the number of partitions. 4 was the only one at first.
-func magic(partitions int) string {
+func firstHeaderSize(partitions int) int64 { return 8 + 8 + 8*int64(partitions) + 4 }
+
+// magic tells the number of partitions.
+func magic(partitions int) string { return fmt.Sprintf("iotdmf%02d", partitions) }
+
+// firstMagic is that of the first form. 4 was the only number at first.
+func firstMagic(partitions int) string {
 	if partitions == 4 {
 		return "iotdmev1"
 	}
 	return fmt.Sprintf("iotdme%02d", partitions)
+}
+
+func (s *segment) appendHeader(b []byte) []byte {
+	at := len(b)
+	b = append(b, magic(len(s.sequences))...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.created))
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.cut))
+	b = binary.LittleEndian.AppendUint32(b, s.salt)
+	for _, n := range s.sequences {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	}
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[at:], castagnoli))
+}
+
+// parseHeader reads the header that the file of the segment at base begins
+// with, in any form, and reports whether there is a valid one.
+func parseHeader(b []byte, base int64) (s segment, ok bool) {
+	valid := func(b []byte, magic string, size int64) bool {
+		return int64(len(b)) >= size && string(b[:8]) == magic &&
+			crc32.Checksum(b[:size-4], castagnoli) == binary.LittleEndian.Uint32(b[size-4:])
+	}
+	sequences := func(b []byte, partitions int) (list []int64) {
+		for p := range partitions {
+			list = append(list, int64(binary.LittleEndian.Uint64(b[8*p:])))
+		}
+		return list
+	}
+	for partitions := 1; partitions <= maxPartitions; partitions++ {
+		size := headerSize(partitions)
+		for _, b := range [][]byte{b, b[min(size, int64(len(b))):]} {
+			if valid(b, magic(partitions), size) {
+				return segment{
+					base: base, header: 2 * size, created: int64(binary.LittleEndian.Uint64(b[8:])),
+					cut:  int64(binary.LittleEndian.Uint64(b[16:])),
+					salt: binary.LittleEndian.Uint32(b[24:]), sequences: sequences(b[28:], partitions),
+				}, true
+			}
+		}
+		if size = firstHeaderSize(partitions); valid(b, firstMagic(partitions), size) {
+			return segment{
+				base: base, header: size, created: int64(binary.LittleEndian.Uint64(b[8:])),
+				cut: base, sequences: sequences(b[16:], partitions),
+			}, true
+		}
+	}
+	return segment{}, false
 }
 
 // A tail is how a partition ends. Where its last record stands is not known if
@@ -65,26 +132,27 @@ const recordHeader = 4 + 4 + 4 + 8 + 8
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errDamaged = errors.New("damaged")
+func (s *segment) format() frame.Format {
+	return frame.Format{Header: recordHeader, MaxData: MaxRecord, Salt: s.salt}
+}
 
 // appendRecord appends a record without its sequence and checksum.
 func appendRecord(b []byte, partition uint32, time int64, data []byte) []byte {
 	var h [recordHeader]byte
-	binary.LittleEndian.PutUint32(h[4:], uint32(len(data)))
 	binary.LittleEndian.PutUint32(h[8:], partition)
 	binary.LittleEndian.PutUint64(h[12:], uint64(time))
-	b = append(b, h[:]...)
-	return append(b, data...)
+	return frame.Format{Header: recordHeader}.Append(b, h[:], data)
 }
 
-// seal gives the records in b, which stand at offset, their sequences and
+// seal gives the records in b, which go to the end of s, their sequences and
 // checksums, and moves the tails behind them. It returns the time of the last.
-func seal(b []byte, offset int64, tails []tail) (time int64) {
+func (s *segment) seal(b []byte, tails []tail) (time int64) {
+	f, offset := s.format(), s.base+s.size
 	for len(b) > 0 {
-		size := recordHeader + int(binary.LittleEndian.Uint32(b[4:]))
+		size := f.Size(b)
 		t := &tails[binary.LittleEndian.Uint32(b[8:])]
 		binary.LittleEndian.PutUint64(b[20:], uint64(t.next))
-		binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:size], castagnoli))
+		f.Seal(b[:size])
 		t.next++
 		t.offset, t.end = offset, offset+int64(size)
 		t.time = int64(binary.LittleEndian.Uint64(b[12:]))
@@ -107,7 +175,7 @@ func (l *Log) roll() error {
 		}
 		l.closeActive()
 	}
-	var s segment
+	s := segment{salt: l.salt, header: 2 * headerSize(l.partitions)}
 	l.mu.Lock()
 	s.created = max(l.now().UnixNano(), l.lastTime)
 	for _, t := range l.tails {
@@ -118,11 +186,12 @@ func (l *Log) roll() error {
 	keep := len(l.segments)
 	if keep > 0 {
 		last := l.segments[keep-1]
-		s.base = last.base + last.size
+		s.cut = last.base + last.size
+		s.base = max(s.cut, l.floor)
 		if last.size == 0 {
 			// The new one takes its place, but not its file: until the new
 			// file is durable that alone may tell the numbers.
-			s.base++
+			s.base = max(s.base, last.base+1)
 			keep--
 		}
 	}
@@ -144,13 +213,7 @@ func (l *Log) roll() error {
 
 // createSegment writes the header of s and makes the file durable.
 func (l *Log) createSegment(s segment) (vfs.File, error) {
-	h := make([]byte, 0, headerSize(l.partitions))
-	h = append(h, magic(l.partitions)...)
-	h = binary.LittleEndian.AppendUint64(h, uint64(s.created))
-	for _, n := range s.sequences {
-		h = binary.LittleEndian.AppendUint64(h, uint64(n))
-	}
-	h = binary.LittleEndian.AppendUint32(h, crc32.Checksum(h, castagnoli))
+	h := s.appendHeader(s.appendHeader(nil))
 	f, err := l.fs.Create(l.path(s.base), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, err
@@ -214,6 +277,7 @@ func (l *Log) trim() {
 	if n > 0 {
 		l.mu.Lock()
 		l.segments = slices.Clone(l.segments[n:])
+		maps.DeleteFunc(l.damage, func(offset int64, _ bool) bool { return offset < l.segments[0].base })
 		l.mu.Unlock()
 	}
 }
@@ -242,53 +306,42 @@ func (l *Log) recover(partitions int) error {
 	for _, name := range names {
 		digits, ok := strings.CutSuffix(name, segmentSuffix)
 		base, err := strconv.ParseInt(digits, 10, 64)
-		if !ok || err != nil {
+		if !ok || err != nil || base < 0 || l.fs.PathBase(l.path(base)) != name {
 			continue
 		}
 		s, err := l.openSegment(base)
-		if errors.Is(err, errDamaged) {
-			// A crash before the header was durable leaves such a file;
-			// nothing in it was acknowledged.
-			l.logger.Warn("a segment of the event log has no valid header", "segment", name)
-			continue
-		}
 		if err != nil {
 			return err
 		}
 		l.segments = append(l.segments, s)
 	}
 	slices.SortFunc(l.segments, func(a, b segment) int { return cmp.Compare(a.base, b.base) })
-	if n := len(l.segments); n > 0 {
-		partitions = len(l.segments[n-1].sequences)
+	for l.salt == 0 {
+		l.salt = rand.Uint32()
 	}
-	l.segments = slices.DeleteFunc(l.segments, func(s segment) bool {
-		other := len(s.sequences) != partitions
-		if other {
-			l.logger.Warn("a segment is of an event log with other partitions", "offset", s.base)
+	for _, s := range l.segments {
+		if !s.headless {
+			partitions = len(s.sequences)
+			l.salt = cmp.Or(s.salt, l.salt)
 		}
-		return other
-	})
+	}
 	l.partitions = partitions
 	l.tails = make([]tail, partitions)
 	for p := range l.tails {
 		l.tails[p] = tail{offset: -1, end: math.MaxInt64}
 	}
+	if err := l.adoptHeadless(); err != nil {
+		return err
+	}
 	if len(l.segments) == 0 {
 		return l.roll()
 	}
-	for i := range l.segments {
-		s := &l.segments[i]
-		if i+1 < len(l.segments) {
-			s.size = min(s.size, l.segments[i+1].base-s.base)
-			s.newest = l.segments[i+1].created
-			continue
-		}
-		if err := l.findEnd(s); err != nil {
-			return err
-		}
-		l.lastTime = s.newest
+	for i := range l.segments[:len(l.segments)-1] {
+		s, next := &l.segments[i], l.segments[i+1]
+		s.size = max(min(s.size, next.base-s.base, next.cut-s.base), 0)
+		s.newest = next.created
 	}
-	return nil
+	return l.findEnd()
 }
 
 // openSegment reads the header of a segment.
@@ -302,60 +355,161 @@ func (l *Log) openSegment(base int64) (segment, error) {
 	if err != nil {
 		return segment{}, err
 	}
-	h := make([]byte, headerSize(maxPartitions))
+	h := make([]byte, 2*headerSize(maxPartitions))
 	n, err := io.ReadFull(f, h)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return segment{}, err
 	}
-	for partitions := 1; partitions <= maxPartitions; partitions++ {
-		size := headerSize(partitions)
-		if int64(n) < size || string(h[:8]) != magic(partitions) {
-			continue
-		}
-		end := size - 4
-		if crc32.Checksum(h[:end], castagnoli) != binary.LittleEndian.Uint32(h[end:]) {
-			break
-		}
-		s := segment{base: base, size: info.Size() - size, created: int64(binary.LittleEndian.Uint64(h[8:]))}
-		for p := range partitions {
-			s.sequences = append(s.sequences, int64(binary.LittleEndian.Uint64(h[16+8*p:])))
-		}
-		return s, nil
+	s, ok := parseHeader(h[:n], base)
+	if !ok {
+		return segment{base: base, size: info.Size(), created: info.ModTime().UnixNano(), cut: base, headless: true}, nil
 	}
-	return segment{}, errDamaged
+	s.size = info.Size() - s.header
+	return s, nil
 }
 
-// findEnd finds where the valid records of the last segment end: a crash may
-// have cut the last batch, of which nothing was acknowledged.
-func (l *Log) findEnd(s *segment) error {
-	r := reader{log: l, at: s.base}
-	defer r.close()
-	if err := r.open(s.base, s.base+s.size); err != nil {
-		return err
+// adoptHeadless makes of the segments without a valid header what can be made
+// of them, and drops those that were never acknowledged, or are of no use.
+func (l *Log) adoptHeadless() error {
+	var kept []segment
+	sequences := make([]int64, l.partitions)
+	for i, s := range l.segments {
+		name := l.fs.PathBase(l.path(s.base))
+		switch {
+		case !s.headless && len(s.sequences) != l.partitions:
+			l.logger.Warn("a segment is of an event log with other partitions", "segment", name)
+			continue
+		case s.headless && s.size <= 2*headerSize(l.partitions):
+			// A crash before the header was durable leaves such a file; nothing
+			// in it was acknowledged.
+			l.logger.Warn("a segment of the event log has no valid header", "segment", name)
+			continue
+		case s.headless:
+			l.logger.Error("the header of a segment of the event log is damaged; what it holds is looked for", "file", l.path(s.base))
+			l.stats.Damaged++
+			s.sequences = sequences
+			if next := slices.IndexFunc(l.segments[i:], func(s segment) bool { return !s.headless }); next >= 0 {
+				s.created = l.segments[i+next].created
+			}
+			if err := l.findForm(&s); err != nil {
+				return err
+			}
+		}
+		sequences = s.sequences
+		kept = append(kept, s)
 	}
-	for p, n := range s.sequences {
+	l.segments = kept
+	return nil
+}
+
+// findForm finds out of what form a segment is that has no valid header: the
+// one by which it has records.
+func (l *Log) findForm(s *segment) error {
+	size := s.size
+	for _, form := range []struct {
+		salt   uint32
+		header int64
+	}{
+		{0, firstHeaderSize(l.partitions)},
+		{l.salt, 2 * headerSize(l.partitions)},
+	} {
+		s.salt, s.header, s.size = form.salt, form.header, size-form.header
+		r := reader{log: l}
+		err := r.open(*s, s.base+s.size)
+		found := err == nil && r.scan.Next()
+		if err == nil {
+			err = r.scan.Err()
+		}
+		r.close()
+		if err != nil || found {
+			return err
+		}
+	}
+	return nil
+}
+
+// findEnd finds where the log ends. What is behind its last valid record may be
+// a batch that a crash has cut, of which nothing was acknowledged, or records
+// that are damaged: no number and no offset that they may have had is given out
+// again.
+func (l *Log) findEnd() error {
+	first := len(l.segments) - 1
+	for first > 0 && l.segments[first].headless {
+		first--
+	}
+	for p, n := range l.segments[first].sequences {
 		l.tails[p].next = n
 	}
-	s.newest = s.created
-	for {
-		rec, size, err := r.next()
-		if err == nil {
-			err = r.data(&rec, size)
-		}
-		if err == io.EOF {
-			break
-		}
-		if errors.Is(err, errDamaged) {
-			l.logger.Warn("the event log ends with a batch that was not completely written", "bytes", s.base+s.size-r.at)
-			break
-		}
+	for i := first; i < len(l.segments); i++ {
+		s := &l.segments[i]
+		rest, lost, err := l.count(s)
 		if err != nil {
 			return err
 		}
-		r.at = rec.next()
-		s.newest = rec.Time.UnixNano()
-		l.tails[rec.Partition] = tail{next: rec.Sequence + 1, offset: rec.Offset, end: r.at, time: s.newest}
+		l.lastTime = s.newest
+		if rest == 0 || i+1 < len(l.segments) {
+			continue
+		}
+		l.floor = s.base + s.size
+		s.size -= rest
+		l.logger.Warn("the event log ends with what is no event: a batch that was not completely written, or damage; the next numbers leave room for it",
+			"file", l.path(s.base), "bytes", rest, "numbers", lost)
 	}
-	s.size = r.at - s.base
 	return nil
+}
+
+// count goes through the records of s, moves the tails behind them, and returns
+// the size of what is behind the last, and how many records that may have been.
+func (l *Log) count(s *segment) (rest, lost int64, err error) {
+	r := reader{log: l}
+	defer r.close()
+	end := s.base + s.size
+	if err := r.open(*s, end); err != nil {
+		return 0, 0, err
+	}
+	s.newest = max(s.newest, s.created)
+	for r.scan.Next() {
+		rec := r.record()
+		if n := r.scan.Damaged; n > 0 {
+			l.met(s.base, Damage{rec.Offset - n, n})
+			if _, err := l.leaveRoom(&r, s, rec.Offset-n, n); err != nil {
+				return 0, 0, err
+			}
+		}
+		s.newest = rec.Time.UnixNano()
+		l.tails[rec.Partition] = tail{next: rec.Sequence + 1, offset: rec.Offset, end: rec.next(), time: s.newest}
+	}
+	if err := r.scan.Err(); err != nil {
+		return 0, 0, err
+	}
+	rest = end - r.scan.End()
+	lost, err = l.leaveRoom(&r, s, r.scan.End(), rest)
+	return rest, lost, err
+}
+
+// leaveRoom moves the numbers of all partitions on by as many as may have been
+// given to records in the size bytes at the offset. The next valid record of a
+// partition tells its number.
+func (l *Log) leaveRoom(r *reader, s *segment, offset, size int64) (lost int64, err error) {
+	b := make([]byte, size)
+	n, err := r.file.ReadAt(b, s.header+offset-s.base)
+	if err != nil && err != io.EOF {
+		return 0, err
+	}
+	next := make([]int64, l.partitions)
+	for p, t := range l.tails {
+		next[p] = t.next
+	}
+	lost = s.format().Lost(b[:n], func(h []byte) bool {
+		p, sequence := binary.LittleEndian.Uint32(h[8:]), int64(binary.LittleEndian.Uint64(h[20:]))
+		if p >= uint32(len(next)) || sequence != next[p] {
+			return false
+		}
+		next[p]++
+		return true
+	})
+	for p := range l.tails {
+		l.tails[p].next += lost
+	}
+	return lost, nil
 }

@@ -79,12 +79,13 @@ var storeFigures = []figure[store.Stats]{
 }
 
 var eventFigures = []figure[eventlog.Stats]{
-	gauge("event_log_bytes", "Size of the event log on disk.", func(s eventlog.Stats) float64 { return float64(s.Bytes) }),
+	gauge("event_log_bytes", "Size of the events that are kept.", func(s eventlog.Stats) float64 { return float64(s.Bytes) }),
 	gauge("event_log_segments", "Files of the event log.", func(s eventlog.Stats) float64 { return float64(s.Segments) }),
 	gauge("event_log_waiting_bytes", "Events that wait for the fsync under way.", func(s eventlog.Stats) float64 { return float64(s.Waiting) }),
 	counter("event_log_records_total", "Events that have become durable.", func(s eventlog.Stats) float64 { return float64(s.Records) }),
-	counter("event_log_failures_total", "Batches of events that could not be written; their senders send them again.", func(s eventlog.Stats) float64 { return float64(s.Failed) }),
-	counter("event_log_damage_total", "How often damage was met in the event log and passed over.", func(s eventlog.Stats) float64 { return float64(s.Damaged) }),
+	counter("event_log_unwritten_total", "Batches of events that could not be written; their senders send them again.", func(s eventlog.Stats) float64 { return float64(s.Unwritten) }),
+	counter("event_log_damage_total", "Places in the event log where damage was met and passed over.", func(s eventlog.Stats) float64 { return float64(s.Damaged) }),
+	counter("event_log_damaged_bytes_total", "Bytes in these places.", func(s eventlog.Stats) float64 { return float64(s.DamagedBytes) }),
 }
 
 var diskFree = gauge("disk_free_bytes", "Space left for the data folder. A hub that keeps nothing on disk does not have it.", func(s store.Stats) float64 { return float64(s.Free) })

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -65,7 +64,7 @@ func (c *committer) close() {
 }
 
 // commit hands writes in, waits until they are on disk, and calls finish with the result. If the disk fills up
-// meanwhile it returns [ErrFull] and leaves the rest to the committer: what the engine has taken it may write once
+// meanwhile, or does not answer, it returns [ErrFull] or [ErrStalled] and leaves the rest to the committer: what the engine has taken it may write once
 // there is space, and finish is called when that is known.
 func (c *committer) commit(writes []write, size int, finish func(error)) error {
 	m := &commit{writes: writes, size: size, finish: finish, result: make(chan error, 1)}
@@ -84,7 +83,6 @@ func (c *committer) commit(writes []write, size int, finish func(error)) error {
 			switch {
 			case err == nil: // over already
 			case m.state.CompareAndSwap(queued, refused):
-				c.disk.refused.Add(1)
 				finish(err)
 				return err
 			case m.state.CompareAndSwap(writing, left):
@@ -133,16 +131,15 @@ func (c *committer) write(batch *pebble.Batch, group []*commit, size int) {
 				}
 			}
 		}
+		done := c.disk.watch()
 		if err = batch.Commit(pebble.Sync); err != nil {
 			err = fmt.Errorf("write store: %w", err)
 		}
+		done()
 	}
 	for _, m := range group {
 		switch {
 		case m.state.CompareAndSwap(writing, written), m.state.CompareAndSwap(queued, written):
-			if errors.Is(err, ErrFull) {
-				c.disk.refused.Add(1)
-			}
 			m.result <- err
 		case m.state.Load() == left:
 			// Hooks are the caller's code and may wait for another Update.

@@ -3,10 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +22,13 @@ const (
 
 	// retryInterval is how often an operation that found the disk full is tried again.
 	retryInterval = 200 * time.Millisecond
+
+	// reopenInterval is how often a store that is open for reading looks whether it can be opened to write.
+	reopenInterval = time.Second
+
+	// patience is how long the engine may take for a group of changes before their Updates are let go: as when the
+	// disk does not answer, or the engine waits for a compaction that finds no space.
+	patience = 10 * time.Second
 )
 
 // A disk is the file system under the engine. It keeps the engine from ever seeing that the disk is full.
@@ -34,34 +39,35 @@ const (
 // stalled: the [committer] refuses new changes and lets go of those in flight.
 //
 // Other errors can't be helped by waiting: after a failed fsync nobody knows what is on disk. Then the operation never
-// returns, the disk stays stalled, and reads alone go on until the store is opened again.
+// returns, the disk stays stalled, and reads alone go on until the store is opened again. The same is done, for as long
+// as it lasts, when the disk does not answer: see patience.
 //
 // The file operations themselves are in fs.go.
 type disk struct {
 	vfs.FS
 	dir    string
 	logger *slog.Logger
+	keep   <-chan struct{} // what is removed stays until this is closed; nil is at once
 
 	// What room found out; used by the committer alone.
 	roomTime time.Time
 	roomLeft int
 	roomErr  error
 
-	// What Stats tells.
-	stallCount, slowed, damaged, refused atomic.Uint64
-	onSync                               atomic.Pointer[func(time.Duration)]
+	counts *counts // for Stats
 
 	mu      sync.Mutex    // guards what follows
-	stalls  int           // operations being retried
+	stalls  int           // operations being retried, or that take too long
+	changes int           // operations under way that change the disk
 	broken  bool          // there is no way out of the stall
 	cause   error         // of the stall
 	stalled chan struct{} // closed while stalls > 0 or broken
 	killed  chan struct{} // closed by kill
-	lock    io.Closer     // the lock on the folder
+	quiet   chan struct{} // closed when killed and no operation is under way that changes the disk
 }
 
 func newDisk(fsys vfs.FS, dir string, logger *slog.Logger) *disk {
-	return &disk{FS: fsys, dir: dir, logger: logger, stalled: make(chan struct{}), killed: make(chan struct{})}
+	return &disk{FS: fsys, dir: dir, logger: logger, counts: new(counts), stalled: make(chan struct{}), killed: make(chan struct{}), quiet: make(chan struct{})}
 }
 
 // room returns nil if size bytes may be written. Most calls cost no system call; while the disk is full none costs
@@ -104,39 +110,85 @@ func (d *disk) err() error {
 	return nil
 }
 
-// await returns what done delivers, or kills the disk if it stalls before.
+// await returns what done delivers, or kills the disk if it stalls before. An operation that does not answer at all may
+// still change the disk later: then the error says so.
 func (d *disk) await(done <-chan error) error {
 	for {
 		select {
 		case err := <-done:
 			return err
 		case <-d.stall():
-			if err := d.err(); err != nil {
-				return errors.Join(err, d.kill())
+			err := d.err()
+			if err == nil { // over already
+				continue
+			}
+			d.kill()
+			select {
+			case <-d.quiet:
+				return err
+			case <-time.After(patience):
+				return fmt.Errorf("%w; the disk is still busy", err)
 			}
 		}
 	}
 }
 
-// kill ends all writing to the disk and releases the lock on its folder. What is stalled never returns, and so the
-// goroutines and the memory of the engine are never freed.
-func (d *disk) kill() error {
+// watch stalls the disk if what begins now is not done in time.
+func (d *disk) watch() (done func()) {
+	late := make(chan struct{})
+	t := time.AfterFunc(patience, func() {
+		d.begin(fmt.Errorf("no answer for %v", patience))
+		close(late)
+	})
+	return func() {
+		if !t.Stop() {
+			<-late
+			d.end()
+		}
+	}
+}
+
+// refuse stalls the disk for good.
+func (d *disk) refuse(cause error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken, d.cause = true, cause
+	close(d.stalled)
+}
+
+// kill ends all writing to the disk. What is stalled never returns, and so the goroutines and the memory of the engine
+// are never freed.
+func (d *disk) kill() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	close(d.killed)
-	if d.lock == nil {
-		return nil
+	if d.changes == 0 {
+		close(d.quiet)
 	}
-	return d.lock.Close()
 }
 
-// park does not return if the disk has been killed.
-func (d *disk) park() {
+// change runs op, which may change the disk. It does not return if the disk has been killed.
+func (d *disk) change(op func() error) error {
+	d.mu.Lock()
 	select {
 	case <-d.killed:
+		d.mu.Unlock()
 		select {}
 	default:
 	}
+	d.changes++
+	d.mu.Unlock()
+	err := op()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changes--; d.changes == 0 {
+		select {
+		case <-d.killed:
+			close(d.quiet)
+		default:
+		}
+	}
+	return err
 }
 
 // pause waits for the next try. It does not return if the disk is killed.
@@ -150,9 +202,8 @@ func (d *disk) pause() {
 
 // retry runs op until it succeeds. It returns only then: an error for which passes is false breaks the disk.
 func (d *disk) retry(op func() error, passes func(error) bool) {
-	d.park()
 	stalled := false
-	for err := op(); err != nil; err = op() {
+	for err := d.change(op); err != nil; err = d.change(op) {
 		if !passes(err) {
 			d.breakDown(err)
 			select {}
@@ -173,8 +224,8 @@ func (d *disk) begin(err error) {
 		return
 	}
 	close(d.stalled)
-	d.stallCount.Add(1)
-	d.cause = fmt.Errorf("write store: %w", err)
+	d.counts.stalls.Add(1)
+	d.cause = fmt.Errorf("write store: %w: %w", ErrStalled, err)
 	if isFull(err) {
 		d.cause = fmt.Errorf("%w: no space left for %s", ErrFull, d.dir)
 	}
@@ -199,14 +250,14 @@ func (d *disk) breakDown(err error) {
 	}
 	if d.stalls == 0 {
 		close(d.stalled)
-		d.stallCount.Add(1)
+		d.counts.stalls.Add(1)
 	}
 	d.broken = true
-	d.cause = fmt.Errorf("write store, which must be opened again: %w", err)
+	d.cause = fmt.Errorf("write store, which must be opened again: %w: %w", ErrStalled, err)
 	if isFull(err) {
 		d.cause = fmt.Errorf("%w: %w", ErrFull, d.cause)
 	}
-	d.logger.Error("the store cannot write; changes are refused until it is opened again", "err", err)
+	d.logger.Error("the store cannot write; changes are refused until the hub is started again", "err", err)
 }
 
 // isFull reports whether err may go away when files are removed.

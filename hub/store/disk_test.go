@@ -354,8 +354,10 @@ func TestAfterAFailedSyncChangesAreRefused(t *testing.T) {
 	w.await(func() bool { return w.err != nil })
 	w.end()
 	fsys.fail(nil)
-	if err := put(db, "later", nil); !errors.Is(err, syscall.EIO) {
-		t.Errorf("Update after a failed fsync = %v, want EIO", err)
+	for _, key := range []string{"later", w.acked[0]} {
+		if err := put(db, key, nil); !errors.Is(err, store.ErrStalled) || !errors.Is(err, syscall.EIO) {
+			t.Errorf("Update after a failed fsync = %v, want ErrStalled for EIO", err)
+		}
 	}
 	checkHas(t, db, w.acked)
 	if err := db.Close(); !errors.Is(err, syscall.EIO) {
@@ -368,7 +370,7 @@ func TestAfterAFailedSyncChangesAreRefused(t *testing.T) {
 	}
 }
 
-func TestOpenOnAFullDiskSaysSoAndLosesNothing(t *testing.T) {
+func TestOpenOnAFullDiskReadsAndGoesOnWhenThereIsSpace(t *testing.T) {
 	mem := vfs.NewMem()
 	db := openFS(t, mem)
 	keys := []string{"a", "b", "c"}
@@ -382,28 +384,188 @@ func TestOpenOnAFullDiskSaysSoAndLosesNothing(t *testing.T) {
 	}
 	for n := int64(1); ; n++ {
 		fsys := newBadFS(mem)
-		fsys.fail(func(i int64, what string) error {
-			if i < n {
-				return nil
-			}
-			return noSpace(i, what)
-		})
-		db, err := store.OpenFS(fsys, "", nil)
-		if err == nil {
+		full := fsys.fillUp(n)
+		db := openFS(t, fsys)
+		checkHas(t, db, keys)
+		if !full() {
 			if n < 5 {
-				t.Errorf("Open succeeded with %d changing operations", n)
+				t.Errorf("Open took %d changing operations", n)
 			}
-			fsys.fail(nil)
-			checkHas(t, db, keys)
 			if err := db.Close(); err != nil {
 				t.Error(err)
 			}
 			return
 		}
-		if !errors.Is(err, store.ErrFull) {
-			t.Errorf("Open with a disk full after %d operations = %v, want ErrFull", n, err)
+		if err := put(db, "a", nil); !errors.Is(err, store.ErrFull) {
+			t.Errorf("Update with a disk full after %d operations = %v, want ErrFull", n, err)
+		}
+		if n%2 == 0 { // it may end without having written
+			if err := db.Close(); err != nil {
+				t.Errorf("Close with a disk full after %d operations: %v", n, err)
+			}
+			continue
+		}
+		// A reader that began before goes on with what it has.
+		if err := db.View(func(v *store.View) error {
+			fsys.fail(nil)
+			key := fmt.Sprintf("after %d", n)
+			awaitPut(t, db, key)
+			keys = append(keys, key)
+			_, err := v.Get([]byte("c"))
+			return err
+		}); err != nil {
+			t.Errorf("a read that began before there was space: %v", err)
+		}
+		checkHas(t, db, keys)
+		if err := db.Close(); err != nil {
+			t.Error(err)
 		}
 	}
+}
+
+// fillUp has the disk full from the n-th changing operation on. full reports whether there was one.
+func (b *badFS) fillUp(n int64) (full func() bool) {
+	var failed atomic.Bool
+	b.fail(func(i int64, what string) error {
+		if i < n {
+			return nil
+		}
+		err := noSpace(i, what)
+		if err != nil {
+			failed.Store(true)
+		}
+		return err
+	})
+	return failed.Load
+}
+
+// awaitPut puts until the disk takes it.
+func awaitPut(t *testing.T, db *store.DB, key string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		err := put(db, key, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrStalled) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOpenWithLittleSpaceReads(t *testing.T) {
+	fsys := newBadFS(vfs.NewMem())
+	fsys.free.Store(1 << 20)
+	if _, err := store.OpenFS(fsys, "", nil); !errors.Is(err, store.ErrFull) {
+		t.Errorf("making a store with little space: %v, want ErrFull", err)
+	}
+	fsys.free.Store(1 << 30)
+	db := openFS(t, fsys)
+	if err := put(db, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fsys.free.Store(1 << 20)
+	before := fsys.ops.Load()
+	db = openFS(t, fsys)
+	checkHas(t, db, []string{"a"})
+	if err := put(db, "b", nil); !errors.Is(err, store.ErrFull) {
+		t.Errorf("Update with little space: %v, want ErrFull", err)
+	}
+	if n := fsys.ops.Load() - before; n != 0 {
+		t.Errorf("%d operations changed the disk", n)
+	}
+	fsys.free.Store(1 << 30)
+	awaitPut(t, db, "b")
+	checkHas(t, db, []string{"a", "b"})
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// An Update that the disk keeps in the engine holds its lock; who comes behind it must not wait for the disk.
+func TestWhoWaitsForALockIsLetGoWhenTheDiskIsFull(t *testing.T) {
+	fsys := newBadFS(vfs.NewMem())
+	db := openFS(t, fsys)
+	if err := put(db, "a", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	writing := make(chan struct{})
+	fill := make(chan struct{})
+	var once sync.Once
+	fsys.fail(func(n int64, what string) error {
+		if what == "write pebble-wal" {
+			once.Do(func() { close(writing); <-fill })
+		}
+		return noSpace(n, what)
+	})
+	const callers = 5
+	results := make(chan error, callers)
+	go func() { results <- put(db, "a", []byte("2")) }()
+	<-writing
+	for range callers - 1 {
+		go func() { results <- put(db, "a", []byte("3")) }()
+	}
+	close(fill)
+	for range callers {
+		if err := <-results; !errors.Is(err, store.ErrFull) {
+			t.Errorf("Update = %v, want ErrFull", err)
+		}
+	}
+	if err := put(db, "a", []byte("4")); !errors.Is(err, store.ErrFull) {
+		t.Errorf("Update while another is in the engine = %v, want ErrFull", err)
+	}
+	if err := db.Update("b", func(*store.Tx) error { return nil }); err != nil {
+		t.Errorf("Update that writes nothing = %v", err)
+	}
+	// What the engine had taken comes when there is space, and then the lock is free.
+	fsys.fail(nil)
+	awaitPut(t, db, "b")
+	awaitPut(t, db, "a")
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADiskThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := newBadFS(vfs.NewMem())
+		db := openFS(t, fsys)
+		answer := make(chan struct{})
+		fsys.fail(func(_ int64, what string) error {
+			if what == "sync pebble-wal" {
+				<-answer
+			}
+			return nil
+		})
+		began := time.Now() // the fake clock's
+		if err := put(db, "a", []byte("1")); !errors.Is(err, store.ErrStalled) {
+			t.Errorf("Update = %v, want ErrStalled", err)
+		}
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		for _, key := range []string{"a", "b"} { // at once
+			if err := put(db, key, []byte("2")); !errors.Is(err, store.ErrStalled) {
+				t.Errorf("Update of %s = %v, want ErrStalled", key, err)
+			}
+		}
+		close(answer)
+		synctest.Wait()
+		if v, err := db.Get([]byte("a")); string(v) != "1" || err != nil {
+			t.Errorf("a is %q, %v: what was on its way comes when the disk answers", v, err)
+		}
+		if err := put(db, "a", []byte("3")); err != nil {
+			t.Errorf("Update when the disk answers = %v", err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestAcknowledgedWritesSurviveLossOfPower(t *testing.T) {

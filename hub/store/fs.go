@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -40,8 +39,7 @@ func (d *disk) Create(name string, c vfs.DiskWriteCategory) (f vfs.File, err err
 
 // try runs op once, and waits if it fails: the engine starts over at once.
 func (d *disk) try(op func() error) error {
-	d.park()
-	err := op()
+	err := d.change(op)
 	if err != nil {
 		d.pause()
 	}
@@ -50,11 +48,12 @@ func (d *disk) try(op func() error) error {
 
 // ReuseForWrite makes a file of an old one.
 func (d *disk) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := d.FS.ReuseForWrite(old, name, c)
+	var f vfs.File
+	err := d.change(func() (err error) { f, err = d.FS.ReuseForWrite(old, name, c); return err })
 	if err == nil {
 		return &file{File: f, disk: d, log: c == wal}, nil
 	}
-	_ = d.FS.Remove(old) // as its contract wants; it may have been renamed already
+	_ = d.Remove(old) // as its contract wants; it may have been renamed already
 	return d.Create(name, c)
 }
 
@@ -75,39 +74,45 @@ func (d *disk) Rename(old, name string) error {
 
 // Remove removes a file.
 func (d *disk) Remove(name string) error {
-	d.park()
-	return d.FS.Remove(name)
+	remove := func() error { return d.change(func() error { return d.FS.Remove(name) }) }
+	if d.keep == nil {
+		return remove()
+	}
+	select {
+	case <-d.keep:
+		return remove()
+	default:
+	}
+	go func() {
+		<-d.keep
+		_ = remove() // what stays is removed when the store is opened again
+	}()
+	return nil
 }
 
-// Lock takes the lock on the folder. A lock held by another is [ErrLocked]; a lock file that can't be made is not.
-func (d *disk) Lock(name string) (io.Closer, error) {
-	l, err := d.FS.Lock(name)
+// Lock does nothing: the DB holds the lock on its folder, whichever engine it opens there.
+func (d *disk) Lock(string) (io.Closer, error) { return noLock{}, nil }
+
+type noLock struct{}
+
+func (noLock) Close() error { return nil }
+
+// lockFolder takes the lock on the folder dir. A lock held by another is [ErrLocked]; a lock file that can't be made is
+// not.
+func lockFolder(fsys vfs.FS, dir string) (io.Closer, error) {
+	l, err := fsys.Lock(fsys.PathJoin(dir, "LOCK")) // the engine's name
 	if err != nil {
 		// Systems differ in the error for a lock that is held, but it never names the file.
 		if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) || errors.Is(err, fs.ErrPermission) {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: %s (%w)", ErrLocked, d.dir, err)
+		return nil, fmt.Errorf("%w: %s (%w)", ErrLocked, dir, err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.lock = &onceCloser{Closer: l}
-	return d.lock, nil
+	return l, nil
 }
 
 // Unwrap is for the engine, which looks for the file system below.
 func (d *disk) Unwrap() vfs.FS { return d.FS }
-
-// onceCloser lets both the engine and [disk.kill] close the lock.
-type onceCloser struct {
-	io.Closer
-	once sync.Once
-}
-
-func (c *onceCloser) Close() (err error) {
-	c.once.Do(func() { err = c.Closer.Close() })
-	return err
-}
 
 // A file is an open file or folder of a disk.
 type file struct {
@@ -147,7 +152,7 @@ func (f *file) sync(op func() error) error {
 	}
 	began := time.Now()
 	f.disk.retry(op, func(err error) bool { return f.dir && isFull(err) })
-	if fn := f.disk.onSync.Load(); f.log && fn != nil {
+	if fn := f.disk.counts.onSync.Load(); f.log && fn != nil {
 		(*fn)(time.Since(began))
 	}
 	return nil

@@ -17,8 +17,8 @@ type lockShard struct {
 }
 
 type nameLock struct {
-	mu   sync.Mutex
-	refs int // holders and waiters
+	held chan struct{} // has one element while it is held
+	refs int           // holders and waiters
 }
 
 func newLockSet() *lockSet {
@@ -29,14 +29,30 @@ func newLockSet() *lockSet {
 	return s
 }
 
-// acquire waits for the lock of name and returns the function that releases it.
-func (s *lockSet) acquire(name string) (release func()) {
+// acquire waits for the lock of name and returns the function that releases it. While d is stalled it waits for
+// nobody and returns the reason: whoever holds the lock may have left it to the engine for as long as that lasts.
+func (s *lockSet) acquire(name string, d *disk) (release func(), err error) {
 	shard := &s.shards[maphash.String(s.seed, name)%uint64(len(s.shards))]
 	l := shard.ref(name)
-	l.mu.Lock()
-	return func() {
-		l.mu.Unlock()
+	release = func() {
+		<-l.held
 		shard.unref(name, l)
+	}
+	select {
+	case l.held <- struct{}{}:
+		return release, nil
+	default:
+	}
+	for {
+		select {
+		case l.held <- struct{}{}:
+			return release, nil
+		case <-d.stall():
+			if err := d.err(); err != nil {
+				shard.unref(name, l)
+				return nil, err
+			}
+		}
 	}
 }
 
@@ -45,7 +61,7 @@ func (s *lockShard) ref(name string) *nameLock {
 	defer s.mu.Unlock()
 	l := s.locks[name]
 	if l == nil {
-		l = new(nameLock)
+		l = &nameLock{held: make(chan struct{}, 1)}
 		s.locks[name] = l
 	}
 	l.refs++

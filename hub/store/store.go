@@ -21,12 +21,15 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -39,11 +42,17 @@ var (
 	// ErrFull means that the disk has too little space left for a change. See [DB.Update].
 	ErrFull = errors.New("disk full")
 
+	// ErrStalled means that the disk does not take changes for another reason: it has failed, or does not answer.
+	ErrStalled = errors.New("the disk does not take changes")
+
 	// ErrClosed means that the DB was closed before the call.
 	ErrClosed = errors.New("store closed")
 
 	// ErrLocked means that the folder is open elsewhere, as a rule in another process.
 	ErrLocked = errors.New("folder is in use by another process")
+
+	// ErrDamaged means that a file of the store does not hold what was written to it. The error names the file.
+	ErrDamaged = errors.New("the store is damaged")
 
 	// ErrStop, returned by the function given to [DB.Scan], ends the scan without an error.
 	ErrStop = errors.New("stop")
@@ -51,19 +60,36 @@ var (
 
 // A DB is an open store. It is safe for concurrent use.
 type DB struct {
-	engine    *pebble.DB
+	fs     vfs.FS
+	dir    string
+	logger *slog.Logger
+	lock   io.Closer // on the folder
+	locks  *lockSet
+	counts counts
+
+	mu     sync.RWMutex // guards closed and engine, and the users of that going up; held for moments only
+	closed bool
+	engine *engine
+
+	stop     context.CancelFunc // ends the wait for space
+	reopened chan struct{}      // closed when nobody waits for space, or is busy with what followed from it
+}
+
+// An engine is the open engine of a DB. One that was opened for reading only has no committer.
+type engine struct {
+	*pebble.DB
 	disk      *disk
 	committer *committer
-	locks     *lockSet
-
-	mu      sync.RWMutex // guards closed, and running going up; held for moments only
-	closed  bool
-	running sync.WaitGroup // calls that use engine
+	users     sync.WaitGroup // calls that use it
 }
 
 // Open opens the store in the folder dir and makes both if they are missing. It logs when the disk fails or fills up
-// and when it recovers, and at debug level what the engine says; a nil logger discards that. The error wraps [ErrLocked] if dir is open elsewhere and [ErrFull] if the disk has no
-// space for opening it.
+// and when it recovers, and at debug level what the engine says; a nil logger discards that. The error wraps
+// [ErrLocked] if dir is open elsewhere.
+//
+// On a disk that is full, or takes no changes for another reason, a store that was there before is opened for reading:
+// every change is refused as [DB.Update] says, until there is space. If there was none, the error wraps [ErrFull] or
+// [ErrStalled].
 func Open(dir string, logger *slog.Logger) (*DB, error) {
 	abs, err := filepath.Abs(dir)
 	if err == nil {
@@ -82,19 +108,102 @@ func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d := newDisk(fsys, dir, logger)
-	var engine *pebble.DB
-	opened := make(chan error, 1)
-	go func() {
-		var err error
-		engine, err = pebble.Open(dir, engineOptions(d, logger))
-		opened <- err
-	}()
-	// On a full disk the engine would try for ever to write what its log holds.
-	if err := d.await(opened); err != nil {
+	lock, err := lockFolder(fsys, dir)
+	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	return &DB{engine: engine, disk: d, committer: startCommitter(engine, d), locks: newLockSet()}, nil
+	db := &DB{fs: fsys, dir: dir, logger: logger, lock: lock, locks: newLockSet(), stop: func() {}, reopened: make(chan struct{})}
+	if err := db.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", damage(err)), lock.Close())
+	}
+	return db, nil
+}
+
+func (db *DB) open() (err error) {
+	if db.engine, err = db.openEngine(nil); err == nil {
+		close(db.reopened)
+		return nil
+	}
+	if !errors.Is(err, ErrFull) && !errors.Is(err, ErrStalled) {
+		return err
+	}
+	reader, readErr := db.openReader(err)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	db.engine = reader
+	db.logger.Error("the store is open for reading only; changes are refused until there is space", "err", err)
+	ctx, stop := context.WithCancel(context.Background())
+	db.stop = stop
+	go db.awaitSpace(ctx)
+	return nil
+}
+
+// openEngine opens the engine to read and write. What that removes stays until keep is closed, if it isn't nil.
+func (db *DB) openEngine(keep <-chan struct{}) (*engine, error) {
+	d := newDisk(db.fs, db.dir, db.logger)
+	d.counts = &db.counts
+	d.keep = keep
+	if err := d.room(0); err != nil {
+		return nil, err
+	}
+	var opened *pebble.DB
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		opened, err = pebble.Open(db.dir, engineOptions(d, db.logger))
+		done <- err
+	}()
+	// On a full disk the engine would try for ever to write what its log holds.
+	if err := d.await(done); err != nil {
+		return nil, err
+	}
+	return &engine{DB: opened, disk: d, committer: startCommitter(opened, d)}, nil
+}
+
+// openReader opens the engine for reading, which writes nothing. cause is why changes are refused.
+func (db *DB) openReader(cause error) (*engine, error) {
+	d := newDisk(db.fs, db.dir, db.logger)
+	d.counts = &db.counts
+	d.refuse(cause)
+	opts := engineOptions(d, db.logger)
+	opts.ReadOnly = true
+	opened, err := pebble.Open(db.dir, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &engine{DB: opened, disk: d}, nil
+}
+
+// awaitSpace opens the engine to write as soon as there is space.
+func (db *DB) awaitSpace(ctx context.Context) {
+	defer close(db.reopened)
+	tick := time.NewTicker(reopenInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		old := make(chan struct{})
+		writer, err := db.openEngine(old)
+		if err != nil {
+			db.logger.Debug("the store cannot be opened to write", "err", err)
+			continue
+		}
+		db.mu.Lock()
+		reader := db.engine
+		db.engine = writer
+		db.mu.Unlock()
+		db.logger.Info("the store can write again")
+		reader.users.Wait() // what they read must not be removed before
+		if err := reader.Close(); err != nil {
+			db.logger.Debug("closing the store that was open for reading", "err", err)
+		}
+		close(old)
+		return
+	}
 }
 
 // Close waits for running calls, then closes the store. Later calls return [ErrClosed]; closing again does nothing.
@@ -108,45 +217,65 @@ func (db *DB) Close() error {
 	if again {
 		return nil
 	}
-	closed := make(chan error, 1)
-	go func() {
-		db.running.Wait()
-		db.committer.close()
-		closed <- db.engine.Close()
-	}()
-	if err := db.disk.await(closed); err != nil {
+	db.stop()
+	<-db.reopened
+	e := db.engine // which changes no more
+	if err := errors.Join(e.end(), db.lock.Close()); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
 }
 
-// enter holds the engine open until db.running.Done is called.
-func (db *DB) enter() error {
+// end waits for running calls and closes e, as far as the disk lets it.
+func (e *engine) end() error {
+	if e.committer == nil {
+		e.users.Wait()
+		return e.Close()
+	}
+	left, closed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		e.users.Wait()
+		left <- nil
+	}()
+	if err := e.disk.await(left); err != nil {
+		return err
+	}
+	defer e.disk.watch()()
+	go func() {
+		e.committer.close()
+		closed <- e.Close()
+	}()
+	return e.disk.await(closed)
+}
+
+// enter holds the engine open until its users are told that this one is done.
+func (db *DB) enter() (*engine, error) {
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	if db.closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
-	db.running.Add(1)
-	return nil
+	db.engine.users.Add(1)
+	return db.engine, nil
 }
 
 // Get returns a copy of the value of key, or [ErrNotFound]. A value is visible a moment before it is on disk.
 func (db *DB) Get(key []byte) ([]byte, error) {
-	if err := db.enter(); err != nil {
+	e, err := db.enter()
+	if err != nil {
 		return nil, err
 	}
-	defer db.running.Done()
-	return db.get(key)
+	defer e.users.Done()
+	return e.get(key)
 }
 
-func (db *DB) get(key []byte) ([]byte, error) {
-	v, closer, err := db.engine.Get(key)
+func (e *engine) get(key []byte) ([]byte, error) {
+	v, closer, err := e.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
+		return nil, fmt.Errorf("read store: %w", damage(err))
 	}
 	defer closer.Close()
 	return append(make([]byte, 0, len(v)), v...), nil
@@ -156,11 +285,12 @@ func (db *DB) get(key []byte) ([]byte, error) {
 // All calls see the store as it was at one instant. The slices are valid only until fn returns and must not be
 // changed. An error of fn ends the scan and is returned, except [ErrStop], which is not.
 func (db *DB) Scan(start, end []byte, fn func(key, value []byte) error) error {
-	if err := db.enter(); err != nil {
+	e, err := db.enter()
+	if err != nil {
 		return err
 	}
-	defer db.running.Done()
-	return db.scan(start, end, fn)
+	defer e.users.Done()
+	return e.scan(start, end, fn)
 }
 
 // PrefixEnd returns the first key behind all that start with prefix, which ends a scan of these: each key from prefix
@@ -175,16 +305,16 @@ func PrefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-func (db *DB) scan(start, end []byte, fn func(key, value []byte) error) error {
-	it, err := db.engine.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+func (e *engine) scan(start, end []byte, fn func(key, value []byte) error) error {
+	it, err := e.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {
-		return fmt.Errorf("scan store: %w", err)
+		return fmt.Errorf("scan store: %w", damage(err))
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return fmt.Errorf("scan store: %w", err)
+			return fmt.Errorf("scan store: %w", damage(err))
 		}
 		if err := fn(it.Key(), v); errors.Is(err, ErrStop) {
 			return nil
@@ -193,14 +323,22 @@ func (db *DB) scan(start, end []byte, fn func(key, value []byte) error) error {
 		}
 	}
 	if err := it.Error(); err != nil {
-		return fmt.Errorf("scan store: %w", err)
+		return fmt.Errorf("scan store: %w", damage(err))
 	}
 	return nil
 }
 
+// damage marks err with [ErrDamaged] if that is what it is about.
+func damage(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
 // keys returns at most limit keys from start up to but not including end.
-func (db *DB) keys(start, end []byte, limit int) (keys [][]byte, err error) {
-	err = db.scan(start, end, func(k, _ []byte) error {
+func (e *engine) keys(start, end []byte, limit int) (keys [][]byte, err error) {
+	err = e.scan(start, end, func(k, _ []byte) error {
 		if keys = append(keys, bytes.Clone(k)); len(keys) == limit {
 			return ErrStop
 		}

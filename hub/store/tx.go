@@ -9,7 +9,7 @@ import (
 // A Tx is the set of changes one [DB.Update] is making. It must be used only by the function it is given to, and only
 // until that returns.
 type Tx struct {
-	db     *DB
+	engine *engine
 	writes []write
 	size   int
 
@@ -48,18 +48,26 @@ func (w write) covers(key []byte) bool {
 //
 // The error wraps [ErrFull] if the disk is full. As a rule nothing is written then. But an Update that was on its way
 // to the disk when the disk filled up is not kept waiting: it may yet be written when there is space, and if so its
-// OnCommit functions run then and its lock is held until then. The same goes for other failures of the disk, except
-// that they last until the store is opened again.
+// OnCommit functions run then and its lock is held until then, which other Updates with that lock are told by the same
+// error. The same goes for other failures of the disk, with [ErrStalled]: of one that does not answer until it does,
+// of one that fails until the store is opened again. So either error means that the change has to be made again, and
+// not that it was not made.
 //
 // A call of Update from within fn waits for itself if it names the same lock.
-func (db *DB) Update(lock string, fn func(tx *Tx) error) error {
-	if err := db.enter(); err != nil {
+func (db *DB) Update(lock string, fn func(tx *Tx) error) (err error) {
+	defer func() { db.counts.result(err) }()
+	e, err := db.enter()
+	if err != nil {
 		return err
 	}
-	unlock := db.locks.acquire(lock)
-	tx := &Tx{db: db}
+	unlock, err := db.locks.acquire(lock, e.disk)
+	if err != nil {
+		e.users.Done()
+		return err
+	}
+	tx := &Tx{engine: e}
 	finish := func(err error) {
-		defer db.running.Done()
+		defer e.users.Done()
 		defer unlock()
 		if err != nil {
 			return
@@ -72,16 +80,19 @@ func (db *DB) Update(lock string, fn func(tx *Tx) error) error {
 	defer func() {
 		if !returned { // fn panicked
 			unlock()
-			db.running.Done()
+			e.users.Done()
 		}
 	}()
-	err := fn(tx)
+	err = fn(tx)
 	returned = true
+	if err == nil && len(tx.writes) > 0 && e.committer == nil {
+		err = e.disk.err()
+	}
 	if err != nil || len(tx.writes) == 0 {
 		finish(err)
 		return err
 	}
-	return db.committer.commit(tx.writes, tx.size, finish)
+	return e.committer.commit(tx.writes, tx.size, finish)
 }
 
 // Get returns a copy of the value of key as this Tx has left it, or [ErrNotFound].
@@ -89,7 +100,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 	w, ok := tx.lastWrite(key)
 	switch {
 	case !ok:
-		return tx.db.get(key)
+		return tx.engine.get(key)
 	case w.deleted:
 		return nil, ErrNotFound
 	}
@@ -153,7 +164,7 @@ func (tx *Tx) DeletePrefix(prefix []byte) {
 	if end == nil {
 		panic("store: a prefix needs a byte below 0xff")
 	}
-	keys, err := tx.db.keys(prefix, end, few)
+	keys, err := tx.engine.keys(prefix, end, few)
 	if err != nil || len(keys) == few || len(tx.writes) > few {
 		tx.add(write{key: bytes.Clone(prefix), end: end, deleted: true})
 		return

@@ -12,17 +12,18 @@ import (
 // A View is the store as it was at one instant. It may be used concurrently, and only until the function that was given
 // it returns.
 type View struct {
-	db       *DB
+	engine   *engine
 	snapshot *pebble.Snapshot
 }
 
 // View calls fn with the store as it is now, and returns its error.
 func (db *DB) View(fn func(*View) error) error {
-	if err := db.enter(); err != nil {
+	e, err := db.enter()
+	if err != nil {
 		return err
 	}
-	defer db.running.Done()
-	v := &View{db, db.engine.NewSnapshot()}
+	defer e.users.Done()
+	v := &View{e, e.NewSnapshot()}
 	defer v.snapshot.Close()
 	return fn(v)
 }
@@ -34,7 +35,7 @@ func (v *View) Get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
+		return nil, fmt.Errorf("read store: %w", damage(err))
 	}
 	defer closer.Close()
 	return append(make([]byte, 0, len(value)), value...), nil
@@ -44,7 +45,7 @@ func (v *View) Get(key []byte) ([]byte, error) {
 func (v *View) Cursor(start, end []byte) (*Cursor, error) {
 	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
+		return nil, fmt.Errorf("read store: %w", damage(err))
 	}
 	return &Cursor{it}, nil
 }
@@ -53,9 +54,9 @@ func (v *View) Cursor(start, end []byte) (*Cursor, error) {
 // megabytes at least.
 func (v *View) Split(start, end []byte) (keys [][]byte, err error) {
 	const part = 4 << 20
-	levels, err := v.db.engine.SSTables(pebble.WithKeyRangeFilter(start, end))
+	levels, err := v.engine.SSTables(pebble.WithKeyRangeFilter(start, end))
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
+		return nil, fmt.Errorf("read store: %w", damage(err))
 	}
 	var tables []pebble.SSTableInfo
 	for _, level := range levels {
@@ -89,7 +90,7 @@ func (c *Cursor) Key() []byte { return c.it.Key() }
 func (c *Cursor) Value() ([]byte, error) {
 	value, err := c.it.ValueAndErr()
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
+		return nil, fmt.Errorf("read store: %w", damage(err))
 	}
 	return value, nil
 }
@@ -97,7 +98,7 @@ func (c *Cursor) Value() ([]byte, error) {
 // Close ends the use of the cursor. It returns the error that made Seek or Next report false, if there was one.
 func (c *Cursor) Close() error {
 	if err := c.it.Close(); err != nil {
-		return fmt.Errorf("read store: %w", err)
+		return fmt.Errorf("read store: %w", damage(err))
 	}
 	return nil
 }
