@@ -17,13 +17,14 @@ import (
 // rules know no door, no door knows another, and only a node knows all.
 var arrows = map[string][]string{
 	"internal/jsontext": {},
+	"internal/segment":  {},
 	"internal/wait":     {},
 	"sas":               {},
 	"twin":              {"internal/jsontext"},
 
 	// The device side.
 	"mqttdevice":      {"internal/wait", "sas", "twin"},
-	"agent/outbox":    {"mqttdevice"},
+	"agent/outbox":    {"internal/segment", "mqttdevice"},
 	"agent/telemetry": {"mqttdevice"},
 	"agent/tutorial":  {"mqttdevice"},
 	"agent":           {"agent/outbox", "agent/telemetry", "agent/tutorial", "internal/wait", "mqttdevice", "twin"},
@@ -35,7 +36,7 @@ var arrows = map[string][]string{
 	// The hub: what its rooms stand on, the rules, what stands on the rules, the
 	// doors, and the node.
 	"hub/store":             {"internal/wait"},
-	"hub/eventlog":          {},
+	"hub/eventlog":          {"internal/segment"},
 	"hub/clock":             {},
 	"hub/query":             {"internal/jsontext"},
 	"hub/internal/disk":     {},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -21,6 +23,17 @@ type Error struct {
 
 	// Timeout is the connect timeout that ran out, on ErrDeviceNotOnline only.
 	Timeout time.Duration
+}
+
+// RetryAfter returns how long a caller had better wait before it tries again,
+// in the header Retry-After, or 0 if the hub has no opinion. Azure's own values
+// are not documented; clients honour the header ("Retry pattern", RFC 9110).
+func (e *Error) RetryAfter() time.Duration {
+	switch e.Status {
+	case 429, 503:
+		return time.Second
+	}
+	return 0
 }
 
 func (e *Error) Error() string {
@@ -45,13 +58,19 @@ func (e *Error) With(format string, args ...any) *Error {
 
 // RefusalOf returns the service's error for any error of the hub: ErrServer for
 // those that are none of the service's.
+//
+// ErrServiceUnavailable means that the request has to be made again, not that it
+// had no effect: what was on its way to the disk when that filled up may become
+// durable once there is space.
 func RefusalOf(err error) *Error {
 	var e *Error
 	switch {
 	case errors.As(err, &e):
 		return e
-	case errors.Is(err, store.ErrFull):
+	case errors.Is(err, store.ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ErrServiceUnavailable.With("the hub's disk is full")
+	case errors.Is(err, store.ErrStalled), errors.Is(err, eventlog.ErrUnwritten):
+		return ErrServiceUnavailable.With("the hub's disk takes no changes")
 	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled):
 		return ErrServiceUnavailable.With("the hub is closing")
 	default:

@@ -8,8 +8,10 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -21,6 +23,9 @@ func TestRefusalOf(t *testing.T) {
 		{ErrDeviceNotFound, ErrDeviceNotFound},
 		{fmt.Errorf("wrapped: %w", ErrModuleNotFound.With("m")), ErrModuleNotFound},
 		{fmt.Errorf("write: %w", store.ErrFull), ErrServiceUnavailable},
+		{fmt.Errorf("write: %w", store.ErrStalled), ErrServiceUnavailable},
+		{fmt.Errorf("write: %w", eventlog.ErrUnwritten), ErrServiceUnavailable},
+		{fmt.Errorf("write: %w", syscall.ENOSPC), ErrServiceUnavailable},
 		{store.ErrClosed, ErrServiceUnavailable},
 		{context.Canceled, ErrServiceUnavailable},
 		{errors.New("surprise"), ErrServer},

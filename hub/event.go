@@ -212,7 +212,16 @@ type EventQuery struct {
 	// AtEnd is called before each wait for more, if it is not nil.
 	Follow bool
 	AtEnd  func()
+
+	// Damaged is called, if it is not nil, where events are missing because the
+	// disk has damaged them: between those before and behind. Of which devices
+	// they were is not known. Its error ends the reading.
+	Damaged func(EventDamage) error
 }
+
+// An EventDamage is a place of so many bytes in the event log whose events are
+// lost.
+type EventDamage struct{ Offset, Bytes int64 }
 
 // Events returns the events of the query, in order, whose durability is
 // certain. The slices of an event are valid only until the next one. An error is
@@ -236,8 +245,14 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, yield func(Event)
 			}
 		}
 	}
+	damaged := func(d eventlog.Damage) error {
+		if q.Damaged == nil {
+			return nil
+		}
+		return q.Damaged(EventDamage(d))
+	}
 	from := eventlog.Position{Offset: q.Offset, Time: q.Since, End: q.Latest}
-	return s.events.Read(ctx, eventlog.All, from, atEnd, func(r eventlog.Record) error {
+	return s.events.ReadOver(ctx, eventlog.All, from, atEnd, damaged, func(r eventlog.Record) error {
 		if q.Device != "" && !isEventOf(r.Data, q.Device) {
 			return nil
 		}

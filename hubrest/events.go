@@ -2,6 +2,7 @@ package hubrest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,6 +30,15 @@ type EventQuery struct {
 	Since   time.Time     // enqueued then or later; zero: from the first that is kept
 	Latest  bool          // none of those that are there already
 	Follow  bool          // go on with those that come, until ctx ends
+
+	// Damaged is called, if it isn't nil, where events are missing because the hub's disk has damaged them.
+	Damaged func(EventDamage)
+}
+
+// An EventDamage is a place of so many bytes in the hub's event log whose events are lost.
+type EventDamage struct {
+	Offset string `json:"offset"`
+	Bytes  int64  `json:"bytes"`
 }
 
 // maxEvent is the most of one event: a message of 256 KiB whose every byte JSON escapes, and more.
@@ -71,6 +81,12 @@ func (c *Client) Events(ctx context.Context, q EventQuery, begun func(), fn func
 		if !json.Valid(lines.Bytes()) {
 			return fmt.Errorf("%s: the hub sent what is no JSON", what)
 		}
+		if damage, ok := damageOf(lines.Bytes()); ok {
+			if q.Damaged != nil {
+				q.Damaged(damage)
+			}
+			continue
+		}
 		if err := fn(lines.Bytes()); err != nil {
 			return err
 		}
@@ -82,6 +98,18 @@ func (c *Client) Events(ctx context.Context, q EventQuery, begun func(), fn func
 		return fmt.Errorf("%s: %w", what, netError(err))
 	}
 	return nil
+}
+
+// damageOf returns what a line tells that is no event, but the lack of some.
+func damageOf(line []byte) (EventDamage, bool) {
+	if !bytes.HasPrefix(line, []byte(`{"damaged":`)) {
+		return EventDamage{}, false
+	}
+	var doc struct {
+		Damaged EventDamage `json:"damaged"`
+	}
+	err := json.Unmarshal(line, &doc)
+	return doc.Damaged, err == nil
 }
 
 // open makes a request whose answer has no end in sight. It is sent once. The caller closes the body.

@@ -102,6 +102,9 @@ func printEvents(ctx context.Context, s output.Streams, o eventsOptions, q hubre
 			s.Note("Following the events of %s, press Ctrl-C to exit", t.Host())
 		}
 	}
+	q.Damaged = func(d hubrest.EventDamage) {
+		s.Note("The hub's event log is damaged: the events in %d bytes at offset %s are lost", d.Bytes, output.OneLine(d.Offset))
+	}
 	var broken error
 	err = client.Events(ctx, q, begun, func(event json.RawMessage) error {
 		broken = o.Output.PrintEvent(s, output.Result{Value: event, Text: func(w io.Writer) error {

@@ -111,7 +111,11 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 	})
 	if err != nil {
 		on.Close()
-		return fail.Errorf(fail.Failed, "%v", err)
+		hint := ""
+		if errors.Is(err, node.ErrDamaged) {
+			hint = fmt.Sprintf("; \"iotdm hub check --data %s\" says what can be read, and saves it", shellQuote(dir))
+		}
+		return fail.Errorf(fail.Failed, "%v%s", err, hint)
 	}
 	info := on.Info("localhost")
 	if err := n.Publish(info); err != nil {
@@ -131,12 +135,23 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 }
 
 // stopHub gives what is in flight some time to finish. A direct method may
-// take five minutes, which is more than who stops a hub wants to wait.
+// take five minutes, which is more than who stops a hub wants to wait. Nor is a
+// disk waited for that does not answer: what was acknowledged is on it.
 func stopHub(s output.Streams, n *node.Node) error {
-	const patience = 10 * time.Second
+	const (
+		patience = 10 * time.Second
+		grace    = 2 * time.Second
+	)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := n.Shutdown(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- n.Shutdown(ctx) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-time.After(patience + grace):
+		return fail.Errorf(fail.Failed, "stop the hub: it has not ended after %v, as when the disk does not answer; everything that was acknowledged is kept", patience+grace)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.Note("Stopped after %v, with requests in flight", patience)
 		return nil

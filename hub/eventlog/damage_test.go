@@ -2,14 +2,17 @@ package eventlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -296,5 +299,55 @@ func TestDamageIsCountedOnce(t *testing.T) {
 	want := Stats{Segments: 1, Bytes: 3 * (recordHeader + 1), Damaged: 1, DamagedBytes: recordHeader + 1}
 	if diff := cmp.Diff(want, l.Stats()); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)
+	}
+}
+
+// A segment that was not made completely has the name of the next one, or
+// another, and goes.
+func TestWhatAFullDiskLeavesIsRemoved(t *testing.T) {
+	fs := vfs.NewMem()
+	l := mustOpen(t, fs, Options{Partitions: 1})
+	appendAll(t, l, "d", "0")
+	l.Close()
+	end := l.end()
+	list := readFiles(t, fs)
+	list[fs.PathBase(l.path(end))] = []byte("iotdmf01")
+	list[fs.PathBase(l.path(end+100))] = nil
+	fs2 := list.fs(t)
+	l = mustOpen(t, fs2, Options{})
+	if got := l.Stats().Damaged; got != 0 {
+		t.Errorf("%d places are damaged", got)
+	}
+	appendAll(t, l, "d", "1")
+	l.Close()
+	if names, _ := fs2.List("log"); len(names) != 2 {
+		t.Errorf("files %v, want two", names)
+	}
+	l = mustOpen(t, fs2, Options{})
+	if diff := cmp.Diff([]entry{{0, 0, "0"}, {0, 1, "1"}}, readAll(t, l, 0)); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
+	}
+
+	full := errors.New("full")
+	var fail atomic.Bool
+	bad := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileWrite && fail.Load() {
+			return full
+		}
+		return nil
+	}))
+	l = mustOpen(t, bad, Options{})
+	appendAll(t, l, "d", "0")
+	fail.Store(true)
+	for range 5 {
+		if err := appendOne(l, "d", "lost"); !errors.Is(err, ErrUnwritten) || !errors.Is(err, full) {
+			t.Errorf("Append on a full disk: %v, want ErrUnwritten", err)
+		}
+	}
+	if names, _ := bad.List("log"); len(names) != 1 {
+		t.Errorf("files %v, want one", names)
+	}
+	if got := l.Stats().Unwritten; got != 5 {
+		t.Errorf("%d batches are counted, want 5", got)
 	}
 }

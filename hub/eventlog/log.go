@@ -121,10 +121,11 @@ type Log struct {
 	done chan struct{} // closed when the committer has ended
 
 	// Used by the committer alone.
-	active vfs.File // the file of the last segment; nil before the next one is made
-	floor  int64    // where the next segment begins at least
-	salt   uint32   // of new segments
-	sealed []tail   // what tails will be when the batch is durable
+	active   vfs.File  // the file of the last segment; nil before the next one is made
+	leftover []segment // files that are of no use, to be removed
+	floor    int64     // where the next segment begins at least
+	salt     uint32    // of new segments
+	sealed   []tail    // what tails will be when the batch is durable
 }
 
 // A batch is what one fsync makes durable.
@@ -380,7 +381,7 @@ func (l *Log) met(base int64, d Damage) {
 	}
 	l.mu.Unlock()
 	if !again {
-		l.logger.Error("the event log is damaged; the events that were there are lost, and those behind them are not",
+		l.logger.Error("a part of the event log cannot be read; what was there is lost, and what is behind it is not",
 			"file", l.path(base), "offset", d.Offset, "bytes", d.Bytes)
 	}
 }

@@ -204,9 +204,12 @@ func (l *Log) roll() error {
 	l.mu.Lock()
 	l.segments = append(slices.Clone(l.segments[:keep]), s)
 	l.mu.Unlock()
-	for _, s := range empty {
-		l.remove(s)
+	for _, old := range append(l.leftover, empty...) {
+		if old.base != s.base { // whose file the new one has taken
+			l.remove(old)
+		}
 	}
+	l.leftover = nil
 	l.trim()
 	return nil
 }
@@ -227,6 +230,7 @@ func (l *Log) createSegment(s segment) (vfs.File, error) {
 	}
 	if err != nil {
 		f.Close()
+		l.remove(s) // on a full disk there would be more and more of them
 		return nil, err
 	}
 	return f, nil
@@ -374,26 +378,29 @@ func (l *Log) adoptHeadless() error {
 	var kept []segment
 	sequences := make([]int64, l.partitions)
 	for i, s := range l.segments {
-		name := l.fs.PathBase(l.path(s.base))
 		switch {
 		case !s.headless && len(s.sequences) != l.partitions:
-			l.logger.Warn("a segment is of an event log with other partitions", "segment", name)
-			continue
-		case s.headless && s.size <= 2*headerSize(l.partitions):
-			// A crash before the header was durable leaves such a file; nothing
-			// in it was acknowledged.
-			l.logger.Warn("a segment of the event log has no valid header", "segment", name)
+			l.logger.Warn("a segment is of an event log with other partitions", "file", l.path(s.base))
 			continue
 		case s.headless:
-			l.logger.Error("the header of a segment of the event log is damaged; what it holds is looked for", "file", l.path(s.base))
-			l.stats.Damaged++
 			s.sequences = sequences
 			if next := slices.IndexFunc(l.segments[i:], func(s segment) bool { return !s.headless }); next >= 0 {
 				s.created = l.segments[i+next].created
 			}
-			if err := l.findForm(&s); err != nil {
+			size := s.size
+			found, err := l.findForm(&s)
+			if err != nil {
 				return err
 			}
+			if !found && size <= 2*headerSize(l.partitions) {
+				// A crash, or a full disk, leaves such a file, in which nothing
+				// was acknowledged.
+				l.logger.Debug("a segment of the event log was not made completely", "file", l.path(s.base))
+				l.leftover = append(l.leftover, s)
+				continue
+			}
+			l.logger.Error("the header of a segment of the event log is damaged; what the segment holds is looked for", "file", l.path(s.base))
+			l.stats.Damaged++
 		}
 		sequences = s.sequences
 		kept = append(kept, s)
@@ -403,8 +410,8 @@ func (l *Log) adoptHeadless() error {
 }
 
 // findForm finds out of what form a segment is that has no valid header: the
-// one by which it has records.
-func (l *Log) findForm(s *segment) error {
+// one by which it has records, if there is one.
+func (l *Log) findForm(s *segment) (found bool, err error) {
 	size := s.size
 	for _, form := range []struct {
 		salt   uint32
@@ -413,19 +420,18 @@ func (l *Log) findForm(s *segment) error {
 		{0, firstHeaderSize(l.partitions)},
 		{l.salt, 2 * headerSize(l.partitions)},
 	} {
-		s.salt, s.header, s.size = form.salt, form.header, size-form.header
+		s.salt, s.header, s.size = form.salt, form.header, max(size-form.header, 0)
 		r := reader{log: l}
-		err := r.open(*s, s.base+s.size)
-		found := err == nil && r.scan.Next()
-		if err == nil {
-			err = r.scan.Err()
+		if err := r.open(*s, s.base+s.size); err != nil {
+			return false, err
 		}
+		found, err := r.scan.Next(), r.scan.Err()
 		r.close()
-		if err != nil || found {
-			return err
+		if found || err != nil {
+			return found, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // findEnd finds where the log ends. What is behind its last valid record may be

@@ -163,7 +163,15 @@ func (f *folder) writeBundle() error {
 		return err
 	}
 	bundle := append(bytes.Clone(systemRoots()), ca...)
-	return keepFile(filepath.Join(f.dir, bundleFile), bundle, publicMode)
+	file := filepath.Join(f.dir, bundleFile)
+	err := keepFile(file, bundle, publicMode)
+	if isFull(err) {
+		// One that is there lacks what the system has come to trust since.
+		if _, statErr := os.Stat(file); statErr == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // systemRoots returns the certificates the system trusts, in PEM form, from
@@ -225,7 +233,39 @@ func (f *folder) writeState(s state) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(f.dir, infoFile), text, secretMode)
+	file := filepath.Join(f.dir, infoFile)
+	err = writeFile(file, text, secretMode)
+	if isFull(err) && overwriteFile(file, text) == nil {
+		return nil
+	}
+	return err
+}
+
+// isFull reports whether err says that the disk has no space.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// overwriteFile writes a small JSON text over the one that file holds, which
+// needs no space, so that a hub starts and ends on a full disk. Both are less
+// than a page, which is written as a whole.
+func overwriteFile(file string, text []byte) error {
+	w, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	info, err := w.Stat()
+	if err != nil {
+		return err
+	}
+	if n := int(info.Size()) - len(text); n > 0 {
+		text = append(bytes.Clone(text), bytes.Repeat([]byte(" "), n)...)
+	}
+	if _, err := w.WriteAt(text, 0); err != nil {
+		return err
+	}
+	return w.Sync()
 }
 
 // keepFile writes file unless it holds text already.

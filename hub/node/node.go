@@ -104,6 +104,10 @@ type Node struct {
 	closeErr error
 }
 
+// ErrDamaged means that the store of a data folder cannot be read. [Check] says
+// what can.
+var ErrDamaged = store.ErrDamaged
+
 // ErrClosed is returned by the Serve methods after Close or Shutdown.
 var ErrClosed = hub.ErrClosed
 
@@ -235,7 +239,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.rest.StopListening()
 	n.Jobs.Drain(ctx)
 	err := n.rest.Shutdown(ctx)
-	return cmp.Or(err, n.Close())
+	return cmp.Or(n.Close(), err)
 }
 
 // Close ends all connections, stores what is pending and returns when every

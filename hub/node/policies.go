@@ -66,7 +66,7 @@ func readPolicies(file string) ([]hub.Policy, error) {
 	}
 	var list []hub.Policy
 	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w; restore it, or remove it to have the hub make new keys", file, err)
 	}
 	for _, p := range list {
 		if err := p.Validate(); err != nil {

@@ -221,7 +221,7 @@ func (db *DB) Close() error {
 	<-db.reopened
 	e := db.engine // which changes no more
 	if err := errors.Join(e.end(), db.lock.Close()); err != nil {
-		return fmt.Errorf("close store: %w", err)
+		return fmt.Errorf("close store: %w; every change that was acknowledged is kept", err)
 	}
 	return nil
 }

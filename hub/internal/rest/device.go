@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // The HTTPS API of devices has telemetry and cloud-to-device messages, no twins
@@ -146,11 +145,7 @@ func (d *Door) storeTelemetry(r *request, batch []hub.Telemetry) error {
 			failed = err
 		}
 	}
-	if failed != nil {
-		d.log.Error("storing telemetry", words.LogID, r.id.String(), words.LogReason, failed)
-		return hub.ErrServiceUnavailable.With("the message could not be stored")
-	}
-	return nil
+	return failed
 }
 
 // messageTime is the form of times in the headers of a message.

@@ -293,6 +293,9 @@ func (x *exchange) refuse(err error) {
 		refusal = hub.ErrUnauthorizedAccess
 	}
 	x.w.Header()["Iothub-Errorcode"] = []string{refusal.Name}
+	if after := refusal.RetryAfter(); after > 0 {
+		x.w.Header()["Retry-After"] = []string{strconv.Itoa(int(after.Seconds()))}
+	}
 	body := classicEnvelope(refusal, x.id, now)
 	if x.nested {
 		body = nestedEnvelope(refusal, x.id, now)

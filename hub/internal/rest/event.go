@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -25,6 +26,9 @@ import (
 //	source=NAME      one of the message sources, repeatable
 //	from=OFFSET, from=latest, or from=TIME in RFC 3339
 //	follow=true      wait for more
+//
+// Where events are missing because the disk has damaged them, there is a line
+// {"damaged":{"offset":"OFFSET","bytes":N}}.
 func (d *Door) events(r *request) (reply, error) {
 	q, err := parseEventQuery(r.Request)
 	if err != nil {
@@ -53,6 +57,10 @@ func (d *Door) events(r *request) (reply, error) {
 }
 
 func (d *Door) writeEvents(ctx context.Context, q hub.EventQuery, lines *bufio.Writer) error {
+	q.Damaged = func(damage hub.EventDamage) error {
+		_, err := fmt.Fprintf(lines, "{\"damaged\":{\"offset\":\"%d\",\"bytes\":%d}}\n", damage.Offset, damage.Bytes)
+		return err
+	}
 	for e, err := range d.hub.Events(ctx, q) {
 		if err != nil {
 			return err
