@@ -96,6 +96,7 @@ type crashHub struct {
 	cmd         *exec.Cmd
 	log         *os.File
 	exited      chan struct{}
+	starts      int // how often it was started
 
 	key    sas.Key // of the policy iothubowner
 	token  string
@@ -128,6 +129,7 @@ func (h *crashHub) begin() {
 	if err := h.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
+	h.starts++
 	h.exited = make(chan struct{})
 	go func(cmd *exec.Cmd, exited chan struct{}) {
 		cmd.Wait()

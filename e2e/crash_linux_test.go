@@ -131,13 +131,22 @@ func (c *crash) check() {
 	if err := c.events.check(c.hub); err != nil {
 		c.fail(err)
 	}
+	c.checkWriters(func(crashWriter) bool { return true })
+	if err := crashIndexes(c.hub); err != nil {
+		c.fail(err)
+	}
+}
+
+// checkWriters has some of the writers look at the hub.
+func (c *crash) checkWriters(which func(crashWriter) bool) {
+	c.t.Helper()
 	for _, w := range c.writers {
+		if !which(w) {
+			continue
+		}
 		if err := w.check(c.hub); err != nil {
 			c.fail(err)
 		}
-	}
-	if err := crashIndexes(c.hub); err != nil {
-		c.fail(err)
 	}
 }
 
@@ -215,6 +224,7 @@ func (c *crash) fullRounds() {
 		skip(c.t, "a small file system cannot be mounted, for which one has to be root: "+err.Error())
 	}
 	c.begin(p)
+	c.events.gaps = true
 	ballast := filepath.Join(filepath.Dir(p.seen), "ballast")
 	for c.more() {
 		stop := c.writing()
@@ -322,13 +332,7 @@ func (c *crash) awaitWritten() {
 func (c *crash) checkReading() {
 	c.t.Helper()
 	c.awaitRefusal()
-	for _, w := range c.writers {
-		if w, ok := w.(*twinWriter); ok {
-			if err := w.check(c.hub); err != nil {
-				c.fail(err)
-			}
-		}
-	}
+	c.checkWriters(func(w crashWriter) bool { _, ok := w.(*twinWriter); return ok })
 }
 
 // powerRounds cut the power: the data folder is on a file system in a file, and
@@ -344,7 +348,7 @@ func (c *crash) powerRounds() {
 	c.begin(p)
 	for c.more() {
 		stop := c.writing()
-		c.wait(30*time.Millisecond, 700*time.Millisecond)
+		c.wait(200*time.Millisecond, 1200*time.Millisecond)
 		c.hub.freeze()
 		copied := filepath.Join(filepath.Dir(image), fmt.Sprintf("disk-%d", c.rounds))
 		if err := copyFile(copied, image); err != nil {
@@ -403,6 +407,8 @@ func copyFile(to, from string) error {
 // counted, and no number is given out twice.
 func (c *crash) damageRounds() {
 	c.begin(plainPlace(c.t))
+	// Of telemetry that was damaged not all is there.
+	others := func(w crashWriter) bool { _, ok := w.(*telemetryWriter); return !ok }
 	for c.more() {
 		stop := c.writing()
 		c.wait(100*time.Millisecond, 400*time.Millisecond)
@@ -413,6 +419,7 @@ func (c *crash) damageRounds() {
 		if err := all.check(c.hub); err != nil {
 			c.fail(err)
 		}
+		c.checkWriters(others)
 		before := len(all.records)
 		c.hub.stop(false)
 		flips := c.flip(1 + c.r.IntN(3))
@@ -437,14 +444,7 @@ func (c *crash) damageRounds() {
 		if err := all.check(c.hub); err != nil {
 			c.fail(err)
 		}
-		for _, w := range c.writers {
-			if _, ok := w.(*telemetryWriter); ok {
-				continue // of what was damaged
-			}
-			if err := w.check(c.hub); err != nil {
-				c.fail(err)
-			}
-		}
+		c.checkWriters(others)
 	}
 	c.hub.stop(false)
 }
