@@ -190,7 +190,12 @@ func TestDamageIsSkippedAndCounted(t *testing.T) {
 		{"a bit of a payload", 1, edit(flip(200)), 1},
 		{"a bit of the first payload", 0, edit(flip(200)), 1},
 		{"a bit of a payload in the last segment", -1, edit(flip(200)), 1},
-		{"a size", 1, edit(flip(5)), -1},
+		{"a size", 1, edit(flip(5)), 1},
+		{"a size in the last segment", -1, edit(flip(5)), 1},
+		{"a number", 1, edit(flip(8)), 1},
+		{"a number in the last segment", -1, edit(flip(8)), 1},
+		{"two sizes in a row", 1, edit(func(b []byte) []byte { return flip(5)(flip(format.Size(b) + 6)(b)) }), 2},
+		{"the size of the second message", 1, edit(func(b []byte) []byte { return flip(format.Size(b) + 5)(b) }), 1},
 		{"half a segment", 1, edit(func(b []byte) []byte { return b[:len(b)/2] }), -1},
 		{"an empty segment", 1, edit(func([]byte) []byte { return nil }), -1},
 		{"more at the end", 1, edit(func(b []byte) []byte { return append(b, b...) }), 0},
@@ -286,6 +291,9 @@ func FuzzDamage(f *testing.F) {
 		got := numbers(t, b)
 		if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) || got[len(got)-1] != "60" {
 			t.Errorf("messages %v are not in order", got)
+		}
+		if len(got) < 60 {
+			t.Errorf("a byte costs more than a message: there are %v", got)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"sort"
 
+	frame "github.com/iotdm/iotdm/internal/segment"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
@@ -15,12 +17,12 @@ import (
 // keeps no file open, so that segments can be removed on every system.
 type reader struct {
 	b    *Box
-	next uint64 // the message to return next
-	at   uint64 // the message that buf begins with
-	base uint64 // of the segment buf is from
-	off  int64  // where buf ends in it
-	end  uint64 // the message that follows buf
-	buf  []byte // read and not returned
+	next uint64         // the message to return next
+	at   uint64         // the message that scan finds next, unless it is damaged
+	base uint64         // of the segment scan is of
+	off  int64          // where scan ends in it
+	end  uint64         // the message that follows scan
+	scan *frame.Scanner // of what was read; nil if there is nothing left
 }
 
 func (b *Box) reader() *reader { return &reader{b: b} }
@@ -32,19 +34,20 @@ func (r *reader) read(ctx context.Context) (m mqttdevice.Message, sequence uint6
 		if err := r.fill(ctx); err != nil {
 			return m, 0, err
 		}
-		data, size, err := parseRecord(r.buf, r.at)
-		sequence, r.at, r.buf = r.at, r.at+1, r.buf[size:]
-		if size == 0 { // nothing behind it can be found
-			r.at, r.buf = r.end, nil
+		if !r.scan.Next() { // nothing more can be found
+			r.pass(r.end)
+			r.scan = nil
+			continue
 		}
+		sequence = sequenceOf(r.scan.Header)
+		r.pass(sequence)
+		r.at = sequence + 1
 		if r.at <= r.next {
 			continue
 		}
 		r.next = r.at
-		if err == nil {
-			if m, err = decodeMessage(data); err == nil {
-				err = m.Validate()
-			}
+		if m, err = decodeMessage(r.scan.Data); err == nil {
+			err = m.Validate()
 		}
 		if err == nil {
 			return m, sequence, nil
@@ -53,7 +56,16 @@ func (r *reader) read(ctx context.Context) (m mqttdevice.Message, sequence uint6
 	}
 }
 
-// fill waits until there is a message to read and makes buf begin with one.
+// pass goes on at the message sequence: those before it cannot be read.
+func (r *reader) pass(sequence uint64) {
+	if sequence > r.next {
+		r.b.skip(max(r.at, r.next), sequence)
+		r.next = sequence
+	}
+	r.at = sequence
+}
+
+// fill waits until there is a message to read and makes scan begin with one.
 func (r *reader) fill(ctx context.Context) error {
 	for {
 		s, end, err := r.await(ctx)
@@ -61,17 +73,21 @@ func (r *reader) fill(ctx context.Context) error {
 			return err
 		}
 		if s.base != r.base {
-			r.base, r.at, r.off, r.buf = s.base, s.base, 0, nil
+			r.base, r.at, r.off, r.scan = s.base, s.base, 0, nil
 		}
-		if len(r.buf) > 0 {
+		if r.scan != nil && r.at < r.end {
 			return nil
 		}
-		r.buf, err = readSegment(r.b.path(s.base), r.off, s.size)
+		content, err := readSegment(r.b.path(s.base), r.off, s.size)
 		if err != nil {
 			return fmt.Errorf("outbox %s: %w", r.b.dir, err)
 		}
 		r.off, r.end = s.size, end
-		if len(r.buf) > 0 {
+		if len(content) > 0 {
+			r.scan = format.Scan(bytes.NewReader(content), 0, int64(len(content)), func(h []byte) bool {
+				sequence := sequenceOf(h)
+				return sequence >= r.at && sequence < r.end
+			})
 			return nil
 		}
 		// The file is shorter than it was, or gone.

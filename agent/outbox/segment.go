@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	frame "github.com/iotdm/iotdm/internal/segment"
 )
 
 // A segment is a file of records, named after the number of its first. It
@@ -35,58 +38,30 @@ const recordHeader = 4 + 4 + 8
 // writes it, has a third of this.
 const maxRecord = 1 << 20
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var format = frame.Format{Header: recordHeader, MaxData: maxRecord}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) // of the state file
 
 var errDamaged = errors.New("damaged")
 
 // appendRecord appends a record without its sequence and checksum.
 func appendRecord(b, data []byte) []byte {
 	var h [recordHeader]byte
-	binary.LittleEndian.PutUint32(h[4:], uint32(len(data)))
-	b = append(b, h[:]...)
-	return append(b, data...)
+	return format.Append(b, h[:], data)
 }
 
 // seal gives the records in b their sequences, from first on, and checksums.
 func seal(b []byte, first uint64) {
 	for len(b) > 0 {
-		end := recordHeader + int(binary.LittleEndian.Uint32(b[4:]))
+		size := format.Size(b)
 		binary.LittleEndian.PutUint64(b[8:], first)
-		binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:end], castagnoli))
+		format.Seal(b[:size])
 		first++
-		b = b[end:]
+		b = b[size:]
 	}
 }
 
-// parseRecord returns the data of the record that b begins with, and its size.
-// If it is damaged but the one behind it is where it should be, size is still
-// that of the record; otherwise it is 0.
-func parseRecord(b []byte, sequence uint64) (data []byte, size int, err error) {
-	data, size, ok := validRecord(b, sequence)
-	if ok {
-		return data, size, nil
-	}
-	if size > 0 {
-		if _, _, ok := validRecord(b[size:], sequence+1); ok {
-			return nil, size, errDamaged
-		}
-	}
-	return nil, 0, errDamaged
-}
-
-func validRecord(b []byte, sequence uint64) (data []byte, size int, ok bool) {
-	if len(b) < recordHeader {
-		return nil, 0, false
-	}
-	n := binary.LittleEndian.Uint32(b[4:])
-	if n > maxRecord || int(n) > len(b)-recordHeader {
-		return nil, 0, false
-	}
-	size = recordHeader + int(n)
-	ok = binary.LittleEndian.Uint64(b[8:]) == sequence &&
-		binary.LittleEndian.Uint32(b) == crc32.Checksum(b[4:size], castagnoli)
-	return b[recordHeader:size], size, ok
-}
+func sequenceOf(header []byte) uint64 { return binary.LittleEndian.Uint64(header[8:]) }
 
 func (b *Box) path(base uint64) string {
 	return filepath.Join(b.dir, fmt.Sprintf("%020d%s", base, segmentSuffix))
@@ -176,20 +151,20 @@ func (b *Box) openLast() error {
 		return fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	b.end = last.base
-	rest := content
-	for len(rest) > 0 {
-		_, size, _ := parseRecord(rest, b.end)
-		if size == 0 {
-			break
-		}
-		b.end++
-		rest = rest[size:]
+	beyond := last.base + uint64(len(content)/recordHeader)
+	scan := format.Scan(bytes.NewReader(content), 0, last.size, func(h []byte) bool {
+		sequence := sequenceOf(h)
+		return sequence >= b.end && sequence < beyond
+	})
+	for scan.Next() {
+		b.end = sequenceOf(scan.Header) + 1 // the reader tells of damage before it
 	}
-	if len(rest) == 0 {
+	rest := last.size - scan.End()
+	if rest == 0 {
 		return nil
 	}
-	b.logger.Warn("the outbox ends with messages that were not completely written", logOutbox, b.dir, logBytes, len(rest))
-	last.size -= int64(len(rest))
+	b.logger.Warn("the outbox ends with messages that were not completely written", logOutbox, b.dir, logBytes, rest)
+	last.size -= rest
 	if err := f.Truncate(last.size); err != nil {
 		return err
 	}

@@ -344,6 +344,10 @@ type Stats struct {
 	DamagedBytes int64 // in them
 	Records      int64 // that have become durable
 	Unwritten    int64 // batches that could not be written
+
+	// Tail is how many bytes were behind the last record when the log was
+	// opened, and are none: of a batch that a crash has cut, or damaged.
+	Tail int64
 }
 
 // Stats returns the present numbers. Damage is counted when it is met: in the

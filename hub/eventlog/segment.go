@@ -458,6 +458,7 @@ func (l *Log) findEnd() error {
 		}
 		l.floor = s.base + s.size
 		s.size -= rest
+		l.stats.Tail = rest
 		l.logger.Warn("the event log ends with what is no event: a batch that was not completely written, or damage; the next numbers leave room for it",
 			"file", l.path(s.base), "bytes", rest, "numbers", lost)
 	}

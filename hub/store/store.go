@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,7 +115,7 @@ func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
 	}
 	db := &DB{fs: fsys, dir: dir, logger: logger, lock: lock, locks: newLockSet(), stop: func() {}, reopened: make(chan struct{})}
 	if err := db.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", damage(err)), lock.Close())
+		return nil, errors.Join(fmt.Errorf("open store: %w", marked(err)), lock.Close())
 	}
 	return db, nil
 }
@@ -275,7 +276,7 @@ func (e *engine) get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", damage(err))
+		return nil, fmt.Errorf("read store: %w", marked(err))
 	}
 	defer closer.Close()
 	return append(make([]byte, 0, len(v)), v...), nil
@@ -308,13 +309,13 @@ func PrefixEnd(prefix []byte) []byte {
 func (e *engine) scan(start, end []byte, fn func(key, value []byte) error) error {
 	it, err := e.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {
-		return fmt.Errorf("scan store: %w", damage(err))
+		return fmt.Errorf("scan store: %w", marked(err))
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return fmt.Errorf("scan store: %w", damage(err))
+			return fmt.Errorf("scan store: %w", marked(err))
 		}
 		if err := fn(it.Key(), v); errors.Is(err, ErrStop) {
 			return nil
@@ -323,17 +324,26 @@ func (e *engine) scan(start, end []byte, fn func(key, value []byte) error) error
 		}
 	}
 	if err := it.Error(); err != nil {
-		return fmt.Errorf("scan store: %w", damage(err))
+		return fmt.Errorf("scan store: %w", marked(err))
 	}
 	return nil
 }
 
-// damage marks err with [ErrDamaged] if that is what it is about.
-func damage(err error) error {
+// marked marks err with [ErrDamaged] if that is what it is about.
+func marked(err error) error {
 	if pebble.IsCorruptionError(err) {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: %w", ErrDamaged, &engineError{err})
 	}
 	return err
+}
+
+// An engineError is one of the engine's, whose text may have several lines.
+type engineError struct{ err error }
+
+func (e *engineError) Unwrap() error { return e.err }
+func (e *engineError) Error() string {
+	text, _, _ := strings.Cut(e.err.Error(), "\n")
+	return strings.TrimPrefix(text, "pebble: ")
 }
 
 // keys returns at most limit keys from start up to but not including end.

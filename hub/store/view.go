@@ -35,7 +35,7 @@ func (v *View) Get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", damage(err))
+		return nil, fmt.Errorf("read store: %w", marked(err))
 	}
 	defer closer.Close()
 	return append(make([]byte, 0, len(value)), value...), nil
@@ -45,7 +45,7 @@ func (v *View) Get(key []byte) ([]byte, error) {
 func (v *View) Cursor(start, end []byte) (*Cursor, error) {
 	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", damage(err))
+		return nil, fmt.Errorf("read store: %w", marked(err))
 	}
 	return &Cursor{it}, nil
 }
@@ -56,7 +56,7 @@ func (v *View) Split(start, end []byte) (keys [][]byte, err error) {
 	const part = 4 << 20
 	levels, err := v.engine.SSTables(pebble.WithKeyRangeFilter(start, end))
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", damage(err))
+		return nil, fmt.Errorf("read store: %w", marked(err))
 	}
 	var tables []pebble.SSTableInfo
 	for _, level := range levels {
@@ -90,7 +90,7 @@ func (c *Cursor) Key() []byte { return c.it.Key() }
 func (c *Cursor) Value() ([]byte, error) {
 	value, err := c.it.ValueAndErr()
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", damage(err))
+		return nil, fmt.Errorf("read store: %w", marked(err))
 	}
 	return value, nil
 }
@@ -98,7 +98,7 @@ func (c *Cursor) Value() ([]byte, error) {
 // Close ends the use of the cursor. It returns the error that made Seek or Next report false, if there was one.
 func (c *Cursor) Close() error {
 	if err := c.it.Close(); err != nil {
-		return fmt.Errorf("read store: %w", damage(err))
+		return fmt.Errorf("read store: %w", marked(err))
 	}
 	return nil
 }
