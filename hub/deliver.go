@@ -21,6 +21,8 @@ type queues struct {
 	turns      map[string]*turn // devices that messages are being sent to
 	nextExpiry time.Time        // no message expires before
 	nextUnlock time.Time        // no lock ends before
+	total      int              // of the counts in waiting
+	held       int              // of the locks
 }
 
 // waiting is what waits for a device, locked or not.
@@ -58,6 +60,7 @@ func (q *queues) init() {
 func (q *queues) note(device string, queue []queuedMessage) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.total += len(queue) - q.waiting[device].count
 	if len(queue) == 0 {
 		delete(q.waiting, device)
 		return
@@ -105,6 +108,27 @@ func (q *queues) count(device string) int {
 	return q.waiting[device].count
 }
 
+// queued returns how many messages wait for all devices.
+func (q *queues) queued() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.total
+}
+
+// inHand returns how many of them devices have in hand.
+func (q *queues) inHand() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held
+}
+
+// depth returns for how many devices messages wait.
+func (q *queues) depth() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
 // locked reports whether a device has a message in hand.
 func (q *queues) locked(device string, sequence uint64) bool {
 	q.mu.Lock()
@@ -120,6 +144,7 @@ func (q *queues) lock(device string, l lockedMessage) bool {
 		return false
 	}
 	q.locks[device] = append(q.locks[device], l)
+	q.held++
 	q.nextUnlock = earlier(q.nextUnlock, l.until)
 	return true
 }
@@ -167,6 +192,7 @@ func (q *queues) unlockLocked(device string, match func(lockedMessage) bool) (en
 		ended = append(ended, l)
 		return true
 	})
+	q.held -= len(ended)
 	if len(list) == 0 {
 		delete(q.locks, device)
 	} else {
@@ -268,6 +294,7 @@ func (s *Server) settleMessage(device, token string, o outcome) error {
 			c.queue[at].deliveries++
 			c.changed = true
 			if c.queue[at].deliveries < maxDeliveries {
+				c.tx.OnCommit(func() { s.metrics.messages(1, abandoned) })
 				return nil
 			}
 			return s.removeMessage(c, sequence, deliveryCountExceeded)

@@ -101,6 +101,8 @@ func (s *Server) appendEvent(e Event, patch *reportedPatch, add func(string, []b
 	*buf = e.appendTo((*buf)[:0], patch)
 	err := add(e.From.Device, *buf, stored)
 	switch {
+	case err == nil:
+		s.metrics.event(e.Source)
 	case errors.Is(err, eventlog.ErrClosed):
 		return ErrServiceUnavailable.With("%v", ErrClosing)
 	case errors.Is(err, eventlog.ErrTooLarge):

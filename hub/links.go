@@ -20,6 +20,7 @@ type links struct {
 	watchers map[ID]map[wait.Signal]struct{}
 	activity map[ID]activity // of identities that disconnected, until it is stored
 	changes  uint64          // counts connections made and ended
+	devices  int             // of byID, those that are no modules
 }
 
 func (l *links) init() {
@@ -36,6 +37,9 @@ func (l *links) put(id ID, link Link) (before Link, change uint64) {
 	defer l.mu.Unlock()
 	before = l.byID[id]
 	l.byID[id] = link
+	if before == nil && id.Module == "" {
+		l.devices++
+	}
 	if id.Module != "" {
 		if l.modules[id.Device] == nil {
 			l.modules[id.Device] = make(map[ID]Link)
@@ -54,7 +58,9 @@ func (l *links) remove(id ID, link Link, now time.Time) (change uint64) {
 		return 0
 	}
 	delete(l.byID, id)
-	if id.Module != "" {
+	if id.Module == "" {
+		l.devices--
+	} else {
 		delete(l.modules[id.Device], id)
 		if len(l.modules[id.Device]) == 0 {
 			delete(l.modules, id.Device)
@@ -193,15 +199,16 @@ func (s *Server) connectionState(id ID, stored func() activity) ConnectionState 
 
 // ConnectedDevices returns the number of devices, not modules, with a
 // connection.
-func (s *Server) ConnectedDevices() (n int) {
+func (s *Server) ConnectedDevices() int {
 	s.links.mu.RLock()
 	defer s.links.mu.RUnlock()
-	for id := range s.links.byID {
-		if id.Module == "" {
-			n++
-		}
-	}
-	return n
+	return s.links.devices
+}
+
+func (s *Server) connectedModules() int {
+	s.links.mu.RLock()
+	defer s.links.mu.RUnlock()
+	return len(s.links.byID) - s.links.devices
 }
 
 // An activity is when a disconnected identity was last seen. It is informative

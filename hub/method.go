@@ -79,7 +79,11 @@ func (c MethodCall) Validate() error {
 // direct methods, within the connect timeout; or gone before it answered),
 // ErrTooManyMethodCalls, ErrBadDeviceResponse, ErrGatewayTimeout.
 func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (result MethodResult, err error) {
-	defer func() { s.metrics.methodCall(err) }()
+	s.metrics.calling.Inc()
+	defer func() {
+		s.metrics.calling.Dec()
+		s.metrics.methodCall(err)
+	}()
 	call.ResponseTimeout = cmp.Or(call.ResponseTimeout, DefaultResponseTimeout)
 	if err := call.Validate(); err != nil {
 		return MethodResult{}, err

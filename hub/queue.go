@@ -130,6 +130,7 @@ func (s *Server) removeMessage(c *queueChange, sequence uint64, o outcome) error
 			DeviceID: c.device.Device, DeviceGenerationID: c.device.GenerationID,
 		})
 	}
+	c.tx.OnCommit(func() { s.metrics.messages(1, o) })
 	c.tx.Delete(key)
 	c.queue = slices.Delete(c.queue, at, at+1)
 	c.changed = true
@@ -170,6 +171,7 @@ func (s *Server) SendMessage(device string, m Message) error {
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
+		c.tx.OnCommit(s.metrics.sent.Inc)
 		c.tx.Set(sequenceKey(device), binary.AppendUvarint(nil, sequence))
 		c.tx.Set(disk.MessageKey(device, sequence), m.encode(c.now))
 		c.queue = append(c.queue, queuedMessage{sequence: sequence, expires: expires})
@@ -208,7 +210,10 @@ func (s *Server) deleteQueue(tx *store.Tx, device string) {
 	}
 	tx.Delete(queueKey(device))
 	tx.Delete(sequenceKey(device))
-	tx.OnCommit(func() { s.queues.note(device, nil) })
+	tx.OnCommit(func() {
+		s.queues.note(device, nil)
+		s.metrics.messages(len(queue), purged)
+	})
 }
 
 // loadQueues finds out what waits.

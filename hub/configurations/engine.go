@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -29,6 +30,7 @@ type Engine struct {
 	log      *slog.Logger
 	state    state
 	compared prometheus.Counter
+	failed   prometheus.Counter
 
 	ctx     context.Context // ends when the engine closes
 	running *serve.Group
@@ -44,6 +46,9 @@ func New(h *hub.Server, db *store.DB, opt Options) (*Engine, error) {
 		compared: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "iotdm_hub_twins_configured_total", Help: "Twins compared with the automatic configurations.",
 		}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "iotdm_hub_configuration_failures_total", Help: "Automatic configurations or twins of theirs that could not be applied; each is tried again within five minutes.",
+		}),
 	}
 	e.ctx = e.running.Context()
 	e.state.init()
@@ -56,7 +61,30 @@ func New(h *hub.Server, db *store.DB, opt Options) (*Engine, error) {
 }
 
 // Metrics returns what is counted, to be registered.
-func (e *Engine) Metrics() []prometheus.Collector { return []prometheus.Collector{e.compared} }
+func (e *Engine) Metrics() []prometheus.Collector {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	return []prometheus.Collector{
+		e.compared, e.failed,
+		gauge("iotdm_hub_configurations", "Automatic configurations, IoT Edge deployments among them.", func() float64 { return float64(len(e.state.list())) }),
+		gauge("iotdm_hub_configuration_twins_waiting", "Twins that have changed and wait for the automatic configurations.", func() float64 {
+			_, twins, _ := e.state.lag()
+			return float64(twins)
+		}),
+		gauge("iotdm_hub_configurations_waiting", "Automatic configurations that have changed and are still to be applied.", func() float64 {
+			_, _, changed := e.state.lag()
+			return float64(changed)
+		}),
+		gauge("iotdm_hub_configuration_lag_seconds", "How long the oldest change of a twin or an automatic configuration has been waiting to be applied.", func() float64 {
+			since, _, _ := e.state.lag()
+			if since.IsZero() {
+				return 0
+			}
+			return time.Since(since).Seconds()
+		}),
+	}
+}
 
 // Close returns when nothing is being applied any more.
 func (e *Engine) Close() {

@@ -26,6 +26,9 @@ type state struct {
 	dirty   map[hub.ID]struct{} // twins to look at
 	changed map[string]struct{} // configurations whose twins have to be found
 	busy    bool                // something is being done
+	taken   int                 // twins that take has handed out, which are being looked at
+	since   time.Time           // when the oldest of what waits came; zero if nothing does
+	doing   time.Time           // when the oldest of what is being done came; zero if nothing is
 	idle    *sync.Cond          // there is nothing to do
 }
 
@@ -54,6 +57,7 @@ func (c *state) init() {
 	c.wake = wait.NewSignal()
 	c.dirty, c.changed = make(map[hub.ID]struct{}), make(map[string]struct{})
 	c.busy = true // until all twins have been looked at once
+	c.doing = time.Now()
 	c.idle = sync.NewCond(&c.mu)
 }
 
@@ -82,7 +86,7 @@ func (c *state) put(a *active) {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
 	c.changed[a.ID] = struct{}{}
-	c.wake.Set()
+	c.wakeLocked()
 }
 
 func (c *state) remove(id string) {
@@ -90,7 +94,7 @@ func (c *state) remove(id string) {
 	defer c.mu.Unlock()
 	c.all = without(c.all, id)
 	c.changed[id] = struct{}{}
-	c.wake.Set()
+	c.wakeLocked()
 }
 
 func without(all []*active, id string) []*active {
@@ -105,7 +109,23 @@ func (c *state) touch(id hub.ID) {
 		return
 	}
 	c.dirty[id] = struct{}{}
+	c.wakeLocked()
+}
+
+// wakeLocked says that there is something to do. The caller holds c.mu.
+func (c *state) wakeLocked() {
+	if c.since.IsZero() {
+		c.since = time.Now() // the machine's: how long something takes
+	}
 	c.wake.Set()
+}
+
+// lag returns since when changes wait to be applied, zero if none does, and how
+// many twins and configurations have changed.
+func (c *state) lag() (since time.Time, twins, configurations int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cmp.Or(c.doing, c.since), len(c.dirty) + c.taken, len(c.changed)
 }
 
 // take returns what is to be done.
@@ -113,6 +133,7 @@ func (c *state) take() (dirty map[hub.ID]struct{}, changed map[string]struct{}) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	dirty, changed = c.dirty, c.changed
+	c.taken, c.doing, c.since = len(dirty), c.since, time.Time{}
 	c.busy = len(dirty) > 0 || len(changed) > 0
 	if !c.busy {
 		c.idle.Broadcast()
@@ -150,6 +171,7 @@ func (e *Engine) configure() {
 	for {
 		if everything {
 			if err := e.configureAll(); err != nil && e.ctx.Err() == nil {
+				e.failed.Inc()
 				e.log.Warn("configuring the twins", words.LogReason, err)
 			}
 		}
@@ -160,6 +182,7 @@ func (e *Engine) configure() {
 			}
 			for id := range changed {
 				if err := e.configureChanged(id); err != nil && e.ctx.Err() == nil {
+					e.failed.Inc()
 					e.log.Warn("applying a configuration", words.LogConfiguration, id, words.LogReason, err)
 				}
 			}
@@ -286,6 +309,7 @@ func (e *Engine) configureTwins(ids []hub.ID) {
 		turns.Go(func() {
 			defer func() { <-slots }()
 			if err := e.configureTwin(id); err != nil && !errors.Is(err, context.Canceled) {
+				e.failed.Inc()
 				e.log.Warn("applying configurations to a twin", words.LogID, id.String(), words.LogReason, err)
 			}
 		})

@@ -124,6 +124,8 @@ type Log struct {
 	damage   map[int64]bool // offsets where damage was found
 	stats    Stats          // those that only rise
 
+	onSync func(time.Duration) // nil is nobody
+
 	done chan struct{} // closed when the committer has ended
 
 	// Used by the committer alone.
@@ -353,7 +355,11 @@ func (l *Log) commit(b batch) error {
 	// The file may change what it is given, but not its length.
 	_, err := l.active.Write(b.buf)
 	if err == nil {
+		began := time.Now()
 		err = l.active.SyncData()
+		if l.onSync != nil {
+			l.onSync(time.Since(began))
+		}
 	}
 	if err != nil {
 		l.closeActive()
@@ -365,6 +371,7 @@ func (l *Log) commit(b batch) error {
 	last.newest = newest
 	for p, t := range l.sealed {
 		if t.next != l.tails[p].next {
+			l.stats.Records += t.next - l.tails[p].next
 			l.tails[p] = t
 			l.wake(p)
 		}
@@ -384,9 +391,11 @@ func (l *Log) unwritten(err error) error {
 type Stats struct {
 	Segments int   // files
 	Bytes    int64 // of records that are kept
+	Waiting  int   // bytes that wait for the fsync under way
 
 	Damaged      int64 // places where what was written cannot be read any more
 	DamagedBytes int64 // in them
+	Records      int64 // that have become durable
 	Unwritten    int64 // batches that could not be written
 
 	// Tail is how many bytes were behind the last record when the log was
@@ -400,12 +409,16 @@ func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.stats
-	s.Segments = len(l.segments)
+	s.Segments, s.Waiting = len(l.segments), len(l.next.buf)
 	for _, seg := range l.segments {
 		s.Bytes += seg.size
 	}
 	return s
 }
+
+// OnSync has fn called with how long each fsync of records took. fn must not
+// wait. It is set before anything is appended.
+func (l *Log) OnSync(fn func(time.Duration)) { l.onSync = fn }
 
 // A Damage is a place in the log whose bytes are no records any more.
 type Damage struct {

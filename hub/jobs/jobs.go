@@ -231,6 +231,7 @@ func (s *Scheduler) Cancel(id string) (Job, error) {
 	case waiting != nil && err != nil:
 		s.jobs.unclaim(waiting)
 	case waiting != nil:
+		s.metrics.ended.WithLabelValues(string(Cancelled)).Inc()
 		s.jobs.remove(waiting)
 	case running != nil && err == nil:
 		running.cancel(errCancelled)

@@ -192,6 +192,7 @@ func (s *Scheduler) end(a *activeJob, end func(*Job)) {
 	if err != nil {
 		return // the server closes
 	}
+	s.metrics.ended.WithLabelValues(string(job.Status)).Inc()
 	s.log.Info("job ended", words.LogJob, job.ID, words.LogStatus, job.Status, words.LogReason, job.FailureReason)
 	s.jobs.remove(a)
 }
@@ -292,7 +293,7 @@ func (r *run) writeRows(batch []row) error {
 		return nil
 	})
 	if err == nil {
-		r.scheduler.jobs.move(r.active, batch)
+		r.scheduler.jobs.move(r.active, batch, r.scheduler.metrics.outcome)
 	}
 	return err
 }

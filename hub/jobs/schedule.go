@@ -112,10 +112,36 @@ func (j *pool) snapshot(id string, now time.Time) (Job, bool) {
 		statistics := *job.Statistics
 		job.Statistics = &statistics
 	}
-	if job.Status == Queued && job.Start.After(now) {
-		job.Status = Scheduled
-	}
+	job.Status = job.statusAt(now)
 	return job, true
+}
+
+// statusAt tells a job that waits for its start time from one that waits for a
+// place.
+func (job *Job) statusAt(now time.Time) Status {
+	if job.Status == Queued && job.Start.After(now) {
+		return Scheduled
+	}
+	return job.Status
+}
+
+// summary counts the jobs that have not ended by status, and their devices that
+// have no outcome.
+func (j *pool) summary(now time.Time) (jobs map[Status]int, open Statistics) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	jobs = make(map[Status]int)
+	for _, a := range j.active {
+		if !a.stored {
+			continue
+		}
+		jobs[a.job.statusAt(now)]++
+		if n := a.job.Statistics; n != nil {
+			open.Pending += n.Pending
+			open.Running += n.Running
+		}
+	}
+	return jobs, open
 }
 
 // update takes over what has been stored of a job, but for the statistics,
@@ -147,12 +173,16 @@ func (j *pool) statistics(a *activeJob) *Statistics {
 	return &n
 }
 
-// move counts devices of a job by their statuses.
-func (j *pool) move(a *activeJob, devices []row) {
+// move counts devices of a job by their statuses, and has outcome called with
+// those that got theirs.
+func (j *pool) move(a *activeJob, devices []row, outcome func(rowStatus)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i := range devices {
 		d := &devices[i]
+		if d.counted.open() && !d.status.open() {
+			outcome(d.status)
+		}
 		d.counted.count(a.job.Statistics, -1)
 		d.status.count(a.job.Statistics, 1)
 		d.counted = d.status

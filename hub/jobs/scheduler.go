@@ -29,6 +29,8 @@ type Scheduler struct {
 	log   *slog.Logger
 	jobs  pool
 
+	metrics metrics
+
 	ctx     context.Context // ends when the scheduler closes
 	running *serve.Group
 }
@@ -42,6 +44,7 @@ func New(h *hub.Server, db *store.DB, opt Options) (*Scheduler, error) {
 		running: serve.NewGroup(),
 	}
 	s.ctx = s.running.Context()
+	s.metrics = newMetrics()
 	s.jobs.init(s.ctx, cmp.Or(opt.Limit, defaultLimit))
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load jobs: %w", err)

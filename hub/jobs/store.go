@@ -99,19 +99,20 @@ func (s *Scheduler) persist(lock string, fn func(tx *store.Tx) error) error {
 	return s.insist(func() error { return s.store.Update(lock, fn) })
 }
 
-// insist calls update again while the disk refuses.
+// insist calls update again while the disk refuses, but not while the hub shuts
+// down, which must not wait for a disk. The error is then the disk's.
 func (s *Scheduler) insist(update func() error) error {
 	for {
 		err := update()
 		var refusal *hub.Error
-		if err == nil || errors.As(err, &refusal) || errors.Is(err, store.ErrClosed) || s.ctx.Err() != nil {
+		if err == nil || errors.As(err, &refusal) || errors.Is(err, store.ErrClosed) || s.jobs.dispatch.Err() != nil {
 			return err
 		}
 		s.log.Warn("a job cannot be stored", words.LogReason, err)
 		timer := s.clock.NewTimer(retry)
 		select {
 		case <-timer.C:
-		case <-s.ctx.Done():
+		case <-s.jobs.dispatch.Done():
 			timer.Stop()
 			return err
 		}

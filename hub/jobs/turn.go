@@ -1,6 +1,8 @@
 package jobs
 
 import (
+	"errors"
+
 	"github.com/iotdm/iotdm/hub"
 )
 
@@ -72,11 +74,16 @@ func (r *run) update(batch []row) {
 					return tx.PatchTwin(id, change, hub.Match{})
 				})
 			})
-			if err != nil {
+			var refusal *hub.Error
+			switch {
+			case err == nil:
+			case r.stopped() && !errors.As(err, &refusal):
+				return false // the disk refuses: the row stays open
+			default:
 				return r.finish(d, r.calls, err)
 			}
 			done.counted = d.counted
-			r.scheduler.jobs.move(r.active, []row{done})
+			r.scheduler.jobs.move(r.active, []row{done}, r.scheduler.metrics.outcome)
 			return false
 		})
 	}

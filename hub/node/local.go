@@ -4,22 +4,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
-
-// newMetrics returns the handler of what an operator watches. Each node has its
-// own.
-func newMetrics(parts ...[]prometheus.Collector) http.Handler {
-	registry := prometheus.NewRegistry()
-	for _, part := range parts {
-		registry.MustRegister(part...)
-	}
-	registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
-}
 
 // serveAside answers what shares the listener with REST.
 func (n *Node) serveAside(w http.ResponseWriter, r *http.Request) bool {

@@ -150,6 +150,7 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.closing = append(n.closing, events.Close)
+	disk := diskMetrics(db, events) // before anything is appended
 	n.Server, err = hub.New(hub.Options{
 		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
 		EventSources: opt.EventSources, Logger: opt.Logger, Clock: opt.Clock,
@@ -173,7 +174,8 @@ func (n *Node) open(opt Options) (err error) {
 	n.atEnd(n.Jobs.Close)
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
-	n.metrics = newMetrics(n.Server.Metrics(), n.Configurations.Metrics(), n.rest.Metrics())
+	n.metrics = serveMetrics(newMetrics(
+		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.rest.Metrics(), disk))
 	if err := opt.Seed.apply(n.Server); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}

@@ -54,6 +54,8 @@ type disk struct {
 	roomLeft int
 	roomErr  error
 
+	counts *counts // for Stats
+
 	mu      sync.Mutex    // guards what follows
 	stalls  int           // operations being retried, or that take too long
 	changes int           // operations under way that change the disk
@@ -65,7 +67,7 @@ type disk struct {
 }
 
 func newDisk(fsys vfs.FS, dir string, logger *slog.Logger) *disk {
-	return &disk{FS: fsys, dir: dir, logger: logger, stalled: make(chan struct{}), killed: make(chan struct{}), quiet: make(chan struct{})}
+	return &disk{FS: fsys, dir: dir, logger: logger, counts: new(counts), stalled: make(chan struct{}), killed: make(chan struct{}), quiet: make(chan struct{})}
 }
 
 // room returns nil if size bytes may be written. Most calls cost no system call; while the disk is full none costs
@@ -222,6 +224,7 @@ func (d *disk) begin(err error) {
 		return
 	}
 	close(d.stalled)
+	d.counts.stalls.Add(1)
 	d.cause = fmt.Errorf("write store: %w: %w", ErrStalled, err)
 	if isFull(err) {
 		d.cause = fmt.Errorf("%w: no space left for %s", ErrFull, d.dir)
@@ -247,6 +250,7 @@ func (d *disk) breakDown(err error) {
 	}
 	if d.stalls == 0 {
 		close(d.stalled)
+		d.counts.stalls.Add(1)
 	}
 	d.broken = true
 	d.cause = fmt.Errorf("write store, which must be opened again: %w: %w", ErrStalled, err)

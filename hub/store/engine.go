@@ -16,7 +16,11 @@ func engineOptions(d *disk, logger *slog.Logger) *pebble.Options {
 		Logger: engineLog{logger},
 		EventListener: &pebble.EventListener{
 			// By default the process ends. The read that met the damage fails, which is enough.
-			DataCorruption: func(i pebble.DataCorruptionInfo) { logger.Error("store is damaged", "info", i.String()) },
+			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				d.counts.damaged.Add(1)
+				logger.Error("store is damaged", "info", i.String())
+			},
+			WriteStallBegin: func(pebble.WriteStallBeginInfo) { d.counts.slowed.Add(1) },
 		},
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		CacheSize:          64 << 20,

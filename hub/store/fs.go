@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -16,6 +17,9 @@ const (
 	blobRewrite vfs.DiskWriteCategory = "pebble-blob-file-rewrite"
 )
 
+// wal is the engine's name for its log, whose fsyncs make changes durable.
+const wal vfs.DiskWriteCategory = "pebble-wal"
+
 // always is for operations that may be repeated whatever came of them, as creating a file: beside a full disk, too
 // many open files are a reason that passes.
 func always(error) bool { return true }
@@ -25,7 +29,7 @@ func (d *disk) Create(name string, c vfs.DiskWriteCategory) (f vfs.File, err err
 	create := func() error { f, err = d.FS.Create(name, c); return err }
 	if c != compaction && c != blobRewrite {
 		d.retry(create, always)
-		return &file{File: f, disk: d}, nil
+		return &file{File: f, disk: d, log: c == wal}, nil
 	}
 	if err := d.try(create); err != nil {
 		return nil, err
@@ -47,7 +51,7 @@ func (d *disk) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.Fil
 	var f vfs.File
 	err := d.change(func() (err error) { f, err = d.FS.ReuseForWrite(old, name, c); return err })
 	if err == nil {
-		return &file{File: f, disk: d}, nil
+		return &file{File: f, disk: d, log: c == wal}, nil
 	}
 	_ = d.Remove(old) // as its contract wants; it may have been renamed already
 	return d.Create(name, c)
@@ -116,6 +120,7 @@ type file struct {
 	disk    *disk
 	mayFail bool
 	dir     bool
+	log     bool // its fsyncs are what changes wait for
 }
 
 func (f *file) Write(p []byte) (n int, err error) {
@@ -145,6 +150,10 @@ func (f *file) sync(op func() error) error {
 	if f.mayFail {
 		return f.disk.try(op)
 	}
+	began := time.Now()
 	f.disk.retry(op, func(err error) bool { return f.dir && isFull(err) })
+	if fn := f.disk.counts.onSync.Load(); f.log && fn != nil {
+		(*fn)(time.Since(began))
+	}
 	return nil
 }

@@ -66,6 +66,7 @@ type DB struct {
 	logger *slog.Logger
 	lock   io.Closer // on the folder
 	locks  *lockSet
+	counts counts
 
 	mu     sync.RWMutex // guards closed and engine, and the users of that going up; held for moments only
 	closed bool
@@ -142,6 +143,7 @@ func (db *DB) open() (err error) {
 // openEngine opens the engine to read and write. What that removes stays until keep is closed, if it isn't nil.
 func (db *DB) openEngine(keep <-chan struct{}) (*engine, error) {
 	d := newDisk(db.fs, db.dir, db.logger)
+	d.counts = &db.counts
 	d.keep = keep
 	if err := d.room(0); err != nil {
 		return nil, err
@@ -163,6 +165,7 @@ func (db *DB) openEngine(keep <-chan struct{}) (*engine, error) {
 // openReader opens the engine for reading, which writes nothing. cause is why changes are refused.
 func (db *DB) openReader(cause error) (*engine, error) {
 	d := newDisk(db.fs, db.dir, db.logger)
+	d.counts = &db.counts
 	d.refuse(cause)
 	opts := engineOptions(d, db.logger)
 	opts.ReadOnly = true

@@ -54,7 +54,8 @@ func (w write) covers(key []byte) bool {
 // not that it was not made.
 //
 // A call of Update from within fn waits for itself if it names the same lock.
-func (db *DB) Update(lock string, fn func(tx *Tx) error) error {
+func (db *DB) Update(lock string, fn func(tx *Tx) error) (err error) {
+	defer func() { db.counts.result(err) }()
 	e, err := db.enter()
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
@@ -25,6 +26,7 @@ import (
 type conn struct {
 	door *Door
 	net  net.Conn
+	over *serve.Connections // counts it
 	in   packetBuffer
 
 	// Set by CONNECT, before Attach makes the connection known.
@@ -121,6 +123,7 @@ func (c *conn) endLocked(reason error) {
 	}
 	c.reason = reason
 	c.open = false
+	c.door.metrics.queued.Add(-int64(len(c.out)))
 	c.out = nil
 	c.net.SetDeadline(longAgo)
 }

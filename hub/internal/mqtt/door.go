@@ -44,13 +44,15 @@ type Door struct {
 	log *slog.Logger
 	rid atomic.Uint64 // the last request id of a direct method
 
+	metrics *metrics
+
 	ctx     context.Context // ends when the door closes
 	running *serve.Group
 }
 
 // New returns a door to h. A nil logger discards.
 func New(h *hub.Server, log *slog.Logger) *Door {
-	d := &Door{hub: h, log: cmp.Or(log, slog.New(slog.DiscardHandler)), running: serve.NewGroup()}
+	d := &Door{hub: h, log: cmp.Or(log, slog.New(slog.DiscardHandler)), running: serve.NewGroup(), metrics: newMetrics()}
 	d.ctx = d.running.Context()
 	return d
 }
@@ -58,20 +60,20 @@ func New(h *hub.Server, log *slog.Logger) *Door {
 // ServeTLS serves MQTT over TLS on l until the door closes, and then returns
 // serve.ErrClosed. It owns l.
 func (d *Door) ServeTLS(l net.Listener, config *tls.Config) error {
-	return d.running.Accept(l, "MQTT over TLS", d.log, func(nc net.Conn) { d.handshake(tls.Server(nc, config)) })
+	return d.running.Accept(l, "MQTT over TLS", d.log, func(nc net.Conn) { d.handshake(tls.Server(nc, config), d.metrics.tls) })
 }
 
 // Serve serves MQTT over plain TCP on l as ServeTLS does. Keys and tokens cross
 // the network readable: it is for loopback.
 func (d *Door) Serve(l net.Listener) error {
-	return d.running.Accept(l, "MQTT without TLS", d.log, d.handshake)
+	return d.running.Accept(l, "MQTT without TLS", d.log, func(nc net.Conn) { d.handshake(nc, d.metrics.plain) })
 }
 
 // ServeConn serves one connection, whose peer has shown the certificates of
 // chain. It owns nc, and does not wait for its end.
 func (d *Door) ServeConn(nc net.Conn, chain []*x509.Certificate) {
 	deadline := time.Now().Add(connectTimeout)
-	if !d.running.Go(func() { d.begin(nc, chain, deadline) }) {
+	if !d.running.Go(func() { d.begin(nc, chain, deadline, d.metrics.webSocket) }) {
 		nc.Close()
 	}
 }
@@ -88,19 +90,23 @@ func (d *Door) Close() {
 // handshake takes an accepted connection as far as CONNACK. Its stack grows
 // with TLS and the check of the credential, and so the goroutine ends there:
 // the connection goes on in a new one, whose stack is small.
-func (d *Door) handshake(nc net.Conn) {
+func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 	deadline := time.Now().Add(connectTimeout)
 	nc.SetDeadline(deadline)
 	var chain []*x509.Certificate
 	if t, ok := nc.(*tls.Conn); ok {
-		if err := t.HandshakeContext(d.ctx); err != nil {
+		over.In(stateOpening).Inc()
+		err := t.HandshakeContext(d.ctx)
+		over.In(stateOpening).Dec()
+		if err != nil {
 			nc.Close()
+			over.Refused(whyTLS)
 			d.logHandshake(nc, err)
 			return
 		}
 		chain = t.ConnectionState().PeerCertificates
 	}
-	d.begin(nc, chain, deadline)
+	d.begin(nc, chain, deadline, over)
 }
 
 // logHandshake tells the operator of a client that doesn't trust the hub, or
@@ -115,13 +121,16 @@ func (d *Door) logHandshake(nc net.Conn, err error) {
 
 // begin reads CONNECT, which has to be there by the deadline, and serves the
 // connection in a goroutine of its own if it is accepted.
-func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time) {
-	c := &conn{door: d, net: nc, gone: make(chan struct{})}
+func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time, over *serve.Connections) {
+	over.In(stateOpening).Inc()
+	defer over.In(stateOpening).Dec()
+	c := &conn{door: d, net: nc, over: over, gone: make(chan struct{})}
 	nc.SetDeadline(deadline)
 	stop := context.AfterFunc(d.ctx, func() { c.End(hub.ErrClosing) })
 	err := d.readConnect(c, chain)
 	stop()
 	if err == nil {
+		over.In(stateOpen).Inc()
 		d.log.Info("connected", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String())
 		if !d.running.Go(func() { d.serve(c) }) {
 			d.finish(c, hub.ErrClosing)
@@ -135,6 +144,7 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time)
 	c.End(err)
 	nc.Close()
 	c.in.release()
+	over.Refused(why(c.reason))
 	d.log.Info("connection refused", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String(), words.LogReason, c.reason)
 }
 
@@ -149,7 +159,7 @@ func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {
 				return errors.New("the first packet is not CONNECT")
 			}
 			if err := c.in.fill(c.net); err != nil {
-				return err
+				return fault{err, whyLost}
 			}
 			continue
 		}
@@ -202,7 +212,7 @@ func (d *Door) readPackets(c *conn) error {
 			if !time.Now().Before(deadline) {
 				return reason
 			}
-			return err
+			return fault{err, whyLost}
 		}
 	}
 }
@@ -219,6 +229,8 @@ func (d *Door) finish(c *conn, err error) {
 	c.writers.Wait()
 	c.in.release()
 	reason := c.reason // set once, and by now it is
+	c.over.In(stateOpen).Dec()
+	c.over.Closed(why(reason))
 	if c.will != nil && reason != errDisconnect && reason != hub.ErrClosing {
 		lost := func(err error) {
 			if err != nil {

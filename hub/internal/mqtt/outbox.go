@@ -15,8 +15,14 @@ func (c *conn) queueLocked(qos byte, id uint16, topic string, payload []byte) {
 	if c.open && c.roomLocked(len(topic)+len(payload)) {
 		before := len(c.out)
 		c.out = appendPublish(c.outLocked(), qos, id, topic, payload)
-		c.sent += uint64(len(c.out) - before)
+		c.countLocked(len(c.out) - before)
 	}
+}
+
+// countLocked counts n more bytes that wait.
+func (c *conn) countLocked(n int) {
+	c.sent += uint64(n)
+	c.door.metrics.queued.Add(int64(n))
 }
 
 // writeLocked has a goroutine write what is queued, unless somebody is writing
@@ -56,7 +62,7 @@ func (c *conn) reply(packets []byte) {
 func (c *conn) replyLocked(packets []byte) {
 	if c.reason == nil && c.roomLocked(len(packets)) {
 		c.out = append(c.outLocked(), packets...)
-		c.sent += uint64(len(packets))
+		c.countLocked(len(packets))
 	}
 }
 
@@ -101,6 +107,7 @@ func (c *conn) writeQueued() (more bool) {
 	if err := c.writeAll(out); err != nil {
 		c.End(err)
 	}
+	c.door.metrics.queued.Add(-int64(len(out)))
 	if cap(out) == pooledBuffer {
 		buffers.Put((*[pooledBuffer]byte)(out[:pooledBuffer]))
 	}
@@ -120,7 +127,7 @@ func (c *conn) writeAll(out []byte) error {
 			if !time.Now().Before(deadline) {
 				return errSlowReader
 			}
-			return err
+			return fault{err, whyLost}
 		}
 	}
 	return nil

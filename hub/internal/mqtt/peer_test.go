@@ -64,7 +64,7 @@ func closeDoor(d *Door) {
 func connectTo(t *testing.T, d *Door) *peer {
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close() })
-	d.running.Go(func() { d.handshake(far) })
+	d.running.Go(func() { d.handshake(far, d.metrics.plain) })
 	return &peer{t: t, Conn: near, closed: make(chan time.Time, 1), read: make(chan packets.ControlPacket, 100)}
 }
 
@@ -342,7 +342,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	go io.Copy(io.Discard, far)
-	c := &conn{net: near, open: true, filters: []subscription{{filter: methodTopic + "#"}}}
+	c := &conn{door: New(nil, nil), net: near, open: true, filters: []subscription{{filter: methodTopic + "#"}}}
 	rid, payload := 0, make([]byte, maxUnread/4)
 	queue := func() (mine bool) {
 		rid++
@@ -370,7 +370,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 // TestMethodIsSentToNobodyWhoLeft is about a device that ends its subscription
 // while a call is on its way to it: what UNSUBACK promised holds.
 func TestMethodIsSentToNobodyWhoLeft(t *testing.T) {
-	c := &conn{open: true}
+	c := &conn{door: New(nil, nil), open: true}
 	if c.sendMethod("1", topicOfMethod("m", "1"), nil) || c.backlog() > 0 {
 		t.Error("a method is sent without a subscription")
 	}

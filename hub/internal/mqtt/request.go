@@ -177,7 +177,7 @@ func (c *conn) stored(qos byte, id uint16, err error) {
 	}
 	switch {
 	case err != nil:
-		c.endLocked(err)
+		c.endLocked(fault{err, whyUnavailable})
 	case qos > 0 && c.reason == nil:
 		c.replyLocked(appendAck(nil, packets.Puback, id))
 		c.writeLocked()

@@ -86,7 +86,7 @@ func (d *Door) changeFilters(c *conn, ack []byte, change func([]subscription) ([
 	}
 	if !c.clean && !slices.Equal(filters, c.filters) {
 		if err := d.hub.KeepSession(c, encodeSession(filters)); err != nil {
-			return fmt.Errorf("store session: %w", err)
+			return fault{fmt.Errorf("store session: %w", err), whyUnavailable}
 		}
 	}
 	c.mu.Lock()

@@ -18,8 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/internal/serve"
@@ -57,7 +55,7 @@ type Door struct {
 	configurations *configurations.Engine
 	log            *slog.Logger
 	aside          func(http.ResponseWriter, *http.Request) bool
-	answered       *prometheus.CounterVec // requests, by HTTP status
+	metrics        *metrics
 
 	http      *http.Server
 	following context.Context // ends before requests are waited for
@@ -69,10 +67,7 @@ func New(h *hub.Server, j *jobs.Scheduler, c *configurations.Engine, opt Options
 	d := &Door{
 		hub: h, jobs: j, configurations: c, aside: opt.Aside,
 		log:     cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
-		running: serve.NewGroup(),
-		answered: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "iotdm_hub_rest_requests_total", Help: "REST requests answered, by HTTP status.",
-		}, []string{"status"}),
+		running: serve.NewGroup(), metrics: newMetrics(),
 	}
 	d.http = d.newHTTPServer()
 	var stop context.CancelFunc
@@ -97,6 +92,7 @@ func (d *Door) newHTTPServer() *http.Server {
 		WriteTimeout:   maxTime,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
+		ConnState:      d.metrics.moved,
 		BaseContext:    func(net.Listener) context.Context { return d.running.Context() },
 		ErrorLog:       slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
@@ -117,9 +113,6 @@ func (d *Door) ServeTLS(l net.Listener, config *tls.Config) error {
 	}
 	return fmt.Errorf("serve REST on %s: %w", l.Addr(), err)
 }
-
-// Metrics returns what is counted, to be registered.
-func (d *Door) Metrics() []prometheus.Collector { return []prometheus.Collector{d.answered} }
 
 // StopListening closes the listeners; connections go on.
 func (d *Door) StopListening() { d.running.StopListening() }
@@ -317,7 +310,7 @@ func (x *exchange) refuse(err error) {
 	x.log(level, refusal.Status, err)
 }
 
-func (d *Door) count(status int) { d.answered.WithLabelValues(strconv.Itoa(status)).Inc() }
+func (d *Door) count(status int) { d.metrics.answered.WithLabelValues(strconv.Itoa(status)).Inc() }
 
 func (x *exchange) send(status int, body []byte) {
 	x.sent = true
