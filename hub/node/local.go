@@ -8,6 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/iotdm/iotdm/hub/internal/rest"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 )
 
 // newMetrics returns the handler of what an operator watches. Each node has its
@@ -35,9 +38,11 @@ func (n *Node) serveLocal(w http.ResponseWriter, r *http.Request) bool {
 	}
 	switch path := strings.Trim(r.URL.Path, "/"); {
 	case strings.EqualFold(path, "health"):
+		serve.Admit(rest.Conn(r))
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.Write([]byte(`{"status":"ok"}`))
 	case strings.EqualFold(path, "metrics"):
+		serve.Admit(rest.Conn(r))
 		n.metrics.ServeHTTP(w, r)
 	default:
 		return false

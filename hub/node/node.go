@@ -32,6 +32,7 @@ import (
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/internal/mqtt"
 	"github.com/iotdm/iotdm/hub/internal/rest"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -94,6 +95,7 @@ type Node struct {
 	Configurations *configurations.Engine
 
 	folder  *folder
+	gate    *serve.Gate // in front of the doors
 	mqtt    *mqtt.Door
 	rest    *rest.Door
 	metrics http.Handler
@@ -154,6 +156,7 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Server.Close)
+	n.gate = serve.NewGate()
 	n.mqtt = mqtt.New(n.Server, opt.Logger)
 	n.atEnd(n.mqtt.Close)
 	// Connections end behind what follows: what came of a job, or a request,
@@ -169,7 +172,7 @@ func (n *Node) open(opt Options) (err error) {
 	n.atEnd(n.Jobs.Close)
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
-	n.metrics = newMetrics(n.Server.Metrics(), n.Configurations.Metrics(), n.rest.Metrics())
+	n.metrics = newMetrics(n.Server.Metrics(), n.Configurations.Metrics(), n.rest.Metrics(), n.gate.Metrics())
 	if err := opt.Seed.apply(n.Server); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
@@ -198,15 +201,19 @@ func (n *Node) openEvents(opt Options) (*eventlog.Log, error) {
 
 // ServeMQTTS serves MQTT over TLS on l until the node closes, and then returns
 // ErrClosed. It owns l.
-func (n *Node) ServeMQTTS(l net.Listener) error { return n.mqtt.ServeTLS(l, n.TLSConfig()) }
+func (n *Node) ServeMQTTS(l net.Listener) error {
+	return n.mqtt.ServeTLS(n.gate.Listen(l, "mqtts"), n.TLSConfig())
+}
 
 // ServeMQTT serves MQTT over plain TCP on l as ServeMQTTS does. Keys and tokens
 // cross the network readable: it is for loopback.
-func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(l) }
+func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(n.gate.Listen(l, "mqtt")) }
 
 // ServeHTTPS serves REST, and MQTT over WebSocket, over TLS on l as ServeMQTTS
 // does.
-func (n *Node) ServeHTTPS(l net.Listener) error { return n.rest.ServeTLS(l, n.TLSConfig()) }
+func (n *Node) ServeHTTPS(l net.Listener) error {
+	return n.rest.ServeTLS(n.gate.Listen(l, "https"), n.TLSConfig())
+}
 
 // TLSConfig returns the TLS configuration of the hub's listeners: TLS 1.2 or
 // later, a certificate for every name of the hub that renews itself, and a

@@ -25,9 +25,9 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
-// connectTimeout is how long a peer may take from its first byte, or the lack
-// of one, to the end of CONNECT.
-const connectTimeout = 60 * time.Second
+// connectTimeout is how long a peer may take from being accepted to the end of
+// CONNECT, however often it sends a byte.
+const connectTimeout = serve.AuthTimeout
 
 // Reasons why a connection ended that are the device's own.
 var (
@@ -122,6 +122,7 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time)
 	err := d.readConnect(c, chain)
 	stop()
 	if err == nil {
+		serve.Admit(nc)
 		d.log.Info("connected", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String())
 		if !d.running.Go(func() { d.serve(c) }) {
 			d.finish(c, hub.ErrClosing)

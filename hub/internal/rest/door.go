@@ -30,7 +30,7 @@ import (
 
 // Bounds of one HTTPS connection and one request.
 const (
-	headerTimeout = 10 * time.Second // also for the TLS handshake
+	headerTimeout = serve.AuthTimeout // also for the TLS handshake
 	bodyTimeout   = 30 * time.Second
 	writeTimeout  = bodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 	idleTimeout   = 2 * time.Minute
@@ -98,8 +98,18 @@ func (d *Door) newHTTPServer() *http.Server {
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return d.running.Context() },
+		ConnContext:    func(ctx context.Context, nc net.Conn) context.Context { return context.WithValue(ctx, connKey{}, nc) },
 		ErrorLog:       slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
+}
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// Conn returns the connection of a request that came in by a Door.
+func Conn(r *http.Request) net.Conn {
+	nc, _ := r.Context().Value(connKey{}).(net.Conn)
+	return nc
 }
 
 // ServeTLS serves REST over TLS on l until the door closes, and then returns
@@ -218,12 +228,16 @@ func (x *exchange) admit(m routeMatch, segments []string) error {
 	if m.route != nil && m.route.is(byDevice) {
 		peer, err := x.door.authenticateDevice(x.r, m.id)
 		x.peer, x.who = peer, peer.ID.String()
+		if err == nil {
+			serve.Admit(Conn(x.r))
+		}
 		return err
 	}
 	c, err := x.door.authenticateCaller(x.r, "/"+strings.Join(segments, "/"))
 	if err != nil {
 		return err
 	}
+	serve.Admit(Conn(x.r))
 	x.caller, x.who = c, c.Name
 	return mayAll(c, x.r, m.allowed)
 }
