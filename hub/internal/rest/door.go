@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
@@ -58,6 +59,7 @@ type Door struct {
 	log            *slog.Logger
 	aside          func(http.ResponseWriter, *http.Request) bool
 	answered       *prometheus.CounterVec // requests, by HTTP status
+	large          struct{ ofServices, ofDevices *semaphore.Weighted }
 
 	http      *http.Server
 	following context.Context // ends before requests are waited for
@@ -74,6 +76,7 @@ func New(h *hub.Server, j *jobs.Scheduler, c *configurations.Engine, opt Options
 			Name: "iotdm_hub_rest_requests_total", Help: "REST requests answered, by HTTP status.",
 		}, []string{"status"}),
 	}
+	d.large.ofServices, d.large.ofDevices = semaphore.NewWeighted(largeBodies), semaphore.NewWeighted(largeBodies)
 	d.http = d.newHTTPServer()
 	var stop context.CancelFunc
 	d.following, stop = context.WithCancel(d.running.Context())
@@ -215,7 +218,14 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	}
 	switch {
 	case m.route != nil:
-		return m.route.handle(x.door, &request{Request: x.r, w: x.w, id: m.id, name: m.name, caller: x.caller, peer: x.peer})
+		r := &request{
+			Request: x.r, w: x.w, id: m.id, name: m.name, caller: x.caller, peer: x.peer, turns: x.door.large.ofServices,
+		}
+		if m.route.is(byDevice) {
+			r.turns = x.door.large.ofDevices
+		}
+		defer r.end()
+		return m.route.handle(x.door, r)
 	case m.known:
 		return reply{}, hub.ErrMethodNotAllowed
 	default:

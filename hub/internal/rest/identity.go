@@ -84,7 +84,7 @@ type identityInput struct {
 	Authentication *hub.Authentication `json:"authentication"`
 	Capabilities   *hub.Capabilities   `json:"capabilities"`
 	DeviceScope    *string             `json:"deviceScope"`
-	ParentScopes   []string            `json:"parentScopes"`
+	ParentScopes   few[string]         `json:"parentScopes"`
 }
 
 func (in identityInput) spec() hub.IdentitySpec {
