@@ -23,6 +23,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
@@ -267,6 +268,10 @@ func certNames(more []string) ([]string, error) {
 		if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
 			names = append(names, ip.Unmap().String())
 			continue
+		}
+		if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+			// Before ToLower, which makes ASCII of some letters that are none.
+			return nil, fmt.Errorf("%q is not in ASCII; give the host name in its punycode form, which begins with \"xn--\"", words.Clip(name))
 		}
 		host := strings.ToLower(strings.TrimSuffix(name, "."))
 		if !isHostName(strings.TrimPrefix(host, "*.")) {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -180,7 +181,7 @@ func TestDamagedCAIsNamed(t *testing.T) {
 }
 
 func TestHostNamesAreChecked(t *testing.T) {
-	for _, name := range []string{"", " ", "a b", "a:8883", "https://a", "-a", "a..b", "*.", "a.*.b", "[::1]", "fe80::1%eth0", strings.Repeat("a", 64)} {
+	for _, name := range []string{"", " ", "a b", "a:8883", "https://a", "-a", "a..b", "*.", "a.*.b", "[::1]", "fe80::1%eth0", strings.Repeat("a", 64), "İ", "\u212a", "bücher.example", "a\u3002b", "a\x00b", "a\xff"} {
 		if names, err := certNames([]string{name}); err == nil {
 			t.Errorf("certNames(%q) = %q, want an error", name, names)
 		}
@@ -192,9 +193,36 @@ func TestHostNamesAreChecked(t *testing.T) {
 	}
 }
 
+func TestAHostNameIsInASCII(t *testing.T) {
+	for _, name := range []string{"İ", "\u212a", "bücher.example"} {
+		want := fmt.Sprintf(`%q is not in ASCII; give the host name in its punycode form, which begins with "xn--"`, name)
+		if _, err := New(Options{HostNames: []string{name}}); err == nil || err.Error() != want {
+			t.Errorf("New: %v, want %s", err, want)
+		}
+	}
+}
+
+// What the certificate names is a name of the hub.
+func TestHostNamesAreNamesOfTheHub(t *testing.T) {
+	n, err := New(Options{HostNames: []string{"Hub.", "*.example.com", "::ffff:192.0.2.7", "FD00::1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	for host, want := range map[string]bool{
+		"hub": true, "HUB:8883": true, "hub.": true, "a.example.com": true, "a.example.com:443": true, "192.0.2.7": true, "[::ffff:192.0.2.7]:443": true,
+		"[fd00::1]:443": true, "iotdm.localhost.": true,
+		"example.com": false, "a.b.example.com": false, ".example.com": false, "hub2": false, "192.0.2.8": false, "": false, ".": false,
+	} {
+		if got := n.IsName(host); got != want {
+			t.Errorf("IsName(%q) is %v, want %v", host, got, want)
+		}
+	}
+}
+
 // A name that is accepted is one that the certificate proves.
 func FuzzHostNames(f *testing.F) {
-	for _, name := range []string{"hub.example.com", "*.example.com", "a_b", "1.2.3", "192.0.2.1", "::1", "::ffff:1.2.3.4", "x.", "A-1", "xn--bcher-kva.example"} {
+	for _, name := range []string{"hub.example.com", "*.example.com", "a_b", "1.2.3", "192.0.2.1", "::1", "::ffff:1.2.3.4", "x.", "A-1", "xn--bcher-kva.example", "İ", "\u212a"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
