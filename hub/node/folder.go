@@ -58,6 +58,8 @@ type folder struct {
 	lock  *flock.Flock
 	certs *certs
 	list  []hub.Policy
+
+	exposed string // what others could read, in a line for the log
 }
 
 // openFolder takes possession of dir and makes what is missing in it. names
@@ -81,6 +83,7 @@ func openFolder(dir string, names []string, policies []hub.Policy, now func() ti
 	if f.lock, err = lockFolder(f.dir); err != nil {
 		return nil, err
 	}
+	f.exposed = tighten(f.dir)
 	// From here on readers see a hub; what the last one left must not stand
 	// for where this one listens.
 	if err := f.publish(Info{}); err != nil {

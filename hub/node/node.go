@@ -138,6 +138,9 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
+	if n.folder.exposed != "" {
+		opt.Logger.Warn(n.folder.exposed)
+	}
 	db, err := n.openStore(opt)
 	if err != nil {
 		return err
