@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -123,7 +125,8 @@ func TestLeafIsRenewed(t *testing.T) {
 		{name: "before it expires, while running", after: leafLife - leafRenewal, leaf: true},
 		{name: "before it expires, at a start", after: leafLife - leafRenewal, restart: true, leaf: true},
 		{name: "when the clock was set back", after: -300 * 24 * time.Hour, leaf: true},
-		{name: "for new names", names: []string{"new.example.com"}, restart: true, leaf: true},
+		{name: "for new names", names: []string{"new.localhost"}, restart: true, leaf: true},
+		{name: "for new names that its CA may not vouch for", names: []string{"new.example.com"}, restart: true, leaf: true, ca: true},
 		{name: "when its file is damaged", damage: leafFile, restart: true, leaf: true},
 		{name: "with a CA that has become too old", after: caLife - leafLife, restart: true, leaf: true, ca: true},
 		{name: "with a CA from the future", after: -10 * 365 * 24 * time.Hour, restart: true, leaf: true, ca: true},
@@ -190,6 +193,67 @@ func TestHostNamesAreChecked(t *testing.T) {
 	got, err := certNames([]string{"Hub.", "127.0.0.2", "::ffff:127.0.0.2", "*.example.com", "LOCALHOST"})
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("certNames: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+// A hub's CA vouches for the hub's names alone. One that may not for a new name
+// gives way; one of an older hub may for all and stays, since it is trusted.
+func TestACAIsForTheNamesOfTheHub(t *testing.T) {
+	dir := t.TempDir()
+	open := func(names ...string) *certs { return mustOpenCerts(t, dir, names, time.Now) }
+	first := open("hub.example.com", "192.0.2.7")
+	for name, want := range map[string]bool{
+		"localhost": true, "a.localhost": true, "127.0.0.9": true, "::1": true, "hub.example.com": true, "192.0.2.7": true,
+		"example.com": false, "other.example.com": false, "192.0.2.8": false, "::2": false,
+	} {
+		template := &x509.Certificate{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = []net.IP{ip}
+		} else {
+			template.DNSNames = []string{name}
+		}
+		key, err := newECDSAKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged, err := first.sign(template, first.ca.Leaf, key, first.ca.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = forged.Leaf.Verify(x509.VerifyOptions{Roots: first.pool(), DNSName: name, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		if got := err == nil; got != want {
+			t.Errorf("a certificate of the CA for %s: %v, want it good: %v", name, err, want)
+		}
+		if got := permits(first.ca.Leaf, name); got != want {
+			t.Errorf("permits(%s) is %v, want %v", name, got, want)
+		}
+	}
+	for _, names := range [][]string{{"hub.example.com", "192.0.2.7"}, {}, {"127.0.0.5"}, {"x.hub.example.com"}} {
+		if c := open(names...); !c.ca.Leaf.Equal(first.ca.Leaf) || c.remade != "" {
+			t.Errorf("with the names %q there is a new CA: %s", names, c.remade)
+		}
+	}
+	c := open("new.example.com")
+	if again := open("hub.example.com", "192.0.2.7"); !again.ca.Leaf.Equal(c.ca.Leaf) {
+		t.Error("the new CA may not vouch for what the old one could")
+	}
+	want := "the hub's CA may not vouch for new.example.com, so there is a new one: whoever has trusted the old one has to trust " + filepath.Join(dir, caFile) + " instead"
+	if c.ca.Leaf.Equal(first.ca.Leaf) || c.remade != want {
+		t.Errorf("a new name: %q, want %q", c.remade, want)
+	}
+
+	// As an older hub made it.
+	template := *c.ca.Leaf
+	template.PermittedDNSDomains, template.PermittedIPRanges = nil, nil
+	old, err := c.sign(&template, &template, c.ca.PrivateKey.(crypto.Signer), c.ca.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write(caKeyFile, old); err != nil {
+		t.Fatal(err)
+	}
+	if c := open("another.example.com"); !c.ca.Leaf.Equal(old.Leaf) {
+		t.Error("a CA without constraints was replaced")
 	}
 }
 

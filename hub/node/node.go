@@ -138,8 +138,8 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
-	if n.folder.exposed != "" {
-		opt.Logger.Warn(n.folder.exposed)
+	for _, warning := range n.folder.warnings {
+		opt.Logger.Warn(warning)
 	}
 	db, err := n.openStore(opt)
 	if err != nil {

@@ -42,7 +42,8 @@ var (
 type Door struct {
 	hub *hub.Server
 	log *slog.Logger
-	rid atomic.Uint64 // the last request id of a direct method
+	far *words.Limited // about peers that are not let in
+	rid atomic.Uint64  // the last request id of a direct method
 
 	ctx     context.Context // ends when the door closes
 	running *serve.Group
@@ -51,6 +52,7 @@ type Door struct {
 // New returns a door to h. A nil logger discards.
 func New(h *hub.Server, log *slog.Logger) *Door {
 	d := &Door{hub: h, log: cmp.Or(log, slog.New(slog.DiscardHandler)), running: serve.NewGroup()}
+	d.far = words.NewLimited(d.log)
 	d.ctx = d.running.Context()
 	return d
 }
@@ -110,7 +112,7 @@ func (d *Door) logHandshake(nc net.Conn, err error) {
 	if errors.Is(err, io.EOF) || d.ctx.Err() != nil {
 		return
 	}
-	d.log.Info("TLS handshake failed", words.LogRemote, nc.RemoteAddr().String(), words.LogReason, err)
+	d.far.Info("TLS handshake failed", slog.String(words.LogRemote, nc.RemoteAddr().String()), slog.Any(words.LogReason, err))
 }
 
 // begin reads CONNECT, which has to be there by the deadline, and serves the
@@ -136,7 +138,7 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time)
 	c.End(err)
 	nc.Close()
 	c.in.release()
-	d.log.Info("connection refused", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String(), words.LogReason, c.reason)
+	d.far.Info("connection refused", slog.String(words.LogID, c.peer.ID.String()), slog.String(words.LogRemote, nc.RemoteAddr().String()), slog.Any(words.LogReason, c.reason))
 }
 
 func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {

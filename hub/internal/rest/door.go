@@ -57,6 +57,7 @@ type Door struct {
 	jobs           *jobs.Scheduler
 	configurations *configurations.Engine
 	log            *slog.Logger
+	far            *words.Limited // about callers that are not let in
 	aside          func(http.ResponseWriter, *http.Request) bool
 	answered       *prometheus.CounterVec // requests, by HTTP status
 	large          struct{ ofServices, ofDevices *semaphore.Weighted }
@@ -76,6 +77,7 @@ func New(h *hub.Server, j *jobs.Scheduler, c *configurations.Engine, opt Options
 			Name: "iotdm_hub_rest_requests_total", Help: "REST requests answered, by HTTP status.",
 		}, []string{"status"}),
 	}
+	d.far = words.NewLimited(d.log)
 	d.large.ofServices, d.large.ofDevices = semaphore.NewWeighted(largeBodies), semaphore.NewWeighted(largeBodies)
 	d.http = d.newHTTPServer()
 	var stop context.CancelFunc
@@ -362,6 +364,10 @@ func (x *exchange) log(level slog.Level, status int, cause error) {
 	}
 	if cause != nil {
 		attrs = append(attrs, slog.String(words.LogTracking, x.id.Compact()), slog.String(words.LogReason, cause.Error()))
+	}
+	if status == http.StatusUnauthorized && level == slog.LevelInfo {
+		x.door.far.Info("request", attrs...)
+		return
 	}
 	log.LogAttrs(x.r.Context(), level, "request", attrs...)
 }
