@@ -27,8 +27,8 @@ const (
 	// maxPending is how many such connections there may be at a time, over all
 	// doors. Ten thousand devices that come back at once behind one address get
 	// in by so many at a time, each in a few milliseconds of the hub's work; a
-	// connection in the middle of its handshake takes some 40 KB, so that a
-	// flood of them takes 80 MB.
+	// connection whose CONNECT never ends takes some 50 KB, so that a flood of
+	// them takes 100 MB.
 	maxPending = 2048
 
 	// Each of them may send freeBytes: a ClientHello with a post-quantum key, a
