@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"hub/entra":             {"hub", "hub/internal/words", "internal/jsontext", "sas"},
 	"hub/internal/mqtt":     {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "twin"},
 	"hub/internal/rest":     {"hub", "hub/configurations", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},
-	"hub/node":              {"hub", "hub/clock", "hub/configurations", "hub/entra", "hub/eventlog", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/words", "hub/jobs", "hub/store", "internal/jsontext", "sas"},
+	"hub/node":              {"hub", "hub/clock", "hub/configurations", "hub/entra", "hub/eventlog", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/store", "internal/jsontext", "sas"},
 	"hub/hubtest":           {"hub", "hub/node", "sas"},
 	"hub/internal/wiretest": {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/jobs", "hub/node", "sas"},
 

@@ -21,7 +21,12 @@ type hostNames map[string]struct{}
 func newHostNames(more []string) hostNames {
 	h := hostNames{"localhost": {}, "127.0.0.1": {}, "::1": {}}
 	for _, name := range more {
-		h[strings.ToLower(name)] = struct{}{}
+		// As the certificate has them.
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		if a, err := netip.ParseAddr(name); err == nil {
+			name = a.Unmap().String()
+		}
+		h[name] = struct{}{}
 	}
 	return h
 }
@@ -32,16 +37,20 @@ func (h hostNames) contains(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), ".")
 	if _, ok := h[host]; ok {
 		return true
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		_, ok := h[a.String()]
+		_, ok := h[a.Unmap().String()]
 		return ok
 	}
 	label, rest, found := strings.Cut(host, ".")
-	return found && label != "" && rest == "localhost"
+	if !found || label == "" {
+		return false
+	}
+	_, ok := h["*."+rest]
+	return ok || rest == "localhost"
 }
 
 func policiesByName(list []Policy) map[string]Policy {

@@ -3,7 +3,10 @@ package hub
 import (
 	"bytes"
 	"cmp"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -247,7 +250,26 @@ func parseCertificate(data []byte) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, ErrArgumentInvalid.With("the certificate cannot be read: %v", err)
 	}
+	if !usableKey(cert.PublicKey) {
+		return nil, ErrArgumentInvalid.With("the key of the certificate must be RSA with up to %d bits, ECDSA or Ed25519", maxRSABits)
+	}
 	return cert, nil
+}
+
+// maxRSABits is what TLS takes. To check a signature of a key as large as fits
+// into a certificate takes seconds.
+const maxRSABits = 8192
+
+// usableKey reports whether signatures of the key can be checked, in no time. A
+// curve that is not known is no key at all.
+func usableKey(key any) bool {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		return k.N.BitLen() <= maxRSABits
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+		return true
+	}
+	return false
 }
 
 func validAt(cert *x509.Certificate, now time.Time) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -67,7 +68,15 @@ func (c checker) read(kind Kind, input []byte) ([]byte, error) {
 	if kind == Desired {
 		b = stripReadOnly(b)
 	}
+	c.left = math.MaxInt
+	if c.strict {
+		// No section has more: each name counts a byte at least.
+		_, c.left = kind.limit()
+	}
 	if e := c.object(b, 0, c.whole); e != nil {
+		if e == errMembers {
+			return nil, tooLarge(kind)
+		}
 		e.finish()
 		return nil, e
 	}
@@ -99,6 +108,7 @@ type checker struct {
 	strict   bool     // all rules, not only the depth
 	whole    bool     // no patch: null removes nothing
 	repeated bool     // an object has two members with the same name
+	left     int      // how many more members it may have
 	names    [][]byte // of the objects on the way to the current one, innermost last
 }
 
@@ -107,6 +117,9 @@ func (c *checker) object(b []byte, depth int, whole bool) *Error {
 	base := len(c.names)
 	members := jsontext.Walk(b)
 	for members.Member() {
+		if c.left--; c.left < 0 {
+			return errMembers
+		}
 		name := jsontext.Unquote(members.Key())
 		c.names = append(c.names, name)
 		if c.strict {
@@ -115,7 +128,9 @@ func (c *checker) object(b []byte, depth int, whole bool) *Error {
 			}
 		}
 		if e := c.value(name, members.Value(), depth+1, whole); e != nil {
-			e.under(clip(name))
+			if e != errMembers {
+				e.under(clip(name))
+			}
 			return e
 		}
 	}
@@ -128,7 +143,9 @@ func (c *checker) array(name, b []byte, depth int) *Error {
 	elements := jsontext.Walk(b)
 	for i := 0; elements.Element(); i++ {
 		if e := c.value(name, elements.Value(), depth+1, true); e != nil {
-			e.under("[" + strconv.Itoa(i) + "]")
+			if e != errMembers {
+				e.under("[" + strconv.Itoa(i) + "]")
+			}
 			return e
 		}
 	}
@@ -301,22 +318,36 @@ func dropRepeated(dst, value []byte) []byte {
 // checkSize refuses a change that makes a section larger than its limit. One that is already too
 // large may still shrink.
 func checkSize(kind Kind, before, after []byte) error {
-	what, limit := "Properties.Reported", 32<<10
-	switch kind {
-	case Desired:
-		what = "Properties.Desired"
-	case Tags:
-		what, limit = "Tags", 8<<10
-	}
+	_, limit := kind.limit()
 	// A number of one digit and its comma are two bytes of text that count as eight, the most there is.
 	if len(after) <= limit/4 {
 		return nil
 	}
 	if n := size(after); n > limit && n > size(before) || len(after) > maxText*limit && len(after) > len(before) {
-		return &Error{Reason: TooLarge, Message: fmt.Sprintf("'%s' size should be less than %d bytes.", what, limit)}
+		return tooLarge(kind)
 	}
 	return nil
 }
+
+// limit is the size limit of a section, and the section's name in errors.
+func (k Kind) limit() (what string, bytes int) {
+	switch k {
+	case Desired:
+		return "Properties.Desired", 32 << 10
+	case Tags:
+		return "Tags", 8 << 10
+	default:
+		return "Properties.Reported", 32 << 10
+	}
+}
+
+func tooLarge(kind Kind) *Error {
+	what, limit := kind.limit()
+	return &Error{Reason: TooLarge, Message: fmt.Sprintf("'%s' size should be less than %d bytes.", what, limit)}
+}
+
+// errMembers is not for callers: a change has more members than a section can.
+var errMembers = new(Error)
 
 // size counts as the article says: names and strings by their bytes without control characters, 8
 // for a number, 4 for true and false.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -217,6 +218,27 @@ func TestUncountedTextIsBounded(t *testing.T) {
 		var e *twin.Error
 		if !errors.As(err, &e) || e.Reason != twin.TooLarge {
 			t.Errorf("%s: %v, want too large", name, err)
+		}
+	}
+}
+
+// A change with more members than any section can have is refused before anything is made of it,
+// even if it only removes.
+func TestAChangeHasNoMoreMembersThanASectionCan(t *testing.T) {
+	patch := func(n int) []byte {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `,"%x":null`, i)
+		}
+		return []byte("{" + b.String()[1:] + "}")
+	}
+	for kind, most := range map[twin.Kind]int{twin.Desired: 32 << 10, twin.Reported: 32 << 10} {
+		if _, err := twin.New(time.Time{}).Patch(kind, patch(most), time.Time{}); err != nil {
+			t.Errorf("kind %d: %d members: %v", kind, most, err)
+		}
+		_, err := twin.New(time.Time{}).Patch(kind, patch(most+1), time.Time{})
+		if e, ok := errors.AsType[*twin.Error](err); !ok || e.Reason != twin.TooLarge {
+			t.Errorf("kind %d: %d members: %v, want too large", kind, most+1, err)
 		}
 	}
 }

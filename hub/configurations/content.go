@@ -10,6 +10,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -23,6 +24,57 @@ type Content struct {
 	Module  map[string]json.RawMessage            `json:"moduleContent,omitempty"`  // for modules
 	Modules map[string]map[string]json.RawMessage `json:"modulesContent,omitempty"` // for the modules of an IoT Edge device
 }
+
+// maxPaths is how many paths a configuration may have for one kind of twin or
+// one module; assumed.
+const maxPaths = 1000
+
+// largeValue is more text than a value of a configuration usually has.
+const largeValue = 64 << 10
+
+// A ContentInput is content that comes from a peer. It is counted while it is
+// read, since each member is many times as large in memory as its text.
+type ContentInput struct {
+	Device  pathsInput   `json:"deviceContent"`
+	Module  pathsInput   `json:"moduleContent"`
+	Modules modulesInput `json:"modulesContent"`
+}
+
+// Content returns the content.
+func (in ContentInput) Content() Content {
+	c := Content{Device: in.Device, Module: in.Module}
+	if in.Modules != nil {
+		c.Modules = make(map[string]map[string]json.RawMessage, len(in.Modules))
+	}
+	for module, paths := range in.Modules {
+		c.Modules[module] = paths
+	}
+	return c
+}
+
+type pathsInput map[string]json.RawMessage
+
+// UnmarshalJSON reads paths with their values.
+func (p *pathsInput) UnmarshalJSON(text []byte) error {
+	if jsontext.More(text, maxPaths) {
+		return hub.ErrConfigurationContent.With("content has at most %d paths for a twin", maxPaths)
+	}
+	*p = nil
+	return json.Unmarshal(text, (*map[string]json.RawMessage)(p))
+}
+
+type modulesInput map[string]pathsInput
+
+// UnmarshalJSON reads modules with their paths.
+func (m *modulesInput) UnmarshalJSON(text []byte) error {
+	if jsontext.More(text, hub.MaxModulesPerDevice+len(hub.EdgeModules)) {
+		return errTooManyModules
+	}
+	*m = nil
+	return json.Unmarshal(text, (*map[string]pathsInput)(m))
+}
+
+var errTooManyModules = hub.ErrConfigurationContent.With("an IoT Edge device has at most %d modules", hub.MaxModulesPerDevice)
 
 // desiredPath begins every path of a configuration's content.
 const desiredPath = "properties.desired"
@@ -73,10 +125,18 @@ func (c *Content) validatePaths(module string, paths map[string]json.RawMessage)
 func (c *Content) fit(paths map[string]json.RawMessage) error {
 	from := c.alone()
 	layers := make([]layer, 0, len(paths))
+	var err error
 	for path, value := range paths {
 		layers = append(layers, layer{from: from, path: path, value: value})
+		if len(value) > largeValue && err == nil {
+			// It alone may be too much, and then nothing is to be made of it.
+			_, err = twin.New(time.Time{}).Patch(twin.Desired, slices.Concat([]byte(`{"a":`), value, []byte("}")), time.Time{})
+		}
 	}
-	patch, err := configuredPatch([]byte("{}"), nil, winningLayers(layers))
+	var patch []byte
+	if err == nil {
+		patch, err = configuredPatch([]byte("{}"), nil, winningLayers(layers))
+	}
 	if err == nil {
 		_, err = twin.New(time.Time{}).Patch(twin.Desired, patch, time.Time{})
 	}

@@ -38,7 +38,7 @@ func (c *Content) validateModules() error {
 	}
 	names, err := deployment{applied: []*active{c.alone()}}.modules()
 	if err == nil && len(names) > hub.MaxModulesPerDevice {
-		err = hub.ErrConfigurationContent.With("an IoT Edge device has at most %d modules", hub.MaxModulesPerDevice)
+		err = errTooManyModules
 	}
 	return err
 }

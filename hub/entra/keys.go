@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 const (
@@ -23,7 +24,9 @@ const (
 	keySetLife    = 24 * time.Hour // a known key is looked up again after this, since keys are withdrawn
 	keySetTimeout = 10 * time.Second
 	maxKeySet     = 1 << 20 // bytes
+	maxKeys       = 1000    // of a set; issuers have a dozen
 	minRSABits    = 2048
+	maxRSABits    = 8192
 )
 
 // A keySet is a JSON Web Key Set (RFC 7517) that is read when it is first
@@ -122,25 +125,38 @@ func (s *keySet) load(ctx context.Context) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", req.URL.Host, resp.Status)
 	}
-	return io.ReadAll(io.LimitReader(resp.Body, maxKeySet))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxKeySet+1))
+	if err == nil && len(data) > maxKeySet {
+		err = fmt.Errorf("it has more than %d bytes", maxKeySet)
+	}
+	return data, err
 }
 
 // parseKeySet reads the RSA keys of a set and passes over all others.
 func parseKeySet(data []byte) (map[string]*rsa.PublicKey, error) {
 	var set struct {
-		Keys []struct {
-			Type     string `json:"kty"`
-			ID       string `json:"kid"`
-			Use      string `json:"use"`
-			Modulus  string `json:"n"`
-			Exponent string `json:"e"`
-		} `json:"keys"`
+		Keys json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(data, &set); err != nil {
 		return nil, err
 	}
+	if jsontext.More(set.Keys, maxKeys) {
+		return nil, fmt.Errorf("it has more than %d keys", maxKeys)
+	}
+	var list []struct {
+		Type     string `json:"kty"`
+		ID       string `json:"kid"`
+		Use      string `json:"use"`
+		Modulus  string `json:"n"`
+		Exponent string `json:"e"`
+	}
+	if len(set.Keys) > 0 {
+		if err := json.Unmarshal(set.Keys, &list); err != nil {
+			return nil, err
+		}
+	}
 	keys := make(map[string]*rsa.PublicKey)
-	for _, k := range set.Keys {
+	for _, k := range list {
 		if k.Type != "RSA" || k.ID == "" || k.Use != "" && k.Use != "sig" {
 			continue
 		}
@@ -156,8 +172,8 @@ func parseKeySet(data []byte) (map[string]*rsa.PublicKey, error) {
 		if key.E < 3 || key.E%2 == 0 {
 			return nil, fmt.Errorf("key %s: %d is no exponent of a key", words.Clip(k.ID), key.E)
 		}
-		if key.N.BitLen() < minRSABits {
-			return nil, fmt.Errorf("key %s: it has fewer than %d bits", words.Clip(k.ID), minRSABits)
+		if n := key.N.BitLen(); n < minRSABits || n > maxRSABits {
+			return nil, fmt.Errorf("key %s: it has %d bits, not %d to %d", words.Clip(k.ID), n, minRSABits, maxRSABits)
 		}
 		keys[k.ID] = key
 	}

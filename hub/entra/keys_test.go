@@ -50,16 +50,18 @@ func TestKeySetIsReadFromItsURL(t *testing.T) {
 
 func TestKeySetsThatAreRefused(t *testing.T) {
 	for name, body := range map[string]string{
-		"not JSON":            `{`,
-		"empty":               `{"keys":[]}`,
-		"no RSA key":          `{"keys":[{"kty":"EC","kid":"k"}]}`,
-		"for encryption":      strings.Replace(rsaKeySet(t, 2048), `"kid"`, `"use":"enc","kid"`, 1),
-		"a short key":         rsaKeySet(t, 1024),
-		"an odd modulus":      `{"keys":[{"kty":"RSA","kid":"k","n":"!","e":"AQAB"}]}`,
-		"no exponent":         `{"keys":[{"kty":"RSA","kid":"k","n":"AQAB"}]}`,
-		"an exponent of 1":    strings.Replace(rsaKeySet(t, 2048), "AQAB", "AQ", 1),
-		"an even exponent":    strings.Replace(rsaKeySet(t, 2048), "AQAB", "AQAA", 1),
-		"a gigantic exponent": `{"keys":[{"kty":"RSA","kid":"k","n":"AQAB","e":"AQAAAAAAAAAB"}]}`,
+		"not JSON":               `{`,
+		"empty":                  `{"keys":[]}`,
+		"no RSA key":             `{"keys":[{"kty":"EC","kid":"k"}]}`,
+		"for encryption":         strings.Replace(rsaKeySet(t, 2048), `"kid"`, `"use":"enc","kid"`, 1),
+		"a short key":            rsaKeySet(t, 1024),
+		"a key that is too long": `{"keys":[{"kty":"RSA","kid":"k","e":"AQAB","n":"` + strings.Repeat("_", 1400) + `"}]}`,
+		"thousands of keys":      strings.Replace(rsaKeySet(t, 2048), `[`, `[`+strings.Repeat("{},", maxKeys), 1),
+		"an odd modulus":         `{"keys":[{"kty":"RSA","kid":"k","n":"!","e":"AQAB"}]}`,
+		"no exponent":            `{"keys":[{"kty":"RSA","kid":"k","n":"AQAB"}]}`,
+		"an exponent of 1":       strings.Replace(rsaKeySet(t, 2048), "AQAB", "AQ", 1),
+		"an even exponent":       strings.Replace(rsaKeySet(t, 2048), "AQAB", "AQAA", 1),
+		"a gigantic exponent":    `{"keys":[{"kty":"RSA","kid":"k","n":"AQAB","e":"AQAAAAAAAAAB"}]}`,
 	} {
 		if _, err := parseKeySet([]byte(body)); err == nil {
 			t.Errorf("%s: no error", name)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
@@ -46,6 +48,7 @@ type certs struct {
 	names  []string // sorted
 	now    func() time.Time
 	ca     tls.Certificate // certificate and key; never changed
+	remade string          // why there is a new CA in place of one that was good, for the log
 	config *tls.Config
 	ecdsa  leaf
 	rsa    leaf
@@ -102,10 +105,19 @@ func (c *certs) openCA() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w; remove the file to have the hub make a new CA", err)
 	}
-	now := c.now()
+	now, names := c.now(), c.names
 	if err == nil && !now.Before(ca.Leaf.NotBefore) && now.Add(leafLife).Before(ca.Leaf.NotAfter) {
-		c.ca = *ca
-		return nil
+		missing := slices.IndexFunc(c.names, func(name string) bool { return !permits(ca.Leaf, name) })
+		if missing < 0 {
+			c.ca = *ca
+			return nil
+		}
+		// For those of the old one too, so that names can come and go.
+		names = slices.Concat(names, ca.Leaf.PermittedDNSDomains)
+		for _, r := range ca.Leaf.PermittedIPRanges {
+			names = append(names, r.IP.String())
+		}
+		c.remade = fmt.Sprintf("the hub's CA may not vouch for %s, so there is a new one: whoever has trusted the old one has to trust %s instead", c.names[missing], filepath.Join(c.dir, caFile))
 	}
 	key, err := newECDSAKey()
 	if err != nil {
@@ -124,12 +136,51 @@ func (c *certs) openCA() error {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
+	template.PermittedDNSDomains, template.PermittedIPRanges = constraints(names)
 	made, err := c.sign(template, template, key, key)
 	if err != nil {
 		return err
 	}
 	c.ca = *made
 	return c.write(caKeyFile, made)
+}
+
+// constraints are the names that a CA may vouch for: those of the hub, so that
+// whoever gets hold of its key cannot be another site for who trusts it.
+//
+// They are not critical, although RFC 5280 wants that: OpenSSL, Go, Java, Node,
+// Python and what browsers use obey them either way, and Mbed TLS, which many
+// devices have, does not know them and refuses a critical one, with all of the
+// bundle that it is in.
+func constraints(names []string) (domains []string, ranges []*net.IPNet) {
+	_, loopback, _ := net.ParseCIDR("127.0.0.0/8") // tests take addresses of their own
+	ranges = append(ranges, loopback)
+	for _, name := range names {
+		ip, err := netip.ParseAddr(name)
+		switch {
+		case err != nil:
+			domains = append(domains, strings.TrimPrefix(name, "*."))
+		case !ip.IsLoopback() || ip.Is6():
+			ranges = append(ranges, &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())})
+		}
+	}
+	slices.Sort(domains)
+	return slices.Compact(domains), ranges
+}
+
+// permits reports whether a CA may vouch for a name. One of an older hub may for
+// all.
+func permits(ca *x509.Certificate, name string) bool {
+	if len(ca.PermittedDNSDomains) == 0 && len(ca.PermittedIPRanges) == 0 {
+		return true
+	}
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return slices.ContainsFunc(ca.PermittedIPRanges, func(r *net.IPNet) bool { return r.Contains(ip.AsSlice()) })
+	}
+	name = strings.TrimPrefix(name, "*.")
+	return slices.ContainsFunc(ca.PermittedDNSDomains, func(domain string) bool {
+		return name == domain || strings.HasSuffix(name, "."+domain)
+	})
 }
 
 // leaf returns the certificate l, made or renewed if need be.
@@ -267,6 +318,10 @@ func certNames(more []string) ([]string, error) {
 		if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
 			names = append(names, ip.Unmap().String())
 			continue
+		}
+		if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+			// Before ToLower, which makes ASCII of some letters that are none.
+			return nil, fmt.Errorf("%q is not in ASCII; give the host name in its punycode form, which begins with \"xn--\"", words.Clip(name))
 		}
 		host := strings.ToLower(strings.TrimSuffix(name, "."))
 		if !isHostName(strings.TrimPrefix(host, "*.")) {

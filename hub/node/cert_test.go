@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -122,7 +125,8 @@ func TestLeafIsRenewed(t *testing.T) {
 		{name: "before it expires, while running", after: leafLife - leafRenewal, leaf: true},
 		{name: "before it expires, at a start", after: leafLife - leafRenewal, restart: true, leaf: true},
 		{name: "when the clock was set back", after: -300 * 24 * time.Hour, leaf: true},
-		{name: "for new names", names: []string{"new.example.com"}, restart: true, leaf: true},
+		{name: "for new names", names: []string{"new.localhost"}, restart: true, leaf: true},
+		{name: "for new names that its CA may not vouch for", names: []string{"new.example.com"}, restart: true, leaf: true, ca: true},
 		{name: "when its file is damaged", damage: leafFile, restart: true, leaf: true},
 		{name: "with a CA that has become too old", after: caLife - leafLife, restart: true, leaf: true, ca: true},
 		{name: "with a CA from the future", after: -10 * 365 * 24 * time.Hour, restart: true, leaf: true, ca: true},
@@ -180,7 +184,7 @@ func TestDamagedCAIsNamed(t *testing.T) {
 }
 
 func TestHostNamesAreChecked(t *testing.T) {
-	for _, name := range []string{"", " ", "a b", "a:8883", "https://a", "-a", "a..b", "*.", "a.*.b", "[::1]", "fe80::1%eth0", strings.Repeat("a", 64)} {
+	for _, name := range []string{"", " ", "a b", "a:8883", "https://a", "-a", "a..b", "*.", "a.*.b", "[::1]", "fe80::1%eth0", strings.Repeat("a", 64), "İ", "\u212a", "bücher.example", "a\u3002b", "a\x00b", "a\xff"} {
 		if names, err := certNames([]string{name}); err == nil {
 			t.Errorf("certNames(%q) = %q, want an error", name, names)
 		}
@@ -192,9 +196,97 @@ func TestHostNamesAreChecked(t *testing.T) {
 	}
 }
 
+// A hub's CA vouches for the hub's names alone. One that may not for a new name
+// gives way; one of an older hub may for all and stays, since it is trusted.
+func TestACAIsForTheNamesOfTheHub(t *testing.T) {
+	dir := t.TempDir()
+	open := func(names ...string) *certs { return mustOpenCerts(t, dir, names, time.Now) }
+	first := open("hub.example.com", "192.0.2.7")
+	for name, want := range map[string]bool{
+		"localhost": true, "a.localhost": true, "127.0.0.9": true, "::1": true, "hub.example.com": true, "192.0.2.7": true,
+		"example.com": false, "other.example.com": false, "192.0.2.8": false, "::2": false,
+	} {
+		template := &x509.Certificate{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = []net.IP{ip}
+		} else {
+			template.DNSNames = []string{name}
+		}
+		key, err := newECDSAKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged, err := first.sign(template, first.ca.Leaf, key, first.ca.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = forged.Leaf.Verify(x509.VerifyOptions{Roots: first.pool(), DNSName: name, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		if got := err == nil; got != want {
+			t.Errorf("a certificate of the CA for %s: %v, want it good: %v", name, err, want)
+		}
+		if got := permits(first.ca.Leaf, name); got != want {
+			t.Errorf("permits(%s) is %v, want %v", name, got, want)
+		}
+	}
+	for _, names := range [][]string{{"hub.example.com", "192.0.2.7"}, {}, {"127.0.0.5"}, {"x.hub.example.com"}} {
+		if c := open(names...); !c.ca.Leaf.Equal(first.ca.Leaf) || c.remade != "" {
+			t.Errorf("with the names %q there is a new CA: %s", names, c.remade)
+		}
+	}
+	c := open("new.example.com")
+	if again := open("hub.example.com", "192.0.2.7"); !again.ca.Leaf.Equal(c.ca.Leaf) {
+		t.Error("the new CA may not vouch for what the old one could")
+	}
+	want := "the hub's CA may not vouch for new.example.com, so there is a new one: whoever has trusted the old one has to trust " + filepath.Join(dir, caFile) + " instead"
+	if c.ca.Leaf.Equal(first.ca.Leaf) || c.remade != want {
+		t.Errorf("a new name: %q, want %q", c.remade, want)
+	}
+
+	// As an older hub made it.
+	template := *c.ca.Leaf
+	template.PermittedDNSDomains, template.PermittedIPRanges = nil, nil
+	old, err := c.sign(&template, &template, c.ca.PrivateKey.(crypto.Signer), c.ca.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write(caKeyFile, old); err != nil {
+		t.Fatal(err)
+	}
+	if c := open("another.example.com"); !c.ca.Leaf.Equal(old.Leaf) {
+		t.Error("a CA without constraints was replaced")
+	}
+}
+
+func TestAHostNameIsInASCII(t *testing.T) {
+	for _, name := range []string{"İ", "\u212a", "bücher.example"} {
+		want := fmt.Sprintf(`%q is not in ASCII; give the host name in its punycode form, which begins with "xn--"`, name)
+		if _, err := New(Options{HostNames: []string{name}}); err == nil || err.Error() != want {
+			t.Errorf("New: %v, want %s", err, want)
+		}
+	}
+}
+
+// What the certificate names is a name of the hub.
+func TestHostNamesAreNamesOfTheHub(t *testing.T) {
+	n, err := New(Options{HostNames: []string{"Hub.", "*.example.com", "::ffff:192.0.2.7", "FD00::1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	for host, want := range map[string]bool{
+		"hub": true, "HUB:8883": true, "hub.": true, "a.example.com": true, "a.example.com:443": true, "192.0.2.7": true, "[::ffff:192.0.2.7]:443": true,
+		"[fd00::1]:443": true, "iotdm.localhost.": true,
+		"example.com": false, "a.b.example.com": false, ".example.com": false, "hub2": false, "192.0.2.8": false, "": false, ".": false,
+	} {
+		if got := n.IsName(host); got != want {
+			t.Errorf("IsName(%q) is %v, want %v", host, got, want)
+		}
+	}
+}
+
 // A name that is accepted is one that the certificate proves.
 func FuzzHostNames(f *testing.F) {
-	for _, name := range []string{"hub.example.com", "*.example.com", "a_b", "1.2.3", "192.0.2.1", "::1", "::ffff:1.2.3.4", "x.", "A-1", "xn--bcher-kva.example"} {
+	for _, name := range []string{"hub.example.com", "*.example.com", "a_b", "1.2.3", "192.0.2.1", "::1", "::ffff:1.2.3.4", "x.", "A-1", "xn--bcher-kva.example", "İ", "\u212a"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

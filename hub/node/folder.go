@@ -58,6 +58,8 @@ type folder struct {
 	lock  *flock.Flock
 	certs *certs
 	list  []hub.Policy
+
+	warnings []string // what an operator has to know of it
 }
 
 // openFolder takes possession of dir and makes what is missing in it. names
@@ -70,6 +72,9 @@ func openFolder(dir string, names []string, policies []hub.Policy, now func() ti
 		}
 		return f, err
 	}
+	if _, err := certNames(names); err != nil {
+		return nil, err // it is not the folder's fault
+	}
 	if f.dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
@@ -81,6 +86,9 @@ func openFolder(dir string, names []string, policies []hub.Policy, now func() ti
 	if f.lock, err = lockFolder(f.dir); err != nil {
 		return nil, err
 	}
+	if exposed := tighten(f.dir); exposed != "" {
+		f.warnings = append(f.warnings, exposed)
+	}
 	// From here on readers see a hub; what the last one left must not stand
 	// for where this one listens.
 	if err := f.publish(Info{}); err != nil {
@@ -91,6 +99,9 @@ func openFolder(dir string, names []string, policies []hub.Policy, now func() ti
 	}
 	if f.certs, err = openCerts(f.dir, names, now); err != nil {
 		return nil, f.problem(err)
+	}
+	if f.certs.remade != "" {
+		f.warnings = append(f.warnings, f.certs.remade)
 	}
 	if err := f.writeBundle(); err != nil {
 		return nil, f.problem(err)

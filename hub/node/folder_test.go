@@ -98,6 +98,40 @@ func TestFilesWithSecretsAreForTheOwner(t *testing.T) {
 	}
 }
 
+func TestAFolderThatOthersCanReadIsTightened(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such modes")
+	}
+	dir := filepath.Join(t.TempDir(), "hub")
+	mustClose(t, mustOpenFolder(t, dir))
+	open := map[string]fs.FileMode{".": 0o755, policiesFile: 0o640, caKeyFile: 0o644, caFile: 0o644}
+	for name, mode := range open {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := mustOpenFolder(t, dir)
+	mustClose(t, f)
+	want := []string{fmt.Sprintf("others could read %s, %s, %s; only this user can now", dir, filepath.Join(dir, policiesFile), filepath.Join(dir, caKeyFile))}
+	if diff := cmp.Diff(want, f.warnings); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]fs.FileMode{".": 0o700, policiesFile: 0o600, caKeyFile: 0o600, caFile: 0o644} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s has mode %v, want %v", name, got, want)
+		}
+	}
+	f = mustOpenFolder(t, dir)
+	mustClose(t, f)
+	if f.warnings != nil {
+		t.Errorf("a second time: %s", f.warnings)
+	}
+}
+
 func TestKilledHubIsNotRunning(t *testing.T) {
 	const env = "HUB_TEST_FOLDER"
 	if dir := os.Getenv(env); dir != "" { // the child

@@ -4,6 +4,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"github.com/iotdm/iotdm/hub/internal/rest"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 )
 
 // serveAside answers what shares the listener with REST.
@@ -20,9 +23,11 @@ func (n *Node) serveLocal(w http.ResponseWriter, r *http.Request) bool {
 	}
 	switch path := strings.Trim(r.URL.Path, "/"); {
 	case strings.EqualFold(path, "health"):
+		serve.Admit(rest.Conn(r))
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.Write([]byte(`{"status":"ok"}`))
 	case strings.EqualFold(path, "metrics"):
+		serve.Admit(rest.Conn(r))
 		n.metrics.ServeHTTP(w, r)
 	default:
 		return false

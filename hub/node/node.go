@@ -32,6 +32,7 @@ import (
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/internal/mqtt"
 	"github.com/iotdm/iotdm/hub/internal/rest"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -94,6 +95,7 @@ type Node struct {
 	Configurations *configurations.Engine
 
 	folder  *folder
+	gate    *serve.Gate // in front of the doors
 	mqtt    *mqtt.Door
 	rest    *rest.Door
 	metrics http.Handler
@@ -140,6 +142,9 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
+	for _, warning := range n.folder.warnings {
+		opt.Logger.Warn(warning)
+	}
 	db, err := n.openStore(opt)
 	if err != nil {
 		return err
@@ -159,6 +164,7 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Server.Close)
+	n.gate = serve.NewGate()
 	n.mqtt = mqtt.New(n.Server, opt.Logger)
 	n.atEnd(n.mqtt.Close)
 	// Connections end behind what follows: what came of a job, or a request,
@@ -175,7 +181,7 @@ func (n *Node) open(opt Options) (err error) {
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
 	n.metrics = serveMetrics(newMetrics(
-		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.rest.Metrics(), disk))
+		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk))
 	if err := opt.Seed.apply(n.Server); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
@@ -204,15 +210,19 @@ func (n *Node) openEvents(opt Options) (*eventlog.Log, error) {
 
 // ServeMQTTS serves MQTT over TLS on l until the node closes, and then returns
 // ErrClosed. It owns l.
-func (n *Node) ServeMQTTS(l net.Listener) error { return n.mqtt.ServeTLS(l, n.TLSConfig()) }
+func (n *Node) ServeMQTTS(l net.Listener) error {
+	return n.mqtt.ServeTLS(n.gate.Listen(l, "mqtts"), n.TLSConfig())
+}
 
 // ServeMQTT serves MQTT over plain TCP on l as ServeMQTTS does. Keys and tokens
 // cross the network readable: it is for loopback.
-func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(l) }
+func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(n.gate.Listen(l, "mqtt")) }
 
 // ServeHTTPS serves REST, and MQTT over WebSocket, over TLS on l as ServeMQTTS
 // does.
-func (n *Node) ServeHTTPS(l net.Listener) error { return n.rest.ServeTLS(l, n.TLSConfig()) }
+func (n *Node) ServeHTTPS(l net.Listener) error {
+	return n.rest.ServeTLS(n.gate.Listen(l, "https"), n.TLSConfig())
+}
 
 // TLSConfig returns the TLS configuration of the hub's listeners: TLS 1.2 or
 // later, a certificate for every name of the hub that renews itself, and a

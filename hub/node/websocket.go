@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/coder/websocket"
+
+	"github.com/iotdm/iotdm/hub/internal/rest"
 )
 
 // serveWebSocket takes a request for "/$iothub/websocket", and reports whether
@@ -49,15 +51,19 @@ func (n *Node) serveWebSocket(w http.ResponseWriter, r *http.Request) bool {
 	if r.TLS != nil {
 		chain = r.TLS.PeerCertificates
 	}
-	n.mqtt.ServeConn(webSocketConn{websocket.NetConn(n.ctx, ws, websocket.MessageBinary), ws}, chain)
+	n.mqtt.ServeConn(webSocketConn{websocket.NetConn(n.ctx, ws, websocket.MessageBinary), ws, rest.Conn(r)}, chain)
 	return true
 }
 
 // A webSocketConn is a WebSocket as a byte stream.
 type webSocketConn struct {
 	net.Conn
-	ws *websocket.Conn
+	ws   *websocket.Conn
+	over net.Conn
 }
+
+// NetConn returns the connection that carries the WebSocket.
+func (c webSocketConn) NetConn() net.Conn { return c.over }
 
 // Close drops the connection as the hub drops a TCP connection, without
 // waiting for the peer's consent.

@@ -87,6 +87,22 @@ func (c *Cursor) take() bool {
 	return true
 }
 
+// More reports whether an object or an array has more members or elements than most. It looks no
+// further than it has to, so that a text can be refused before it is made into something larger.
+func More(text []byte, most int) bool {
+	c := Walk(text)
+	next := c.Element
+	if start := SkipSpace(text, 0); start < len(text) && text[start] == '{' {
+		next = c.Member
+	}
+	for range most + 1 {
+		if !next() {
+			return false
+		}
+	}
+	return true
+}
+
 func (c *Cursor) damage() bool {
 	c.damaged = true
 	c.pos = len(c.text)

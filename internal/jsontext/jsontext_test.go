@@ -158,3 +158,26 @@ func TestMarshal(t *testing.T) {
 		t.Errorf("a function is printed as %s", got)
 	}
 }
+
+func TestMore(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		most int
+		want bool
+	}{
+		{`[]`, 0, false},
+		{`[1]`, 0, true},
+		{` [1, [2, 3]]`, 2, false},
+		{`[1, 2, 3]`, 2, true},
+		{` {"a": {"b": 1, "c": 2}, "d": 3}`, 2, false},
+		{`{"a": 1, "a": 2, "a": 3}`, 2, true},
+		{`"text"`, 0, false},
+		{`null`, 0, false},
+		{``, 0, false},
+		{`[1, 2`, 1, true},
+	} {
+		if got := jsontext.More([]byte(tt.text), tt.most); got != tt.want {
+			t.Errorf("More(%s, %d) is %v, want %v", tt.text, tt.most, got, tt.want)
+		}
+	}
+}

@@ -1,11 +1,17 @@
 package mqtt_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"testing"
@@ -162,6 +168,20 @@ func TestCACertificateRefusals(t *testing.T) {
 		{"no certificate", func() error { _, err := h.AddCACertificate("x", []byte("hello")); return err }, hub.ErrArgumentInvalid},
 		{"a damaged PEM text", func() error { _, err := h.AddCACertificate("x", pemOf(ca)[:100]); return err }, hub.ErrArgumentInvalid},
 		{"a private key", func() error { _, err := h.AddCACertificate("x", key); return err }, hub.ErrArgumentInvalid},
+		{"a CA whose key is gigantic", func() error {
+			signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				return err
+			}
+			template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: hour, IsCA: true, BasicConstraintsValid: true}
+			public := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 100_000, 1), E: 65537}
+			der, err := x509.CreateCertificate(rand.Reader, template, template, public, signer)
+			if err != nil {
+				return err
+			}
+			_, err = h.AddCACertificate("x", der)
+			return err
+		}, hub.ErrArgumentInvalid},
 		{"an expired CA", func() error {
 			_, err := h.AddCACertificate("x", pemOf(wiretest.Issue("old", nil, time.Now().Add(-time.Hour))))
 			return err

@@ -25,9 +25,9 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
-// connectTimeout is how long a peer may take from its first byte, or the lack
-// of one, to the end of CONNECT.
-const connectTimeout = 60 * time.Second
+// connectTimeout is how long a peer may take from being accepted to the end of
+// CONNECT, however often it sends a byte.
+const connectTimeout = serve.AuthTimeout
 
 // Reasons why a connection ended that are the device's own.
 var (
@@ -42,7 +42,8 @@ var (
 type Door struct {
 	hub *hub.Server
 	log *slog.Logger
-	rid atomic.Uint64 // the last request id of a direct method
+	far *words.Limited // about peers that are not let in
+	rid atomic.Uint64  // the last request id of a direct method
 
 	metrics *metrics
 
@@ -53,6 +54,7 @@ type Door struct {
 // New returns a door to h. A nil logger discards.
 func New(h *hub.Server, log *slog.Logger) *Door {
 	d := &Door{hub: h, log: cmp.Or(log, slog.New(slog.DiscardHandler)), running: serve.NewGroup(), metrics: newMetrics()}
+	d.far = words.NewLimited(d.log)
 	d.ctx = d.running.Context()
 	return d
 }
@@ -116,7 +118,7 @@ func (d *Door) logHandshake(nc net.Conn, err error) {
 	if errors.Is(err, io.EOF) || d.ctx.Err() != nil {
 		return
 	}
-	d.log.Info("TLS handshake failed", words.LogRemote, nc.RemoteAddr().String(), words.LogReason, err)
+	d.far.Info("TLS handshake failed", slog.String(words.LogRemote, nc.RemoteAddr().String()), slog.Any(words.LogReason, err))
 }
 
 // begin reads CONNECT, which has to be there by the deadline, and serves the
@@ -131,6 +133,7 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time,
 	stop()
 	if err == nil {
 		over.In(stateOpen).Inc()
+		serve.Admit(nc)
 		d.log.Info("connected", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String())
 		if !d.running.Go(func() { d.serve(c) }) {
 			d.finish(c, hub.ErrClosing)
@@ -145,7 +148,7 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time,
 	nc.Close()
 	c.in.release()
 	over.Refused(why(c.reason))
-	d.log.Info("connection refused", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String(), words.LogReason, c.reason)
+	d.far.Info("connection refused", slog.String(words.LogID, c.peer.ID.String()), slog.String(words.LogRemote, nc.RemoteAddr().String()), slog.Any(words.LogReason, c.reason))
 }
 
 func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {

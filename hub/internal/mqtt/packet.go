@@ -19,6 +19,10 @@ import (
 const (
 	maxConnectPacket = 64 << 10
 	maxPacket        = hub.MaxMessageSize + 65535 + 16
+
+	// The few filters that an identity may have are far shorter; a SUBSCRIBE of
+	// the largest size could hold 80,000.
+	maxFilterPacket = 16 << 10
 )
 
 // A packetBuffer cuts a byte stream into MQTT packets. While it is empty it
@@ -171,6 +175,9 @@ func checkHeader(h packets.FixedHeader, flags byte) error {
 		}
 		return nil
 	case packets.Subscribe, packets.Unsubscribe:
+		if h.RemainingLength > maxFilterPacket {
+			return fmt.Errorf("a packet of %d bytes with topic filters is too long", h.RemainingLength)
+		}
 		want = 2
 	case packets.Connect, packets.Puback, packets.Pingreq, packets.Disconnect:
 	default:

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strconv"
@@ -69,14 +70,14 @@ func (d *Door) handleSubscribe(c *conn, p *packets.SubscribePacket) error {
 func (d *Door) handlePublish(c *conn, p *packets.PublishPacket) error {
 	r, err := parseTopic(c.peer.ID, p.TopicName)
 	if err != nil {
-		return err
+		return fmt.Errorf("PUBLISH to %q: %w", words.Clip(p.TopicName), err)
 	}
 	var answer []byte
 	switch r.kind {
 	case sendTelemetry:
 		m, err := newTelemetry(r.bag, p.Payload, p.Retain, p.Dup)
 		if err != nil {
-			return err
+			return fmt.Errorf("PUBLISH to %q: %w", words.Clip(p.TopicName), err)
 		}
 		return d.handleTelemetry(c, m, p.Qos, p.MessageID)
 	case getTwin:

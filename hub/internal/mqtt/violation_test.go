@@ -2,6 +2,7 @@ package mqtt_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"testing"
 
@@ -30,6 +31,15 @@ func TestWhatClosesTheConnection(t *testing.T) {
 	bystander := wiretest.DialTLS(t, h)
 	bystander.Connect(h.Device("bystander"))
 	publish := func(topic, payload string) []byte { return bytesOf(t, wiretest.PublishPacket(1, 1, topic, payload)) }
+	// More than any identity has, none of which is refused for itself.
+	subscribe := func(n int, kind byte) []byte {
+		filter := append([]byte{0, 9}, "$iothub/a"...)
+		if kind == 0x82 {
+			filter = append(filter, 0)
+		}
+		body := append([]byte{0, 1}, bytes.Repeat(filter, n)...)
+		return append(binary.AppendUvarint([]byte{kind}, uint64(len(body))), body...)
+	}
 	for _, tt := range []struct {
 		name string
 		sent []byte
@@ -45,6 +55,8 @@ func TestWhatClosesTheConnection(t *testing.T) {
 		{"SUBSCRIBE with wrong flags", []byte{0x80, 6, 0, 1, 0, 1, 'a', 0}},
 		{"SUBSCRIBE without a filter", []byte{0x82, 2, 0, 1}},
 		{"SUBSCRIBE with a filter cut short", []byte{0x82, 5, 0, 1, 0, 9, 'a'}},
+		{"SUBSCRIBE with thousands of filters", subscribe(5000, 0x82)},
+		{"UNSUBSCRIBE with thousands of filters", subscribe(5000, 0xa2)},
 		{"PINGREQ with a body", []byte{0xc0, 1, 0}},
 		{"PUBLISH with a topic cut short", []byte{0x30, 3, 0, 9, 'a'}},
 		{"PUBLISH with a topic that is not UTF-8", []byte{0x30, 4, 0, 2, 0xff, 0xfe}},

@@ -58,7 +58,7 @@ type bulkFailure struct {
 }
 
 func (d *Door) bulk(r *request) (reply, error) {
-	var list []bulkInput
+	var list few[bulkInput]
 	if err := r.decodeUpTo(maxBulkBody, &list); err != nil {
 		return reply{}, err
 	}
@@ -115,8 +115,8 @@ func (d *Door) regenerateKeys(r *request) (reply, error) {
 		Status string `json:"errorStatus"`
 	}
 	var in struct {
-		PolicyKey string   `json:"policyKey"`
-		Devices   []target `json:"devices"`
+		PolicyKey string      `json:"policyKey"`
+		Devices   few[target] `json:"devices"`
 	}
 	if err := r.decode(&in); err != nil {
 		return reply{}, err

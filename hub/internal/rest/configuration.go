@@ -87,14 +87,14 @@ func (d *Door) putConfiguration(r *request) (reply, error) {
 	// What only the hub writes, such as the times, comes back from clients and
 	// is ignored, and so is the etag: the C# SDK sends both when it creates.
 	var in struct {
-		ID            string                 `json:"id"`
-		SchemaVersion *string                `json:"schemaVersion"`
-		Labels        map[string]string      `json:"labels"`
-		Content       configurations.Content `json:"content"`
-		Target        string                 `json:"targetCondition"`
-		Priority      number                 `json:"priority"`
+		ID            string                      `json:"id"`
+		SchemaVersion *string                     `json:"schemaVersion"`
+		Labels        pairs                       `json:"labels"`
+		Content       configurations.ContentInput `json:"content"`
+		Target        string                      `json:"targetCondition"`
+		Priority      number                      `json:"priority"`
 		Metrics       struct {
-			Queries map[string]string `json:"queries"`
+			Queries pairs `json:"queries"`
 		} `json:"metrics"`
 	}
 	if err := r.decode(&in); err != nil {
@@ -104,7 +104,7 @@ func (d *Door) putConfiguration(r *request) (reply, error) {
 		return reply{}, hub.ErrArgumentInvalid.With("id in the body is not the one of the path")
 	}
 	c, err := d.configurations.Put(configurations.Spec{
-		ID: r.name, SchemaVersion: in.SchemaVersion, Labels: in.Labels, Content: in.Content,
+		ID: r.name, SchemaVersion: in.SchemaVersion, Labels: in.Labels, Content: in.Content.Content(),
 		TargetCondition: in.Target, Priority: int(in.Priority), Metrics: in.Metrics.Queries,
 	}, r.configurationMatch())
 	if err != nil {
@@ -127,17 +127,17 @@ func (d *Door) deleteConfiguration(r *request) (reply, error) {
 }
 
 func (d *Door) applyContent(r *request) (reply, error) {
-	var content configurations.Content
+	var content configurations.ContentInput
 	if err := r.decode(&content); err != nil {
 		return reply{}, err
 	}
-	return reply{status: http.StatusNoContent}, d.configurations.Apply(r.id.Device, content)
+	return reply{status: http.StatusNoContent}, d.configurations.Apply(r.id.Device, content.Content())
 }
 
 func (d *Door) testConfiguration(r *request) (reply, error) {
 	var in struct {
-		Target  string            `json:"targetCondition"`
-		Metrics map[string]string `json:"customMetricQueries"`
+		Target  string `json:"targetCondition"`
+		Metrics pairs  `json:"customMetricQueries"`
 	}
 	if err := r.decode(&in); err != nil {
 		return reply{}, err

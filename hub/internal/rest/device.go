@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // The HTTPS API of devices has telemetry and cloud-to-device messages, no twins
@@ -22,6 +23,10 @@ const batchType = "application/vnd.microsoft.iothub.json"
 // maxBatchBody leaves room for messages of the largest size in base64, and
 // their properties.
 const maxBatchBody = 2 * hub.MaxMessageSize
+
+// maxBatch is how many messages a batch may have; see "IoT Hub quotas and
+// throttling".
+const maxBatch = 500
 
 // eventHeaders gives the headers of a device's message the names that system
 // properties have in an event.
@@ -92,10 +97,13 @@ func (d *Door) receiveTelemetry(r *request) (reply, error) {
 // parseBatch reads a batch: [{"body":"...","base64Encoded":true,"properties":{...}}].
 // A body is in base64 unless the message says otherwise.
 func parseBatch(body []byte) ([]hub.Telemetry, error) {
+	if jsontext.More(body, maxBatch) {
+		return nil, hub.ErrMessageTooLarge.With("a batch has at most %d messages", maxBatch)
+	}
 	var entries []struct {
-		Body       string            `json:"body"`
-		Base64     *bool             `json:"base64Encoded"`
-		Properties map[string]string `json:"properties"`
+		Body       string `json:"body"`
+		Base64     *bool  `json:"base64Encoded"`
+		Properties pairs  `json:"properties"`
 	}
 	if err := decodeJSON(body, &entries); err != nil {
 		return nil, err

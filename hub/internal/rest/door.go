@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/internal/serve"
@@ -28,7 +30,7 @@ import (
 
 // Bounds of one HTTPS connection and one request.
 const (
-	headerTimeout = 10 * time.Second // also for the TLS handshake
+	headerTimeout = serve.AuthTimeout // also for the TLS handshake
 	bodyTimeout   = 30 * time.Second
 	writeTimeout  = bodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 	idleTimeout   = 2 * time.Minute
@@ -54,8 +56,10 @@ type Door struct {
 	jobs           *jobs.Scheduler
 	configurations *configurations.Engine
 	log            *slog.Logger
+	far            *words.Limited // about callers that are not let in
 	aside          func(http.ResponseWriter, *http.Request) bool
 	metrics        *metrics
+	large          struct{ ofServices, ofDevices *semaphore.Weighted }
 
 	http      *http.Server
 	following context.Context // ends before requests are waited for
@@ -69,6 +73,8 @@ func New(h *hub.Server, j *jobs.Scheduler, c *configurations.Engine, opt Options
 		log:     cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
 		running: serve.NewGroup(), metrics: newMetrics(),
 	}
+	d.far = words.NewLimited(d.log)
+	d.large.ofServices, d.large.ofDevices = semaphore.NewWeighted(largeBodies), semaphore.NewWeighted(largeBodies)
 	d.http = d.newHTTPServer()
 	var stop context.CancelFunc
 	d.following, stop = context.WithCancel(d.running.Context())
@@ -94,8 +100,18 @@ func (d *Door) newHTTPServer() *http.Server {
 		MaxHeaderBytes: maxHeader,
 		ConnState:      d.metrics.moved,
 		BaseContext:    func(net.Listener) context.Context { return d.running.Context() },
+		ConnContext:    func(ctx context.Context, nc net.Conn) context.Context { return context.WithValue(ctx, connKey{}, nc) },
 		ErrorLog:       slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
+}
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// Conn returns the connection of a request that came in by a Door.
+func Conn(r *http.Request) net.Conn {
+	nc, _ := r.Context().Value(connKey{}).(net.Conn)
+	return nc
 }
 
 // ServeTLS serves REST over TLS on l until the door closes, and then returns
@@ -198,7 +214,14 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	}
 	switch {
 	case m.route != nil:
-		return m.route.handle(x.door, &request{Request: x.r, w: x.w, id: m.id, name: m.name, caller: x.caller, peer: x.peer})
+		r := &request{
+			Request: x.r, w: x.w, id: m.id, name: m.name, caller: x.caller, peer: x.peer, turns: x.door.large.ofServices,
+		}
+		if x.peer.ID.Device != "" {
+			r.turns = x.door.large.ofDevices
+		}
+		defer r.end()
+		return m.route.handle(x.door, r)
 	case m.known:
 		return reply{}, hub.ErrMethodNotAllowed
 	default:
@@ -216,6 +239,9 @@ func (x *exchange) admit(m routeMatch, segments []string) error {
 		if m.route.is(byDevice) || m.route.is(byOwner) && byItself(x.r) {
 			peer, err := authenticate(x.r, m.id)
 			x.peer, x.who = peer, peer.ID.String()
+			if err == nil {
+				serve.Admit(Conn(x.r))
+			}
 			return err
 		}
 	}
@@ -223,6 +249,7 @@ func (x *exchange) admit(m routeMatch, segments []string) error {
 	if err != nil {
 		return err
 	}
+	serve.Admit(Conn(x.r))
 	x.caller, x.who = c, c.Name
 	return mayAll(c, x.r, m.allowed)
 }
@@ -340,6 +367,10 @@ func (x *exchange) log(level slog.Level, status int, cause error) {
 	}
 	if cause != nil {
 		attrs = append(attrs, slog.String(words.LogTracking, x.id.Compact()), slog.String(words.LogReason, cause.Error()))
+	}
+	if status == http.StatusUnauthorized && level == slog.LevelInfo {
+		x.door.far.Info("request", attrs...)
+		return
 	}
 	log.LogAttrs(x.r.Context(), level, "request", attrs...)
 }

@@ -85,7 +85,7 @@ type identityInput struct {
 	Authentication *authenticationInput `json:"authentication"`
 	Capabilities   *hub.Capabilities    `json:"capabilities"`
 	DeviceScope    *string              `json:"deviceScope"`
-	ParentScopes   []string             `json:"parentScopes"`
+	ParentScopes   few[string]          `json:"parentScopes"`
 }
 
 // An authenticationInput is what a caller may say of credentials.

@@ -169,8 +169,18 @@ func TestAPeerThatStopsCostsABoundedTime(t *testing.T) {
 			}
 		}, 10 * time.Second},
 		"between requests": {func(h *bubbleHub, c *tls.Conn) {
-			h.ask(c, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			h.ask(c, h.head(0))
 		}, 2 * time.Minute},
+		"after a request that it may not make": {func(h *bubbleHub, c *tls.Conn) {
+			h.ask(c, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		}, 10 * time.Second},
+		"after one that says it may ask from a browser": {func(h *bubbleHub, c *tls.Conn) {
+			h.ask(c, "OPTIONS / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.com\r\n\r\n")
+		}, 10 * time.Second},
+		"in front of CONNECT": {func(h *bubbleHub, c *tls.Conn) {
+			h.ask(c, "GET /$iothub/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+				"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
+		}, 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, h *bubbleHub) {
@@ -180,6 +190,36 @@ func TestAPeerThatStopsCostsABoundedTime(t *testing.T) {
 					wantClosedAfter(t, c, tt.want)
 				} else {
 					wantClosedAfter(t, c.NetConn(), tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A peer that nobody knows has ten seconds in all, not for each byte.
+func TestAPeerThatDripsCostsABoundedTime(t *testing.T) {
+	for name, text := range map[string]string{
+		"its headers":                             "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ",
+		"a body that nobody wants":                "POST /twins/dev1/methods?api-version=2021-04-12 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
+		"a body in chunks that nobody wants":      "POST /twins/dev1/methods?api-version=2021-04-12 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n",
+		"requests of which it may make not a one": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, h *bubbleHub) {
+				c := h.dial()
+				start := time.Now()
+				go io.Copy(io.Discard, c)
+				piece := "x"
+				if text == "" {
+					piece = "GET /devices HTTP/1.1\r\nHost: localhost\r\n\r\n"
+				}
+				_, err := io.WriteString(c, text)
+				for err == nil && time.Since(start) < time.Minute {
+					time.Sleep(time.Second) // in the bubble
+					_, err = io.WriteString(c, piece)
+				}
+				if took := time.Since(start); took < 10*time.Second || took > 12*time.Second {
+					t.Errorf("the hub closed after %v (%v), want 10 s", took, err)
 				}
 			})
 		})
@@ -200,8 +240,8 @@ func TestABodyThatStopsIsGivenUp(t *testing.T) {
 		// who is not let in.
 		c := h.dial()
 		a, took := h.ask(c, strings.Replace(h.head(20), "sig=", "sig=A", 1)+"{")
-		if a.Status != 401 || took != 30*time.Second {
-			t.Errorf("%d %s after %v, want 401 after 30 s", a.Status, a.Body, took)
+		if a.Status != 401 || took != 10*time.Second {
+			t.Errorf("%d %s after %v, want 401 after 10 s", a.Status, a.Body, took)
 		}
 		wantClosedAfter(t, c, 0)
 	})

@@ -23,6 +23,7 @@ const (
 	LogPacket        = "packet"        // type of an MQTT packet
 	LogTopic         = "topic"         // topic of a PUBLISH, cut when long
 	LogSize          = "size"          // bytes of a payload
+	LogLeftOut       = "left_out"      // lines before this one that were too many
 	LogAddr          = "addr"          // address the hub listens on
 	LogMore          = "more"          // how many lines of the kind were left out since the last
 )
