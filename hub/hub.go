@@ -25,6 +25,7 @@ import (
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/internal/serve"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -64,6 +65,7 @@ type Options struct {
 // concurrently.
 type Server struct {
 	log    *slog.Logger
+	often  *words.Limited // log, for what devices cause as often as they like
 	clock  *clock.Clock
 	store  *store.DB
 	names  hostNames
@@ -72,7 +74,6 @@ type Server struct {
 	touch  func(ID) // what has changed is told; nil is nobody
 
 	metrics   *metrics
-	notJSON   seldom // a direct method's answer was not JSON
 	queues    queues
 	feedbacks feedbacks
 
@@ -113,6 +114,7 @@ func New(opt Options) (*Server, error) {
 		queryTime:  MaxQueryTime,
 		queryTurns: make(chan struct{}, maxLongQueries),
 	}
+	s.often = words.NewLimited(s.log)
 	s.ctx = s.running.Context()
 	s.links.init()
 	s.queues.init()

@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -182,31 +182,9 @@ func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result
 	}
 	result, err = answer.result()
 	if result.NotJSON {
-		if more, ok := s.notJSON.say(s.Now()); ok {
-			s.log.Warn("a direct method's answer is not JSON, which its caller may not be able to read", words.LogID, id.String(), words.LogMethod, call.Name, words.LogMore, more)
-		}
+		s.often.Warn("a direct method's answer is not JSON, which its caller may not be able to read", slog.String(words.LogID, id.String()), slog.String(words.LogMethod, call.Name))
 	}
 	return result, true, err
-}
-
-// A seldom lets something be said about once a second at most.
-type seldom struct {
-	mu   sync.Mutex // guards what follows
-	last time.Time
-	left int // unsaid since
-}
-
-// say reports whether it may be said now, and how often it was not since it
-// was last.
-func (s *seldom) say(now time.Time) (left int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if since := now.Sub(s.last); since >= 0 && since < time.Second {
-		s.left++
-		return 0, false
-	}
-	left, s.last, s.left = s.left, now, 0
-	return left, true
 }
 
 // A MethodAnswer is what a device sent to a direct method, as it came.

@@ -69,6 +69,9 @@ func FuzzMessageRecord(f *testing.F) {
 			MessageID: text, CorrelationID: ack, UserID: text, ContentType: ack, ContentEncoding: text, Ack: Ack(ack), Expires: time.Unix(0, at),
 			Properties: []Property{{Name: text, Value: ack}, {Name: ack, Null: true}}, Body: body,
 		}
+		if at == 0 {
+			m.Expires = time.Time{} // none
+		}
 		want := ReceivedMessage{Message: m, Enqueued: time.Unix(0, at)}
 		data := m.encode(want.Enqueued)
 		got, err := decodeMessage(data)

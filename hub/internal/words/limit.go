@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A Limited is a log for lines that peers can cause whom nobody knows: a burst
-// of maxBurst, and then one every linePause. The next line says how many were
-// left out.
+// A Limited is a log for lines that peers can cause as often as they like: a
+// burst of maxBurst, and then one every linePause. The next line says how many
+// were left out.
 type Limited struct {
 	log *slog.Logger
 	now func() time.Time
@@ -28,8 +28,13 @@ const (
 func NewLimited(log *slog.Logger) *Limited { return &Limited{log: log, now: time.Now} }
 
 // Info writes a line, or counts it.
-func (l *Limited) Info(msg string, attrs ...slog.Attr) {
-	if !l.log.Enabled(context.Background(), slog.LevelInfo) {
+func (l *Limited) Info(msg string, attrs ...slog.Attr) { l.write(slog.LevelInfo, msg, attrs) }
+
+// Warn does the same at its level.
+func (l *Limited) Warn(msg string, attrs ...slog.Attr) { l.write(slog.LevelWarn, msg, attrs) }
+
+func (l *Limited) write(level slog.Level, msg string, attrs []slog.Attr) {
+	if !l.log.Enabled(context.Background(), level) {
 		return
 	}
 	leftOut, ok := l.take()
@@ -39,7 +44,7 @@ func (l *Limited) Info(msg string, attrs ...slog.Attr) {
 	if leftOut > 0 {
 		attrs = append(attrs, slog.Int(LogLeftOut, leftOut))
 	}
-	l.log.LogAttrs(context.Background(), slog.LevelInfo, msg, attrs...)
+	l.log.LogAttrs(context.Background(), level, msg, attrs...)
 }
 
 func (l *Limited) take() (leftOut int, ok bool) {

@@ -25,7 +25,6 @@ const (
 	LogSize          = "size"          // bytes of a payload
 	LogLeftOut       = "left_out"      // lines before this one that were too many
 	LogAddr          = "addr"          // address the hub listens on
-	LogMore          = "more"          // how many lines of the kind were left out since the last
 )
 
 // Clip keeps what a peer sent from filling an error text or the log.
