@@ -216,13 +216,13 @@ func TestDesiredPropertiesAcrossRestarts(t *testing.T) {
 	p = connectPump(t, h, opt)
 	p.awaitReported("speed", `{"value":2,"ac":500,"av":4,"ad":"exit status 1"}`)
 	p.Close()
-	p = connectPump(t, h, opt)
+	connectPump(t, h, opt).Close()
 	desire(t, h, `{"colour":"blue"}`)
-	p.awaitReported("colour", `{"value":"blue","ac":200,"av":5,"ad":"done"}`)
-	p.Close()
 	p = connectPump(t, h, opt)
+	p.awaitReported("colour", `{"value":"blue","ac":200,"av":5,"ad":"done"}`)
 	p.awaitReported("speed", `{"value":2,"ac":500,"av":5,"ad":"exit status 1"}`)
 	p.Close()
+	connectPump(t, h, opt).Close()
 
 	// What is gone is taken back.
 	desire(t, h, `{"speed":null,"colour":null}`)

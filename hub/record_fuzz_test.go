@@ -93,7 +93,7 @@ func FuzzMessageRecord(f *testing.F) {
 			}
 		}
 
-		queue := []queuedMessage{{sequence, want.Expires, deliveries}, {sequence + 1, want.Enqueued, 0}}
+		queue := []queuedMessage{{sequence, time.Unix(0, at), deliveries}, {sequence + 1, want.Enqueued, 0}}
 		again, err := decodeQueue(encodeQueue(queue), nil)
 		if !slices.EqualFunc(queue, again, sameQueued) || err != nil {
 			t.Errorf("queue is read as %v, %v, want %v", again, err, queue)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/iotdm/iotdm/cli/internal/output"
@@ -103,12 +104,24 @@ func (f *follower) followUpTo(ctx context.Context, limit int) (hubrest.Job, erro
 	if !errors.Is(err, errTooManyFailures) {
 		return job, err
 	}
-	f.Note("Stopping the job")
-	_, err = f.client.CancelJob(ctx, f.id)
-	if answer, ok := asAnswer(err); err != nil && !(ok && answer.Status == 400) { // it had ended already
+	if err := f.stop(ctx); err != nil {
 		return job, err
 	}
 	return f.follow(ctx) // until those that were called have answered
+}
+
+// stop cancels the job, unless it has ended already.
+func (f *follower) stop(ctx context.Context) error {
+	f.Note("Stopping the job")
+	_, err := f.client.CancelJob(ctx, f.id)
+	if refused, ok := asAnswer(err); !ok || refused.Status != http.StatusMethodNotAllowed && refused.Status != http.StatusBadRequest {
+		return err
+	}
+	job, err := f.client.Job(ctx, f.id)
+	if err == nil && !job.Status.Ended() { // Azure IoT Hub has it so
+		f.Note("This hub does not stop a job that is running already, so it goes on")
+	}
+	return err
 }
 
 // settled reports whether every device of an ended job has its outcome: those

@@ -187,13 +187,11 @@ func (r *fleetReboot) stop(ctx context.Context, f *follower, why error) (hubrest
 	// After Ctrl-C too: the job would go on without us.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(r.o.call.timeout)+10*time.Second)
 	defer cancel()
-	r.Note("Stopping the job")
-	job, err := r.client.CancelJob(ctx, f.id)
-	if err != nil {
-		return job, errors.Join(why, err)
+	if err := f.stop(ctx); err != nil {
+		return hubrest.Job{}, errors.Join(why, err)
 	}
 	f.failure = func(hubrest.JobDevice) error { return nil }
-	job, err = f.follow(ctx)
+	job, err := f.follow(ctx)
 	return job, errors.Join(why, err)
 }
 
