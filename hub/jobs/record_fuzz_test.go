@@ -5,10 +5,12 @@ import (
 	"errors"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -70,11 +72,12 @@ func FuzzRow(f *testing.F) {
 	f.Add("dev", "j-1", byte(0), int32(200), []byte(`{"status":"failed"}`), "text", int64(0), []byte(nil))
 	f.Add(`a'$;#%"`, "j", byte(1), int32(-1), []byte("null"), "\"\xff\u2028<&>", int64(1<<62), []byte(`{"deviceId":"x","status":"running"}`))
 	f.Add("d", "j", byte(2), int32(0), []byte(`"\ud800"`), "", int64(-1), []byte(`{"status":{"status":"pending"}}`))
+	f.Add("d", "j", byte(2), int32(200), []byte("{'filename': \xff"), "", int64(0), []byte(nil))
 	f.Add("d", "j", byte(3), int32(0), []byte(`1e400`), "", int64(1), []byte(`{"a":"status\":`))
 	statuses := []rowStatus{rowPending, rowRunning, rowCompleted, rowFailed, rowCanceled}
 	f.Fuzz(func(t *testing.T, device, job string, kind byte, status int32, payload []byte, reason string, at int64, stored []byte) {
 		_ = storedStatus(stored) // whatever it is
-		if !hub.ValidName(device) || !hub.ValidName(job) || !json.Valid(payload) {
+		if !hub.ValidName(device) || !hub.ValidName(job) {
 			return
 		}
 		now := time.Unix(0, at).UTC()
@@ -85,7 +88,10 @@ func FuzzRow(f *testing.F) {
 		case kind&0x20 != 0:
 			d.outcome(now, errors.New(reason))
 		case d.status == rowCompleted:
-			d.result = &hub.MethodResult{Status: status, Payload: payload}
+			d.result = &hub.MethodResult{Status: status, Payload: payload, NotJSON: !json.Valid(payload) || !utf8.Valid(payload)}
+		}
+		if d.result != nil && d.result.NotJSON {
+			payload = words.MustMarshal(string(payload)) // a text
 		}
 		text := d.encode(&Job{Spec: Spec{ID: job, Type: Method}, Created: now}, now)
 		var got struct {

@@ -85,6 +85,7 @@ var eventFigures = []figure[eventlog.Stats]{
 	counter("event_log_records_total", "Events that have become durable.", func(s eventlog.Stats) float64 { return float64(s.Records) }),
 	counter("event_log_unwritten_total", "Batches of events that could not be written; their senders send them again.", func(s eventlog.Stats) float64 { return float64(s.Unwritten) }),
 	counter("event_log_damage_total", "Places in the event log where damage was met and passed over.", func(s eventlog.Stats) float64 { return float64(s.Damaged) }),
+	gauge("event_log_tail_bytes", "Bytes behind the last event when the log was opened: a batch that a crash cut off, or damage to the last event.", func(s eventlog.Stats) float64 { return float64(s.Tail) }),
 	counter("event_log_damaged_bytes_total", "Bytes in these places.", func(s eventlog.Stats) float64 { return float64(s.DamagedBytes) }),
 }
 
