@@ -64,8 +64,8 @@ func (c *committer) close() {
 }
 
 // commit hands writes in, waits until they are on disk, and calls finish with the result. If the disk fills up
-// meanwhile, or does not answer, it returns [ErrFull] or [ErrStalled] and leaves the rest to the committer: what the engine has taken it may write once
-// there is space, and finish is called when that is known.
+// meanwhile, or does not answer, it returns [ErrFull] or [ErrStalled] and leaves the rest to the committer: what the
+// engine has taken it may write once there is space, and finish is called when that is known.
 func (c *committer) commit(writes []write, size int, finish func(error)) error {
 	m := &commit{writes: writes, size: size, finish: finish, result: make(chan error, 1)}
 	c.mu.Lock()
