@@ -11,6 +11,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func bytesOf(t *testing.T, p packets.ControlPacket) []byte {
@@ -154,6 +155,33 @@ func TestIDsWithEveryCharacter(t *testing.T) {
 			d.WantPublish("$iothub/twin/PATCH/properties/desired/?$version=2", `{"a":1,"$version":2}`)
 			if !takesMethods(t, h, d, tt.id) {
 				t.Error("no direct methods")
+			}
+		})
+	}
+}
+
+// What a device did wrong is in the log: the topic or filter that it used.
+func TestTheLogNamesWhatWasRefused(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	cs := h.Device("d1")
+	for name, tt := range map[string]struct {
+		packet packets.ControlPacket
+		topic  string
+	}{
+		"a topic of another device": {wiretest.PublishPacket(1, 1, "devices/d2/messages/events/", "x"), "devices/d2/messages/events/"},
+		"a topic that is none":      {wiretest.PublishPacket(1, 0, "telemetry/temperature", "x"), "telemetry/temperature"},
+		"a foreign filter":          {wiretest.SubscribePacket(1, 0, "devices/d2/messages/devicebound/#"), "devices/d2/messages/devicebound/#"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			logged := h.Log.Expect("msg=disconnected id=d1")
+			d := wiretest.DialTLS(t, h.Hub)
+			d.Connect(cs)
+			d.Send(tt.packet)
+			d.WantClosed()
+			<-logged
+			_, line, _ := strings.Cut(h.Log.String(), "msg=disconnected id=d1")
+			if !strings.Contains(line, tt.topic) {
+				t.Errorf("the log does not name %s: %s", tt.topic, line)
 			}
 		})
 	}
