@@ -493,6 +493,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add(good[headerSize(partitions):], good)
 		f.Add(good, append(make([]byte, 2*headerSize(partitions)), good[2*headerSize(partitions):]...))
 		f.Add([]byte("?"), good)
+		f.Add(good[:headerSize(partitions)], good[:7])
 		f.Add(good, good[:20])
 	}
 	f.Fuzz(func(t *testing.T, first, second []byte) {

@@ -368,7 +368,7 @@ func (l *Log) openSegment(base int64) (segment, error) {
 	if !ok {
 		return segment{base: base, size: info.Size(), created: info.ModTime().UnixNano(), cut: base, headless: true}, nil
 	}
-	s.size = info.Size() - s.header
+	s.size = max(0, info.Size()-s.header) // a crash may have cut the header's second copy
 	return s, nil
 }
 
