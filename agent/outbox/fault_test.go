@@ -48,8 +48,8 @@ func FuzzFaults(f *testing.F) {
 		}}
 		dir := t.TempDir()
 		b := open(t, dir, opt)
-		var model []string // what was added and not acknowledged by the hub; some of it is dropped
-		added, state := 0, []byte(nil)
+		var model []string                          // what was added and not acknowledged by the hub; some of it is dropped
+		added, state, stateOf := 0, []byte(nil), "" // the segment that the position is in
 		for _, step := range steps {
 			n := int(step / 8)
 			switch step % 8 {
@@ -80,10 +80,12 @@ func FuzzFaults(f *testing.F) {
 				dir = copyOf(t, dir)
 				sent := b.Stats()
 				b.Close()
-				if files := segmentFiles(t, dir); len(files) > 0 {
+				files := segmentFiles(t, dir)
+				if len(files) > 0 {
 					appendTo(t, files[len(files)-1], slices.Repeat([]byte{step, 0}, n))
 				}
-				if state != nil && sent.Dropped == 0 && sent.Damaged == 0 {
+				// A segment goes only when the position behind it is durable.
+				if state != nil && len(files) > 0 && filepath.Base(files[0]) == stateOf && sent.Dropped == 0 && sent.Damaged == 0 {
 					if err := os.WriteFile(filepath.Join(dir, "state"), state, 0o600); err != nil {
 						t.Fatal(err)
 					}
@@ -106,15 +108,14 @@ func FuzzFaults(f *testing.F) {
 				}
 				fail = false
 				model = model[b.Stats().Dropped-before:]
-			case 7: // remember the position, for a power cut; what was removed since is missing then
-				if content, err := os.ReadFile(filepath.Join(dir, "state")); err != nil {
+			case 7: // remember the position, for a power cut
+				content, err := os.ReadFile(filepath.Join(dir, "state"))
+				if err != nil {
 					t.Fatal(err)
-				} else if len(segmentFiles(t, dir)) <= 1 {
-					state = content
 				}
-			}
-			if files := segmentFiles(t, dir); len(files) > 1 {
-				state = nil
+				if files := segmentFiles(t, dir); len(files) == 1 {
+					state, stateOf = content, filepath.Base(files[0])
+				}
 			}
 			s := b.Stats()
 			if s.Queued != uint64(len(model)) || s.Damaged != 0 {
