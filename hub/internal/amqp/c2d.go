@@ -1,0 +1,5 @@
+package amqp
+
+import "github.com/iotdm/iotdm/hub/internal/amqp/engine"
+
+func (c *conn) attachMessages(l *engine.Link) error { panic("TODO door") }
