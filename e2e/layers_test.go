@@ -16,6 +16,7 @@ import (
 // the service side and the hub never borrow each other's code; of the hub, the
 // rules know no door, no door knows another, and only a node knows all.
 var arrows = map[string][]string{
+	"internal/dial":     {},
 	"internal/jsontext": {},
 	"internal/segment":  {},
 	"internal/wait":     {},
@@ -23,7 +24,7 @@ var arrows = map[string][]string{
 	"twin":              {"internal/jsontext"},
 
 	// The device side.
-	"mqttdevice":      {"internal/wait", "sas", "twin"},
+	"mqttdevice":      {"internal/dial", "internal/wait", "sas", "twin"},
 	"agent/outbox":    {"internal/segment", "mqttdevice"},
 	"agent/telemetry": {"mqttdevice"},
 	"agent/tutorial":  {"mqttdevice"},

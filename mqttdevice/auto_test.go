@@ -29,7 +29,7 @@ func auto(t *testing.T, h *hubtest.Hub, tcp string) (*Client, *states) {
 		TLS:              h.ClientTLS(),
 	})
 	t.Cleanup(func() { c.Close() })
-	c.dialer.headStart = time.Hour
+	c.dialer.HeadStart = time.Hour
 	return c, events
 }
 
@@ -72,7 +72,7 @@ func TestAutoTakesWebSocketWhereTCPIsBlocked(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c, events := auto(t, h, tt.addr)
-			c.dialer.headStart = cmp.Or(tt.headStart, c.dialer.headStart)
+			c.dialer.HeadStart = cmp.Or(tt.headStart, c.dialer.HeadStart)
 			if err := c.Connect(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -111,7 +111,7 @@ func TestAutoThroughAProxy(t *testing.T) {
 func TestAutoWhenNothingWorks(t *testing.T) {
 	const shutToo = "127.0.0.1:2"
 	c, events := auto(t, hubtest.New(t), shut)
-	c.dialer.routes[1].addr = shutToo
+	c.dialer.Routes[1].Addr = shutToo
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go c.Connect(ctx)
@@ -126,7 +126,7 @@ func TestAutoWhenNothingWorks(t *testing.T) {
 func TestAutoDoesNotTryWebSocketInVain(t *testing.T) {
 	h := hubtest.New(t)
 	c, _ := auto(t, h, h.MQTTSAddr)
-	c.dialer.routes[0].tls.RootCAs = nil // nobody whom this machine trusts
+	c.dialer.Routes[0].TLS.RootCAs = nil // nobody whom this machine trusts
 	err := c.Connect(t.Context())
 	if err == nil || strings.Contains(err.Error(), "WebSocket:") || !permanent(err) {
 		t.Errorf("Connect returned %v, want an error about the certificate and no word on WebSocket", err)
@@ -138,23 +138,24 @@ func TestAutoRemembers(t *testing.T) {
 	c, _ := auto(t, h, shut)
 	dial := func() Transport {
 		t.Helper()
-		stream, err := c.dialer.dial(t.Context())
+		stream, err := c.dialer.Dial(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer stream.Close()
-		return c.dialer.routeOf(stream).transport
+		route, _ := c.dialer.RouteOf(stream)
+		return transportOf(route)
 	}
 	if got := dial(); got != WebSocket {
 		t.Errorf("TCP is shut: dialled %v, want WebSocket", got)
 	}
-	c.dialer.routes[0].addr = h.MQTTSAddr
+	c.dialer.Routes[0].Addr = h.MQTTSAddr
 	if got := dial(); got != WebSocket {
 		t.Errorf("a little later: dialled %v, want WebSocket again", got)
 	}
-	c.dialer.until = time.Now()
-	if got := dial(); got != TCP || c.dialer.notTCP != nil {
-		t.Errorf("an hour later: dialled %v, and keeps away from TCP because of %v; want TCP for good", got, c.dialer.notTCP)
+	c.dialer.Until = time.Now()
+	if got := dial(); got != TCP || c.dialer.NotTCP != nil {
+		t.Errorf("an hour later: dialled %v, and keeps away from TCP because of %v; want TCP for good", got, c.dialer.NotTCP)
 	}
 }
 

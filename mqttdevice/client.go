@@ -125,7 +125,7 @@ type Client struct {
 	user   string
 	log    *slog.Logger
 	dialer *dialer
-	dial   func(context.Context) (net.Conn, error) // opens the byte stream under MQTT; dialer.dial but for tests
+	dial   func(context.Context) (net.Conn, error) // opens the byte stream under MQTT; dialer.Dial but for tests
 
 	closing context.Context // ends when Close begins
 	close   context.CancelFunc
@@ -196,7 +196,7 @@ func New(opt Options) (*Client, error) {
 		c.log = c.log.With(logModule, cs.ModuleID)
 	}
 	c.dialer = newDialer(opt, c.log)
-	c.dial = c.dialer.dial
+	c.dial = c.dialer.Dial
 	c.certificateEnd = certificateEnd(opt)
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.work, c.cancel = context.WithCancel(context.Background())

@@ -105,7 +105,7 @@ type link struct {
 
 // connected tells of a connection that was made.
 func (c *Client) connected(s *session) {
-	event := State{Status: Connected, Transport: s.route.transport, Addr: s.route.addr, Reason: s.route.instead}
+	event := State{Status: Connected, Transport: transportOf(s.route), Addr: s.route.Addr, Reason: s.instead}
 	if !c.link.up {
 		now := time.Now()
 		event.Away = now.Sub(c.link.since)

@@ -13,6 +13,7 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
+	"github.com/iotdm/iotdm/internal/dial"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -43,13 +44,14 @@ func (c *Client) filters() map[string]byte {
 // A session is one connection, on one paho client. paho's own reconnecting has fixed delays and
 // nowhere to put a fresh token, so the loop around sessions is ours (see Client.run).
 type session struct {
-	c      *Client
-	mq     mqtt.Client
-	asked  map[string]byte // filters subscribed to
-	conn   *wire           // nil until dialled
-	route  route           // that conn took
-	renew  time.Time       // when to replace the token; zero for never
-	expiry time.Time       // of the token; zero if there is none, or it cannot be read
+	c       *Client
+	mq      mqtt.Client
+	asked   map[string]byte // filters subscribed to
+	conn    *wire           // nil until dialled
+	route   *dial.Route     // that conn took
+	instead error           // why not a better one; nil if there is none
+	renew   time.Time       // when to replace the token; zero for never
+	expiry  time.Time       // of the token; zero if there is none, or it cannot be read
 
 	once   sync.Once
 	lost   chan struct{} // closed when the connection has failed or was closed
@@ -98,7 +100,7 @@ func (c *Client) connect(ctx context.Context, stream net.Conn) (*session, error)
 				return nil, dialErr
 			}
 		}
-		s.route = c.dialer.routeOf(stream)
+		s.route, s.instead = c.dialer.RouteOf(stream)
 		s.conn = &wire{Conn: stream, lose: s.lose, frames: framing{filters: len(s.asked)}}
 		unwatch = context.AfterFunc(ctx, func() {
 			s.lose(context.Cause(ctx))
@@ -128,7 +130,7 @@ func (c *Client) connect(ctx context.Context, stream net.Conn) (*session, error)
 	}
 	s.close(err)
 	if s.reason == ErrNoAnswer {
-		c.dialer.silent(s.route)
+		c.dialer.Silent(s.route, ErrNoAnswer)
 	}
 	return nil, s.explain(s.reason)
 }

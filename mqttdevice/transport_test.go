@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/internal/dial"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -39,7 +40,7 @@ func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 func dialHTTP(ctx context.Context, h http.HandlerFunc) (net.Conn, error) {
 	near, far := net.Pipe()
 	go http.Serve(&oneConn{far}, h)
-	return startWebSocket(ctx, pipe{near}, &url.URL{Scheme: "wss", Host: testHub, Path: "/$iothub/websocket"})
+	return dial.StartWebSocket(ctx, pipe{near}, &url.URL{Scheme: "wss", Host: testHub, Path: "/$iothub/websocket"}, overWebSocket)
 }
 
 // dialWebSocket is for Client.dial, like dial.
@@ -197,9 +198,9 @@ func TestWhereTransportsLead(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRoute(tt.opt, tt.opt.Transport)
-			got := want{Addr: r.addr, ServerName: r.tls.ServerName}
-			if r.ws != nil {
-				got.URL = r.ws.String()
+			got := want{Addr: r.Addr, ServerName: r.TLS.ServerName}
+			if r.WebSocket != nil {
+				got.URL = r.WebSocket.String()
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -220,10 +221,10 @@ func TestWhereTransportsLead(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.opt.Transport = Auto
 			var got []string
-			for _, r := range newDialer(tt.opt, nil).routes {
-				got = append(got, r.addr)
-				if r.transport == WebSocket && r.ws.Host != "hub.test" {
-					t.Errorf("host %q of the WebSocket, want hub.test", r.ws.Host)
+			for _, r := range newDialer(tt.opt, nil).Routes {
+				got = append(got, r.Addr)
+				if r.WebSocket != nil && r.WebSocket.Host != "hub.test" {
+					t.Errorf("host %q of the WebSocket, want hub.test", r.WebSocket.Host)
 				}
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -249,7 +250,7 @@ func TestClientsResumeSessionsOfASharedCache(t *testing.T) {
 	if err := client("dev-1").Connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	stream, err := client("dev-2").dialer.dial(t.Context())
+	stream, err := client("dev-2").dialer.Dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package mqttdevice
+package dial
 
 import (
 	"bufio"
@@ -32,48 +32,39 @@ func (e *ProxyError) Error() string { return "proxy " + e.Proxy + ": " + e.Err.E
 // Unwrap returns the reason.
 func (e *ProxyError) Unwrap() error { return e.Err }
 
-// A proxyFunc returns the proxy for a host:port, nil for none.
-type proxyFunc func(addr string) (*url.URL, error)
-
-// proxyFromEnvironment follows net/http: HTTPS_PROXY, unless NO_PROXY names the host or it is this
-// machine. Like curl it falls back to ALL_PROXY.
-func proxyFromEnvironment() proxyFunc {
+// Proxy returns the proxy that the environment names for addr, a host:port; nil for none. It follows
+// net/http: HTTPS_PROXY, unless NO_PROXY names the host or it is this machine. Like curl it falls back to
+// ALL_PROXY.
+func Proxy(addr string) (*url.URL, error) {
 	config := httpproxy.FromEnvironment()
 	config.HTTPSProxy = cmp.Or(config.HTTPSProxy, os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
-	find := config.ProxyFunc()
-	return func(addr string) (*url.URL, error) { return find(&url.URL{Scheme: "https", Host: addr}) }
+	return config.ProxyFunc()(&url.URL{Scheme: "https", Host: addr})
 }
 
-// Proxy returns the proxy that the environment names for addr, a host:port: HTTPS_PROXY or else
-// ALL_PROXY, unless NO_PROXY names the host or it is this machine. Nil means none. A client asks it
-// unless Options.Addr is set.
-func Proxy(addr string) (*url.URL, error) { return proxyFromEnvironment()(addr) }
-
-// DialProxy connects to addr, a host:port, through a proxy that Proxy returned, as a client does: the
-// connection is bare TCP. The proxy's own certificate, if it has one, is verified with roots; nil means
-// the system's. Errors are of type *ProxyError.
-func DialProxy(ctx context.Context, through *url.URL, addr string, roots *x509.CertPool) (net.Conn, error) {
-	r := route{addr: addr, tls: &tls.Config{RootCAs: roots}}
-	conn, err := r.dialThrough(ctx, through)
+// ThroughProxy connects to addr, a host:port, through a proxy that Proxy returned: the connection is bare
+// TCP. The proxy's own certificate, if it has one, is verified with roots; nil means the system's. Errors are
+// of type *ProxyError.
+func ThroughProxy(ctx context.Context, through *url.URL, addr string, roots *x509.CertPool) (net.Conn, error) {
+	conn, err := dialThrough(ctx, through, addr, roots)
 	if err != nil {
 		return nil, &ProxyError{Proxy: proxyAddr(through), Err: err}
 	}
 	return conn, nil
 }
 
-// dialTCP connects to r.addr, through a proxy if there is one for it.
-func (r *route) dialTCP(ctx context.Context) (net.Conn, error) {
+// dialTCP connects to r.Addr, through a proxy if there is one for it.
+func (r *Route) dialTCP(ctx context.Context) (net.Conn, error) {
 	var through *url.URL
-	if r.proxy != nil {
+	if r.Proxied {
 		var err error
-		if through, err = r.proxy(r.addr); err != nil {
+		if through, err = Proxy(r.Addr); err != nil {
 			return nil, err
 		}
 	}
 	if through == nil {
-		return new(net.Dialer).DialContext(ctx, "tcp", r.addr)
+		return new(net.Dialer).DialContext(ctx, "tcp", r.Addr)
 	}
-	return DialProxy(ctx, through, r.addr, r.tls.RootCAs)
+	return ThroughProxy(ctx, through, r.Addr, r.TLS.RootCAs)
 }
 
 // proxyAddr is what to dial to reach a proxy.
@@ -85,10 +76,10 @@ func proxyAddr(through *url.URL) string {
 	return net.JoinHostPort(through.Hostname(), cmp.Or(port, "1080"))
 }
 
-func (r *route) dialThrough(ctx context.Context, through *url.URL) (net.Conn, error) {
+func dialThrough(ctx context.Context, through *url.URL, addr string, roots *x509.CertPool) (net.Conn, error) {
 	switch through.Scheme {
 	case "socks5", "socks5h":
-		return dialSOCKS(ctx, through, r.addr)
+		return dialSOCKS(ctx, through, addr)
 	case "http", "https":
 	default:
 		return nil, fmt.Errorf("unknown scheme %q; it is http, https or socks5", through.Scheme)
@@ -97,14 +88,14 @@ func (r *route) dialThrough(ctx context.Context, through *url.URL) (net.Conn, er
 	if err == nil && through.Scheme == "https" {
 		conn, err = startTLS(ctx, conn, &tls.Config{
 			ServerName: through.Hostname(),
-			RootCAs:    r.tls.RootCAs,
+			RootCAs:    roots,
 			MinVersion: tls.VersionTLS12,
 		})
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := tunnel(ctx, conn, through.User, r.addr); err != nil {
+	if err := tunnel(ctx, conn, through.User, addr); err != nil {
 		conn.Close()
 		return nil, err
 	}
