@@ -45,9 +45,12 @@ type Options struct {
 	Container   string        // the hub's container id
 	IdleTimeout time.Duration // announced to the peer: 4 minutes
 	MaxFrame    uint32        // announced: 65536
-	MaxSessions int           // announced as channel-max
-	MaxLinks    int           // of a connection
-	Queued      func(n int)   // told of bytes that wait to be written, more or fewer, if not nil
+	MaxSessions int           // at one time: 1100
+	MaxLinks    int           // of a connection at one time: 8200
+	Queued      func(n int)   // told of bytes that wait to be written, more or fewer, if not nil; it calls nothing of the engine
+
+	// Now is the clock of LastActivity: time.Now.
+	Now func() time.Time
 }
 
 // A Conn is one connection.
@@ -101,9 +104,11 @@ type Outlet interface {
 	// again behind a Send that reported false.
 	Ready()
 
-	// Settled says what the peer made of a delivery that was sent with ref. Of
-	// those that are unsettled when the link ends it says nothing.
-	Settled(ref any, state wire.State)
+	// Settled says what the peer made of a delivery that was sent with ref: nil
+	// if it settled without a word. A peer that waits for an answer (receiver
+	// settle mode second) is answered with what Settled returns, nil being the
+	// same state. Of those that are unsettled when the link ends it says nothing.
+	Settled(ref any, state wire.State) (answer wire.State)
 
 	// Detached is that of Inlet.
 	Detached()
