@@ -26,9 +26,10 @@ var (
 // Info is what a hub tells other programs of the same user through its data
 // folder.
 type Info struct {
-	HostName  string `json:"hostName"`  // for connection strings
-	MQTTSAddr string `json:"mqttsAddr"` // host:port it listens on for MQTT over TLS
-	HTTPSAddr string `json:"httpsAddr"` // the same for REST and MQTT over WebSocket
+	HostName  string `json:"hostName"`            // for connection strings
+	MQTTSAddr string `json:"mqttsAddr"`           // host:port it listens on for MQTT over TLS
+	HTTPSAddr string `json:"httpsAddr"`           // the same for REST and MQTT over WebSocket
+	AMQPSAddr string `json:"amqpsAddr,omitempty"` // the same for AMQP over TLS; empty: it does not
 	MQTTAddr  string `json:"mqttAddr,omitempty"`
 	PID       int    `json:"pid"` // its process
 
