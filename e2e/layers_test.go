@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"hub/jobs":              {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
 	"hub/configurations":    {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
 	"hub/entra":             {"hub", "hub/internal/words", "internal/jsontext", "sas"},
-	"hub/internal/mqtt":     {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "twin"},
+	"hub/internal/mqtt":     {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words"},
 	"hub/internal/rest":     {"hub", "hub/configurations", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},
 	"hub/node":              {"hub", "hub/clock", "hub/configurations", "hub/entra", "hub/eventlog", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/store", "internal/jsontext", "sas"},
 	"hub/hubtest":           {"hub", "hub/node", "sas"},

@@ -129,10 +129,26 @@ func (s *Server) Detach(l Link) {
 	if change := s.links.remove(id, l, s.Now()); change != 0 {
 		s.linkChanged(id, false, change)
 	}
+	s.Release(l) // to the connection that took over
+}
+
+// Release has the messages wait again that l was sent and has not settled: the
+// peer takes no more of them, and may be connected all the same.
+func (s *Server) Release(l Link) {
+	id := l.Peer().ID
 	if id.Module == "" {
 		s.queues.unlockAll(id.Device, func(m lockedMessage) bool { return m.link == l && !m.settling })
-		s.deliver(id.Device) // on the connection that took over
+		s.deliver(id.Device)
 	}
+}
+
+// Announce stores the Plug and Play model of an attached link's peer, which has
+// become known since.
+//
+// Errors: ErrDeviceNotFound, ErrModuleNotFound.
+func (s *Server) Announce(l Link) error {
+	peer := l.Peer()
+	return s.announceModel(peer.ID, peer.Model)
 }
 
 // recheckLinks ends the links of id, and of its modules if it is a device,

@@ -6,13 +6,11 @@ import (
 	"log/slog"
 	"runtime"
 	"strconv"
-	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
-	"github.com/iotdm/iotdm/twin"
 )
 
 // handle does what one packet asks for. An error ends the connection: MQTT
@@ -122,7 +120,7 @@ func (d *Door) twinAnswer(c *conn, status, rid, version string, body []byte, err
 			d.log.Error("twin request", words.LogID, c.peer.ID.String(), words.LogRID, rid, words.LogStatus, e.Status, words.LogTracking, id.Compact(), words.LogReason, err)
 		}
 		// The Node SDK tells failure from success by the body alone.
-		status, version, body = strconv.Itoa(e.Status), "", twinErrorBody(e, id, d.hub.Now())
+		status, version, body = strconv.Itoa(e.Status), "", id.TwinError(e.Code, e.Text, d.hub.Now())
 	}
 	if rid == "" {
 		return nil
@@ -135,16 +133,6 @@ func (c *conn) trace(packet, topic string, size int) {
 	if log := c.door.log; log.Enabled(c.door.ctx, slog.LevelDebug) {
 		log.Debug("received", words.LogID, c.peer.ID.String(), words.LogPacket, packet, words.LogTopic, words.Clip(topic), words.LogSize, size)
 	}
-}
-
-// twinErrorBody is the body of an answer to a twin request that is an error.
-func twinErrorBody(e *hub.Error, id words.RequestID, now time.Time) []byte {
-	return words.MustMarshal(struct {
-		ErrorCode    int    `json:"errorCode"`
-		TrackingID   string `json:"trackingId"`
-		Message      string `json:"message"`
-		TimestampUTC string `json:"timestampUtc"`
-	}{e.Code, id.TrackingID(now), e.Text, twin.FormatTime(now)})
 }
 
 // handleTelemetry takes a message and reads on before it is durable, so that a

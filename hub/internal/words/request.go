@@ -35,6 +35,17 @@ func (id RequestID) TrackingID(now time.Time) string {
 	return id.Compact() + "-G:0-TimeStamp:" + now.UTC().Format("01/02/2006 15:04:05")
 }
 
+// TwinError is the body of an answer to a device's twin request that is
+// refused.
+func (id RequestID) TwinError(code int, text string, now time.Time) []byte {
+	return MustMarshal(struct {
+		ErrorCode    int    `json:"errorCode"`
+		TrackingID   string `json:"trackingId"`
+		Message      string `json:"message"`
+		TimestampUTC string `json:"timestampUtc"`
+	}{code, id.TrackingID(now), text, now.UTC().Format("2006-01-02T15:04:05.9999999Z")})
+}
+
 // Ticks prints a time in .NET ticks: 100 ns since the year 1.
 func Ticks(t time.Time) string {
 	const ticksToUnix = 621_355_968_000_000_000
