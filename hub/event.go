@@ -203,14 +203,17 @@ func decodeEvent(record eventlog.Record) (Event, error) {
 
 // An EventQuery says which events to read. The zero value is all that are kept.
 type EventQuery struct {
-	Device  string        // of this device and its modules; empty is of all
-	Sources []EventSource // of these sources; none is of all
+	Device    string        // of this device and its modules; empty is of all
+	Sources   []EventSource // of these sources; none is of all
+	Partition *int          // of this partition, which exists; nil is of all
 
-	// Where to begin: with the events enqueued at Since or later, and at
-	// Offset or behind it. Latest is behind all there are.
-	Since  time.Time
-	Offset int64
-	Latest bool
+	// Where to begin: with the events enqueued at Since or later, at Offset or
+	// behind it, and with Sequence or a higher number, each in its partition.
+	// Latest is behind all there are.
+	Since    time.Time
+	Offset   int64
+	Sequence int64
+	Latest   bool
 
 	// Follow goes on at the end with the events that come, until ctx ends.
 	// AtEnd is called before each wait for more, if it is not nil.
@@ -255,8 +258,12 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, yield func(Event)
 		}
 		return q.Damaged(EventDamage(d))
 	}
-	from := eventlog.Position{Offset: q.Offset, Time: q.Since, End: q.Latest}
-	return s.events.ReadOver(ctx, eventlog.All, from, atEnd, damaged, func(r eventlog.Record) error {
+	partition := eventlog.All
+	if q.Partition != nil {
+		partition = *q.Partition
+	}
+	from := eventlog.Position{Offset: q.Offset, Sequence: q.Sequence, Time: q.Since, End: q.Latest}
+	return s.events.ReadOver(ctx, partition, from, atEnd, damaged, func(r eventlog.Record) error {
 		if q.Device != "" && !isEventOf(r.Data, q.Device) {
 			return nil
 		}
@@ -269,6 +276,15 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, yield func(Event)
 		}
 		return yield(e)
 	})
+}
+
+// sourceOf tells the source of an event without decoding all of it. Of one that
+// it cannot read it says nothing.
+func sourceOf(data []byte) EventSource {
+	r, _ := readEvent(data)
+	r.Text()
+	r.Text()
+	return EventSource(r.Text())
 }
 
 // isEventOf tells whose event it is without decoding all of it. Of one that it

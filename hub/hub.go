@@ -53,6 +53,10 @@ type Options struct {
 	// report as fast as it can take it stores up to a fifth more patches.
 	EventSources []EventSource
 
+	// ConsumerGroups are those of the built-in endpoint, besides
+	// DefaultConsumerGroup. Case does not matter in their names.
+	ConsumerGroups []string
+
 	// Logger receives what an operator wants to know at level Info. Nil
 	// discards.
 	Logger *slog.Logger
@@ -81,6 +85,8 @@ type Server struct {
 	queryTurns chan struct{} // room for the queries that take more than one core
 
 	events  *eventlog.Log
+	readers readers
+	newest  newest
 	sources []EventSource
 	name    string // the hub's name in the events it makes
 	started uint64 // when, in 100 ns since the year 1601
@@ -119,6 +125,9 @@ func New(opt Options) (*Server, error) {
 	s.links.init()
 	s.queues.init()
 	s.metrics = newMetrics(s)
+	if err := s.readers.init(opt.ConsumerGroups); err != nil {
+		return nil, err
+	}
 	if err := errors.Join(s.loadQueues(), s.indexTwins()); err != nil {
 		return nil, fmt.Errorf("load twins and queues: %w", err)
 	}

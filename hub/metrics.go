@@ -62,6 +62,7 @@ func newMetrics(s *Server) *metrics {
 		m.methods, m.calling, m.twins, m.events, m.sent, m.settled,
 		gauge("iotdm_hub_connected_devices", "Devices, not modules, that are connected.", s.ConnectedDevices),
 		gauge("iotdm_hub_connected_modules", "Modules that are connected.", s.connectedModules),
+		gauge("iotdm_hub_event_readers", "Readers of a partition of the built-in endpoint that are attached.", s.Readers),
 		gauge("iotdm_hub_c2d_queued", "Cloud-to-device messages that wait, those in hand included.", s.queues.queued),
 		gauge("iotdm_hub_c2d_in_hand", "Cloud-to-device messages that a device has received and not settled.", s.queues.inHand),
 		gauge("iotdm_hub_c2d_queues", "Devices for which cloud-to-device messages wait.", s.queues.depth),

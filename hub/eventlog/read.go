@@ -49,6 +49,7 @@ func (p Position) excludes(r Record) bool {
 type Bounds struct {
 	First int64 // number of the first record that is kept
 	Next  int64 // number that the next record will have
+	End   int64 // offset that the next record of the log will have, or a lower one
 
 	// Of the last record that is kept: -1 and the zero time if none is.
 	LastOffset int64
@@ -85,7 +86,8 @@ func (l *Log) bounds(partition int) (b Bounds, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.tails[partition]
-	b = Bounds{First: l.segments[0].sequences[partition], Next: t.next, LastOffset: -1}
+	last := l.segments[len(l.segments)-1]
+	b = Bounds{First: l.segments[0].sequences[partition], Next: t.next, End: last.base + last.size, LastOffset: -1}
 	if b.First == b.Next {
 		return b, true
 	}

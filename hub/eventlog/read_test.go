@@ -157,7 +157,7 @@ func TestBounds(t *testing.T) {
 				t.Helper()
 				want := make([]Bounds, partitions)
 				for p := range want {
-					want[p] = Bounds{First: next[p], Next: next[p], LastOffset: -1}
+					want[p] = Bounds{First: next[p], Next: next[p], End: l.end(), LastOffset: -1}
 				}
 				for _, r := range readRecords(t, l, All, Position{}) {
 					b := &want[r.Partition]
