@@ -160,7 +160,7 @@ func (s *Server) checkToken(host string, device, rec Identity, password string) 
 		// this way is assumed.
 		g, err = device.grant(t, host, rec.ID)
 	case t.Policy != "":
-		if _, err = s.policyOf(t, DeviceConnect); err == nil && !t.Covers(host+rec.ID.path()) {
+		if _, err = s.policyOf(t, sas.Token.SignedBy, DeviceConnect); err == nil && !t.Covers(host+rec.ID.path()) {
 			err = ErrUnauthorizedAccess.With("the token is for another resource")
 		}
 		g = Grant{Expires: t.Expiry.Add(sas.Skew), scope: "hub", kind: "sas"}
@@ -209,14 +209,14 @@ func (s *Server) parseToken(text string) (sas.Token, error) {
 	return t, nil
 }
 
-// policyOf returns the policy that signed a token, which must have one of the
-// rights.
-func (s *Server) policyOf(t sas.Token, rights ...Right) (Policy, error) {
+// policyOf returns the policy that signed a token, as signed tells, which must
+// have one of the rights.
+func (s *Server) policyOf(t sas.Token, signed func(sas.Token, sas.Key) bool, rights ...Right) (Policy, error) {
 	p, ok := s.policies[strings.ToLower(t.Policy)]
 	switch {
 	case !ok:
 		return Policy{}, ErrUnauthorizedAccess.With("there is no policy %q", words.Clip(t.Policy))
-	case !t.SignedBy(p.PrimaryKey) && !t.SignedBy(p.SecondaryKey):
+	case !signed(t, p.PrimaryKey) && !signed(t, p.SecondaryKey):
 		return Policy{}, ErrUnauthorizedAccess.With("the signature is not from a key of policy %s", p.Name)
 	case !slices.ContainsFunc(rights, func(r Right) bool { return slices.Contains(p.Rights, r) }):
 		return Policy{}, ErrUnauthorizedAccess.With("policy %s lacks %s", p.Name, rights)
@@ -266,21 +266,6 @@ func (x X509Thumbprint) matches(cert *x509.Certificate) bool {
 		}
 	}
 	return false
-}
-
-// authorize checks the shared access signature of a service client for path
-// (such as "/twins/dev1", decoded) at the hub that it calls host, and returns
-// the policy that signed it.
-func (s *Server) authorize(token, host, path string) (Policy, error) {
-	t, err := s.parseToken(token)
-	if err != nil {
-		return Policy{}, err
-	}
-	p, err := s.policyOf(t, RegistryRead, RegistryWrite, ServiceConnect)
-	if err == nil && !s.covers(t, host, path) {
-		err = ErrUnauthorizedAccess.With("the token is for another resource")
-	}
-	return p, err
 }
 
 // covers reports whether t is for path under the name the client dialled or,

@@ -2,8 +2,13 @@ package hub
 
 import (
 	"context"
+	"crypto/subtle"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // A Caller is the service client that a credential has proved: a shared access
@@ -12,6 +17,8 @@ type Caller struct {
 	Name    string
 	Rights  []Right  // of a policy
 	Actions []string // of a principal, in which "*" is any text; nil for a policy
+
+	Expires time.Time // when the credential ends, for who keeps a connection open; zero never
 }
 
 // Title names the caller with what it is, such as "policy service".
@@ -38,6 +45,8 @@ var (
 	SendMessages    = Permission{AnyOf{{ServiceConnect}}, "cloudToDeviceMessages/send/action"}
 	ReceiveFeedback = Permission{AnyOf{{ServiceConnect}}, "cloudToDeviceMessages/feedback/action"}
 	ReadEvents      = Permission{AnyOf{{ServiceConnect}}, "events/read"}
+
+	ReceiveFileNotifications = Permission{AnyOf{{ServiceConnect}}, "fileUpload/notifications/action"}
 )
 
 // May returns why the caller must not do what needs the permission, if so.
@@ -97,17 +106,97 @@ func matchAction(pattern, action string) bool {
 // Errors: ErrUnauthorizedAccess, whatever the cause, with a text that is for the
 // hub's log alone.
 func (s *Server) AuthenticateCaller(ctx context.Context, credential, host, path string) (Caller, error) {
-	if scheme, token, ok := strings.Cut(credential, " "); ok && strings.EqualFold(scheme, "Bearer") {
-		if s.bearer == nil {
-			return Caller{}, ErrUnauthorizedAccess.With("a bearer token, but Entra ID is not configured on this hub")
-		}
-		return s.bearer(ctx, strings.TrimSpace(token))
+	if token, ok := cutBearer(credential); ok {
+		return s.authenticatePrincipal(ctx, token)
 	}
-	p, err := s.authorize(credential, host, path)
+	t, err := s.parseToken(credential)
 	if err != nil {
 		return Caller{}, err
 	}
-	return Caller{Name: p.Name, Rights: p.Rights}, nil
+	p, err := s.policyOf(t, sas.Token.SignedBy, RegistryRead, RegistryWrite, ServiceConnect)
+	switch {
+	case err != nil:
+		return Caller{}, err
+	case !s.covers(t, host, path):
+		return Caller{}, ErrUnauthorizedAccess.With("the token is for another resource")
+	}
+	return p.caller(t.Expiry.Add(sas.Skew)), nil
+}
+
+// AuthenticateReader checks the credential of who wants to read events at path,
+// such as "/events/ConsumerGroups/$Default/Partitions/0", of the endpoint that is
+// compatible with Event Hubs. Besides what AuthenticateCaller takes for the whole
+// hub, it takes what clients of Event Hubs make of a policy's name and key: they
+// sign with the text of the key, and write the resource as a URL.
+//
+// Errors: those of AuthenticateCaller.
+func (s *Server) AuthenticateReader(ctx context.Context, credential, path string) (Caller, error) {
+	if token, ok := cutBearer(credential); ok {
+		return s.authenticatePrincipal(ctx, token)
+	}
+	t, err := s.parseToken(credential)
+	if err != nil {
+		return Caller{}, err
+	}
+	p, err := s.policyOf(t, signedEitherWay, RegistryRead, RegistryWrite, ServiceConnect)
+	if err != nil {
+		return Caller{}, err
+	}
+	if host, _ := t.Entity(); !s.names.contains(host) || !t.CoversEntity(path) {
+		return Caller{}, ErrUnauthorizedAccess.With("the token is for another resource")
+	}
+	return p.caller(t.Expiry.Add(sas.Skew)), nil
+}
+
+// AuthenticateKey checks the name and the bare key of a policy, which clients of
+// Event Hubs may authenticate with, and never expire.
+//
+// Errors: ErrUnauthorizedAccess.
+func (s *Server) AuthenticateKey(policy string, key sas.Key) (Caller, error) {
+	p, ok := s.policies[strings.ToLower(policy)]
+	if !ok {
+		return Caller{}, ErrUnauthorizedAccess.With("there is no policy %q", words.Clip(policy))
+	}
+	for _, of := range []sas.Key{p.PrimaryKey, p.SecondaryKey} {
+		if of != "" && subtle.ConstantTimeCompare([]byte(of), []byte(key)) == 1 {
+			return p.caller(time.Time{}), nil
+		}
+	}
+	return Caller{}, ErrUnauthorizedAccess.With("the key is not one of policy %s", p.Name)
+}
+
+// ExamineToken checks of a shared access signature what shows before it is known
+// what it is used for: that it has not expired, and that, if it names a policy, a
+// key of that has signed it. Of one that names none, nothing is proved.
+//
+// Errors: ErrUnauthorizedAccess.
+func (s *Server) ExamineToken(token string) (sas.Token, error) {
+	t, err := s.parseToken(token)
+	if err == nil && t.Policy != "" {
+		_, err = s.policyOf(t, signedEitherWay, RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect)
+	}
+	return t, err
+}
+
+// signedEitherWay reports whether key has signed t as IoT Hub's clients sign or
+// as those of Event Hubs do.
+func signedEitherWay(t sas.Token, key sas.Key) bool { return t.SignedBy(key) || t.SignedByText(key) }
+
+// cutBearer returns the token of Entra ID that a credential holds.
+func cutBearer(credential string) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(credential, " ")
+	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
+}
+
+func (s *Server) authenticatePrincipal(ctx context.Context, token string) (Caller, error) {
+	if s.bearer == nil {
+		return Caller{}, ErrUnauthorizedAccess.With("a bearer token, but Entra ID is not configured on this hub")
+	}
+	return s.bearer(ctx, token)
+}
+
+func (p Policy) caller(expires time.Time) Caller {
+	return Caller{Name: p.Name, Rights: p.Rights, Expires: expires}
 }
 
 // IsName reports whether host, with or without a port, is a name of the hub.

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -37,7 +38,8 @@ type Feedback struct {
 
 // A FeedbackBatch is what one receiver of feedback gets at a time.
 type FeedbackBatch struct {
-	LockToken string // settles it
+	LockToken string    // settles it
+	Until     time.Time // when the lock ends
 	Records   []Feedback
 }
 
@@ -54,6 +56,39 @@ type feedbacks struct {
 	locks  map[string]feedbackLocked
 	last   time.Time // when a batch was handed out
 	number uint32    // of the last record
+
+	bell bell
+}
+
+// A bell wakes who waits for feedback. It has a lock of its own, since mu is
+// held during writes, and rung when they are done.
+type bell struct {
+	mu     sync.Mutex    // guards what follows; may be taken under feedbacks.mu
+	stored uint64        // records that have become durable, ever
+	back   uint64        // batches that were given back, ever
+	rung   chan struct{} // closed by the next ring; nil if nobody waits
+}
+
+// ring says that so much was added to what the bell counts.
+func (b *bell) ring(stored, back uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stored += stored
+	b.back += back
+	if b.rung != nil {
+		close(b.rung)
+		b.rung = nil
+	}
+}
+
+// listen returns the counts, and a channel that is closed when they change.
+func (b *bell) listen() (stored, back uint64, rung <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung == nil {
+		b.rung = make(chan struct{})
+	}
+	return b.stored, b.back, b.rung
 }
 
 type feedbackLocked struct {
@@ -68,6 +103,7 @@ func (s *Server) addFeedback(tx *store.Tx, now time.Time, f Feedback) {
 	s.feedbacks.mu.Unlock()
 	f.EnqueuedTime = f.EnqueuedTime.UTC().Truncate(100 * time.Nanosecond) // as every time of the service
 	tx.Set(feedbackKey(now, number), words.MustMarshal(f))
+	tx.OnCommit(func() { s.feedbacks.bell.ring(1, 0) })
 }
 
 func feedbackKey(t time.Time, number uint32) []byte { return disk.FeedbackKey(t.UnixNano(), number) }
@@ -80,7 +116,61 @@ func (s *Server) ReceiveFeedback() (batch FeedbackBatch, ok bool, err error) {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	batch, _, err = s.receiveFeedback(s.Now())
+	return batch, batch.LockToken != "", err
+}
+
+// NextFeedback waits until ReceiveFeedback has a batch and returns that. Several
+// may wait; each batch goes to one of them.
+//
+// Errors: that of ctx.
+func (s *Server) NextFeedback(ctx context.Context) (FeedbackBatch, error) {
+	for {
+		stored, back, rung := s.feedbacks.bell.listen()
+		batch, need, wait, err := s.tryFeedback()
+		if err != nil || batch.LockToken != "" {
+			return batch, err
+		}
+		timer := s.clock.NewTimer(wait)
+		for due := false; !due; {
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return FeedbackBatch{}, ctx.Err()
+			case <-timer.C:
+				due = true
+			case <-rung:
+				var moreStored, moreBack uint64
+				moreStored, moreBack, rung = s.feedbacks.bell.listen()
+				due = moreStored-stored >= uint64(need) || moreBack != back
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// tryFeedback is ReceiveFeedback that says what a batch needs if there is none:
+// so many more records, or to wait so long.
+func (s *Server) tryFeedback() (batch FeedbackBatch, need int, wait time.Duration, err error) {
+	f := &s.feedbacks
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	now := s.Now()
+	batch, waiting, err := s.receiveFeedback(now)
+	need, wait = feedbackBatch-waiting, feedbackInterval-now.Sub(f.last)
+	if wait <= 0 { // nothing waits
+		need, wait = 1, feedbackTTL
+	}
+	for _, l := range f.locks {
+		wait = min(wait, l.until.Sub(now))
+	}
+	return batch, need, wait, err
+}
+
+// receiveFeedback is ReceiveFeedback for a caller that holds f.mu. A batch that
+// has no lock token is none, and waiting says how many records there are.
+func (s *Server) receiveFeedback(now time.Time) (batch FeedbackBatch, waiting int, err error) {
+	f := &s.feedbacks
 	locked := f.endLocks(now)
 	var keys []string
 	start := feedbackKey(now.Add(-feedbackTTL), 0)
@@ -104,15 +194,15 @@ func (s *Server) ReceiveFeedback() (batch FeedbackBatch, ok bool, err error) {
 		return nil
 	})
 	if err != nil || len(keys) == 0 || len(keys) < feedbackBatch && now.Sub(f.last) < feedbackInterval {
-		return FeedbackBatch{}, false, err
+		return FeedbackBatch{}, len(keys), err
 	}
 	f.last = now
-	batch.LockToken = words.NewRequestID().String()
+	batch.LockToken, batch.Until = words.NewRequestID().String(), now.Add(feedbackLock)
 	if f.locks == nil {
 		f.locks = make(map[string]feedbackLocked)
 	}
-	f.locks[batch.LockToken] = feedbackLocked{keys, now.Add(feedbackLock)}
-	return batch, true, nil
+	f.locks[batch.LockToken] = feedbackLocked{keys, batch.Until}
+	return batch, 0, nil
 }
 
 // endLocks ends the locks whose time is up and returns the keys that are
@@ -168,6 +258,7 @@ func (s *Server) AbandonFeedback(lockToken string) error {
 	}
 	delete(f.locks, lockToken)
 	f.last = time.Time{} // whoever asks next gets it
+	f.bell.ring(0, 1)
 	return nil
 }
 

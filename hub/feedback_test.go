@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -162,5 +163,86 @@ func TestFeedbackComesInBatches(t *testing.T) {
 	h.SweepQueues()
 	if old, _ := receive(); old != nil {
 		t.Errorf("feedback is left after two hours: %v", old)
+	}
+}
+
+// Whoever waits for feedback gets it when it has come to a batch: the first
+// record at once, more after 15 seconds or when there are enough, and what was
+// given back or not settled in time again.
+func TestNextFeedbackWaits(t *testing.T) {
+	now := clock.New()
+	h := wiretest.NewNode(t, node.Options{Clock: now})
+	wiretest.Create(t, h, hub.ID{Device: "d1"}, hub.IdentitySpec{})
+	complete := func(ids ...string) {
+		t.Helper()
+		for _, id := range ids {
+			wiretest.SendMessage(t, h, "d1", hub.Message{MessageID: id, Ack: hub.AckPositive})
+			if err := h.CompleteMessage("d1", receivedOf(t, h, "d1").LockToken); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	batches := make(chan hub.FeedbackBatch)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			b, err := h.NextFeedback(ctx)
+			if err != nil {
+				ended <- err
+				return
+			}
+			batches <- b
+		}
+	}()
+	next := func(want ...string) (token string) {
+		t.Helper()
+		select {
+		case b := <-batches:
+			var got []string
+			for _, f := range b.Records {
+				got = append(got, f.OriginalMessageID)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("feedback (-want +got):\n%s", diff)
+			}
+			if d := b.Until.Sub(now.Now()); d <= 0 || d > time.Minute {
+				t.Errorf("it is locked for %v", d)
+			}
+			return b.LockToken
+		case <-time.After(wiretest.Patience):
+			t.Fatalf("no feedback, want %v", want)
+		}
+		return ""
+	}
+	complete("1")
+	first := next("1")
+	complete("2", "3")
+	select {
+	case b := <-batches:
+		t.Fatalf("%d records came before 15 seconds were over", len(b.Records))
+	default:
+	}
+	now.Advance(15 * time.Second)
+	if err := h.CompleteFeedback(next("2", "3")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.AbandonFeedback(first); err != nil {
+		t.Fatal(err)
+	}
+	next("1")
+	now.Advance(time.Minute) // the lock
+	if err := h.CompleteFeedback(next("1")); err != nil {
+		t.Fatal(err)
+	}
+	var many []string
+	for i := range 64 {
+		many = append(many, fmt.Sprint("m", i))
+	}
+	complete(many...)
+	next(many...)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("NextFeedback: %v, want %v", err, context.Canceled)
 	}
 }

@@ -127,6 +127,16 @@ func (t Token) SignedBy(key Key) bool {
 	return subtle.ConstantTimeCompare(sum[:], t.sig[:]) == 1
 }
 
+// SignedByText is SignedBy for who signs with the text of the key in place of the bytes that it
+// encodes, as Service Bus and Event Hubs do and their clients.
+func (t Token) SignedByText(key Key) bool {
+	if key == "" {
+		return false
+	}
+	sum := signature([]byte(key), t.Resource, t.se)
+	return subtle.ConstantTimeCompare(sum[:], t.sig[:]) == 1
+}
+
 // Expired reports whether the token is over at now, [Skew] included.
 func (t Token) Expired(now time.Time) bool { return now.After(t.Expiry.Add(Skew)) }
 
@@ -164,6 +174,30 @@ func (t Token) CoversIdentity(audience string) bool {
 func (t Token) Host() string {
 	host, _, _ := strings.Cut(t.decoded(), "/")
 	return host
+}
+
+// Entity returns what the token is for when that may be an entity of Event Hubs, whose clients write
+// a URL, such as "sb%3a%2f%2fhub.example.com%2fevents": the host without port, and the path, which
+// begins with a slash unless it is empty. Both are in lower case, as Event Hubs compares them.
+func (t Token) Entity() (host, path string) {
+	text := strings.ToLower(t.decoded())
+	if _, after, ok := strings.Cut(text, "://"); ok {
+		text = after
+	}
+	host, path, _ = strings.Cut(text, "/")
+	if path = strings.Trim(path, "/"); path != "" {
+		path = "/" + path
+	}
+	return withoutPort(host), path
+}
+
+// CoversEntity reports whether the token is for an entity of Event Hubs at path, such as
+// "/events/ConsumerGroups/$Default", or, by whole segments, for one that holds it. The host is not
+// looked at; see Entity.
+func (t Token) CoversEntity(path string) bool {
+	_, scope := t.Entity()
+	path = strings.ToLower(strings.TrimSuffix(path, "/"))
+	return scope == "" || path == scope || strings.HasPrefix(path, scope+"/")
 }
 
 // decoded undoes the percent-encoding of the resource: once, or twice if there is no slash before.

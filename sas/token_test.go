@@ -1,7 +1,11 @@
 package sas_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -336,5 +340,63 @@ func BenchmarkSignedBy(b *testing.B) {
 		if !token.SignedBy(testKey) {
 			b.Fatal("not signed")
 		}
+	}
+}
+
+// Clients of Event Hubs write the resource as a URL, some of them all in lower
+// case (recorded: Python azure-eventhub, @azure/event-hubs, azeventhubs), and
+// sign with the text of the key.
+func TestCoversEntity(t *testing.T) {
+	for _, tt := range []struct {
+		sr, host string
+		covers   []string
+		not      []string
+	}{
+		{"hub.localhost", "hub.localhost", []string{"/eh1", "/eh1/$management"}, nil},
+		{"hub.localhost:5671", "hub.localhost", []string{"/eh1"}, nil},
+		{"sb%3A%2F%2Fhub.localhost%2Feh1", "hub.localhost", []string{"/eh1", "/EH1/$management", "/eh1/ConsumerGroups/$Default/Partitions/0"}, []string{"/eh", "/eh11", "", "/"}},
+		{"sb://hub.localhost/eh1/", "hub.localhost", []string{"/eh1", "/eh1/"}, []string{"/eh2"}},
+		{"amqps%3a%2f%2fhub.localhost%2feh1%2fconsumergroups%2f%24default%2fpartitions%2f0", "hub.localhost",
+			[]string{"/eh1/ConsumerGroups/$Default/Partitions/0"}, []string{"/eh1", "/eh1/ConsumerGroups/$Default/Partitions/1", "/eh1/$management"}},
+		{"https%253A%252F%252Fhub.localhost%252Feh1", "hub.localhost", []string{"/eh1"}, []string{"/eh2"}},
+		{"hub.localhost/devices/d1", "hub.localhost", nil, []string{"/eh1"}},
+	} {
+		token, err := sas.ParseToken("SharedAccessSignature sr=" + tt.sr + "&sig=" + strings.Repeat("A", 43) + "%3D&se=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if host, _ := token.Entity(); host != tt.host {
+			t.Errorf("host of %s is %q, want %q", tt.sr, host, tt.host)
+		}
+		for _, path := range tt.covers {
+			if !token.CoversEntity(path) {
+				t.Errorf("%s does not cover %q", tt.sr, path)
+			}
+		}
+		for _, path := range tt.not {
+			if token.CoversEntity(path) {
+				t.Errorf("%s covers %q", tt.sr, path)
+			}
+		}
+	}
+}
+
+func TestSignedByText(t *testing.T) {
+	key := sas.Key("a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2U=")
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write([]byte("hub.localhost%2Feh1\n1999999999"))
+	text, err := sas.ParseToken("SharedAccessSignature sr=hub.localhost%2Feh1&se=1999999999&sig=" + url.QueryEscape(base64.StdEncoding.EncodeToString(mac.Sum(nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !text.SignedByText(key) || text.SignedBy(key) || text.SignedByText("") {
+		t.Error("a token signed with the text of the key")
+	}
+	signed, err := sas.Sign("hub.localhost/eh1", "", key, time.Unix(1999999999, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if decoded, err := sas.ParseToken(signed); err != nil || decoded.SignedByText(key) {
+		t.Errorf("a token signed with the bytes of the key: %v", err)
 	}
 }

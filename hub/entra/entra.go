@@ -172,6 +172,7 @@ func (e *Verifier) Authenticate(ctx context.Context, token string) (hub.Caller, 
 	if c.Actions == nil {
 		c.Actions = []string{} // a principal without any
 	}
+	c.Expires = claims.ExpiresAt.Add(sas.Skew) // the parser requires it
 	for _, name := range []string{claims.AuthorizedParty, claims.Application, claims.UniqueName, claims.UPN} {
 		if name != "" {
 			c.Name = words.Clip(name)
