@@ -63,7 +63,7 @@ func (c *conn) caller(need hub.Permission, operation string) (hub.Caller, error)
 func (c *conn) reader(name, operation string) (hub.Caller, error) { panic("TODO door") }
 
 // grant returns what the peer has proved of an identity, with the expiry.
-func (c *conn) grant(id hub.ID) (hub.Grant, error) { panic("TODO door") }
+func (c *conn) grant(id hub.ID) (hub.Peer, error) { panic("TODO door") }
 
 // The conditions of errors.
 const (
