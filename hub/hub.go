@@ -89,7 +89,7 @@ type Server struct {
 	newest  newest
 	sources []EventSource
 	name    string // the hub's name in the events it makes
-	started uint64 // when, in 100 ns since the year 1601
+	started time.Time
 
 	policies map[string]Policy // by lower-cased name; read only
 
@@ -112,7 +112,7 @@ func New(opt Options) (*Server, error) {
 		bearer:   opt.Bearer,
 		sources:  opt.EventSources,
 		name:     hubName(opt.HostNames),
-		started:  uint64(fileTime(opt.Clock.Now())),
+		started:  opt.Clock.Now(),
 		names:    newHostNames(opt.HostNames),
 		policies: policiesByName(opt.Policies),
 		running:  serve.NewGroup(),
@@ -146,6 +146,9 @@ func (s *Server) OnChange(fn func(ID)) { s.touch = fn }
 
 // Now returns the time on the hub's clock.
 func (s *Server) Now() time.Time { return s.clock.Now() }
+
+// Started returns when the server was made.
+func (s *Server) Started() time.Time { return s.started }
 
 // Clock returns the hub's clock, nil for the machine's.
 func (s *Server) Clock() *clock.Clock { return s.clock }

@@ -98,7 +98,7 @@ func (s *Server) linkChanged(id ID, connected bool, number uint64) {
 	if connected {
 		operation = "deviceConnected"
 	}
-	body := fmt.Appendf(nil, `{"sequenceNumber":"%032X%032X"}`, s.started, number)
+	body := fmt.Appendf(nil, `{"sequenceNumber":"%032X%032X"}`, fileTime(s.started), number)
 	s.notify(SourceConnectionState, id, "deviceConnectionStateNotification", operation, s.Now(), body)
 }
 

@@ -16,8 +16,9 @@ type conn struct {
 	chain []*x509.Certificate
 	host  string // the hub's name as the peer wrote it in open
 
-	claims  claims  // claims.go
-	devices devices // device.go
+	claims     claims  // claims.go
+	devices    devices // device.go
+	management replies // of $management
 }
 
 // Open implements engine.Handler.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 )
 
 // EventHubName is the name of the built-in endpoint that is compatible with
@@ -29,9 +30,10 @@ type Options struct {
 
 // A Door serves AMQP connections.
 type Door struct {
-	hub *hub.Server
-	opt Options
-	log *slog.Logger
+	hub     *hub.Server
+	opt     Options
+	log     *slog.Logger
+	running *serve.Group
 }
 
 // New returns a door to h.

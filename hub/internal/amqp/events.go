@@ -1,6 +1,43 @@
 package amqp
 
-import "github.com/iotdm/iotdm/hub/internal/amqp/engine"
+import (
+	"fmt"
+	"net"
+	"strconv"
 
-// redirect refuses a link to /messages/events: it names the built-in endpoint.
-func (c *conn) redirect(l *engine.Link) error { panic("TODO events") }
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
+	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
+)
+
+// amqpsPort is where the built-in endpoint is for who came over WebSocket.
+const amqpsPort = 5671
+
+// redirect refuses a link to /messages/events: it names the built-in endpoint,
+// which is this hub, under the name by which the peer has reached it. The final
+// slash of the address is what clients cut the name of the event hub out by.
+func (c *conn) redirect(l *engine.Link) error {
+	if _, err := c.caller(hub.ReadEvents, "/messages/events"); err != nil {
+		return err
+	}
+	port := amqpsPort
+	if a, ok := c.NetConn().LocalAddr().(*net.TCPAddr); ok {
+		port = a.Port
+	}
+	e := refuse(condRedirect, "events are read from the event hub %s", EventHubName)
+	e.Info = wire.Fields{
+		{Key: wire.Symbol("hostname"), Value: c.host},
+		{Key: wire.Symbol("network-host"), Value: c.host},
+		{Key: wire.Symbol("port"), Value: int32(port)},
+		{Key: wire.Symbol("address"), Value: fmt.Sprintf("amqps://%s/%s/", net.JoinHostPort(c.host, strconv.Itoa(port)), EventHubName)},
+	}
+	return e
+}
+
+// sources are those of the events that readers get.
+func (d *Door) sources() []hub.EventSource {
+	if len(d.opt.EventSources) == 0 {
+		return []hub.EventSource{hub.SourceTelemetry}
+	}
+	return d.opt.EventSources
+}
