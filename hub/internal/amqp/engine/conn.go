@@ -558,3 +558,14 @@ func (c *Conn) LastActivity() time.Time { return time.Unix(0, c.active.Load()) }
 
 // NetConn returns the connection that carries it.
 func (c *Conn) NetConn() net.Conn { return c.net }
+
+// Reason is why the connection ends, as Serve returns it; nil while it goes on.
+// It is known before the Inlets and Outlets are told Detached for it.
+func (c *Conn) Reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == errClosed {
+		return nil
+	}
+	return c.reason
+}
