@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -17,10 +18,6 @@ const (
 	// maxWeightless is how many array elements without a byte of their own, such
 	// as null or true, one value may have.
 	maxWeightless = 1024
-
-	// firstCapacity is what is allocated for a compound before its elements have
-	// been seen to be there.
-	firstCapacity = 16
 )
 
 var (
@@ -126,6 +123,9 @@ func descriptor(b []byte) (number uint64, symbol []byte, rest []byte, err error)
 		return 0, nil, nil, errShort
 	}
 	code := b[0]
+	if code == codeDescribed {
+		return 0, nil, nil, errors.New("a descriptor is described")
+	}
 	body, rest, err := splitBody(code, b[1:])
 	if err != nil {
 		return 0, nil, nil, err
@@ -287,6 +287,16 @@ func count(code byte, body []byte) (n int, rest []byte, err error) {
 	return n, rest, nil
 }
 
+// room makes room for one element more in s, which is to have n. What is
+// allocated follows the elements that have been seen, not the count: lists in
+// one another that all lie about it would add up.
+func room[S ~[]E, E any](s S, n int) S {
+	if len(s) < cap(s) {
+		return s
+	}
+	return slices.Grow(s, min(n-len(s), max(16, 7*len(s))))
+}
+
 func tooLong(code byte, rest []byte) error {
 	return fmt.Errorf("%s has %d bytes behind its elements", codeName(code), len(rest))
 }
@@ -297,15 +307,12 @@ func (d *decoder) list(code byte, body []byte, depth int) (List, error) {
 		return nil, err
 	}
 	var l List
-	if n > 0 {
-		l = make(List, 0, min(n, firstCapacity))
-	}
 	for range n {
 		var v any
 		if v, rest, err = d.decode(rest, depth+1); err != nil {
 			return nil, err
 		}
-		l = append(l, v)
+		l = append(room(l, n), v)
 	}
 	if len(rest) > 0 {
 		return nil, tooLong(code, rest)
@@ -322,9 +329,6 @@ func (d *decoder) mapping(code byte, body []byte, depth int) (Map, error) {
 		return nil, errors.New("a map has a key without a value")
 	}
 	var m Map
-	if n > 0 {
-		m = make(Map, 0, min(n/2, firstCapacity))
-	}
 	for range n / 2 {
 		var e Entry
 		if e.Key, rest, err = d.decode(rest, depth+1); err != nil {
@@ -333,7 +337,7 @@ func (d *decoder) mapping(code byte, body []byte, depth int) (Map, error) {
 		if e.Value, rest, err = d.decode(rest, depth+1); err != nil {
 			return nil, err
 		}
-		m = append(m, e)
+		m = append(room(m, n/2), e)
 	}
 	if len(rest) > 0 {
 		return nil, tooLong(code, rest)
@@ -345,7 +349,7 @@ func (d *decoder) mapping(code byte, body []byte, depth int) (Map, error) {
 // descriptors it may have one.
 func (d *decoder) array(code byte, body []byte, depth int) (Array, error) {
 	var a Array
-	err := d.elements(code, body, func(element byte, desc any, body []byte) error {
+	err := d.elements(code, body, func(n int, element byte, desc any, body []byte) error {
 		v, err := d.value(element, body, depth+1)
 		if err != nil {
 			return err
@@ -353,15 +357,15 @@ func (d *decoder) array(code byte, body []byte, depth int) (Array, error) {
 		if desc != nil {
 			v = Described{desc, v}
 		}
-		a = append(a, v)
+		a = append(room(a, n), v)
 		return nil
 	})
 	return a, err
 }
 
-// elements calls each with the constructor, the descriptor if there is one, and
-// the body of every element of an array.
-func (d *decoder) elements(code byte, body []byte, each func(element byte, desc any, body []byte) error) error {
+// elements calls each for every element of an array, with how many there are,
+// the constructor, the descriptor if there is one, and the body.
+func (d *decoder) elements(code byte, body []byte, each func(n int, element byte, desc any, body []byte) error) error {
 	n, rest, err := count(code, body)
 	if err != nil || n == 0 {
 		return err
@@ -395,7 +399,7 @@ func (d *decoder) elements(code byte, body []byte, each func(element byte, desc 
 		if body, rest, err = splitBody(element, rest); err != nil {
 			return err
 		}
-		if err := each(element, desc, body); err != nil {
+		if err := each(n, element, desc, body); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
@@ -43,11 +44,13 @@ func (f *fields) mismatch(code byte, want string) {
 	f.fail(fmt.Errorf("%s instead of %s", codeName(code), want))
 }
 
+var errMissing = errors.New("missing")
+
 // must says that the field that comes is mandatory.
 func (f *fields) must() *fields {
 	if f.err == nil && (f.left == 0 || len(f.rest) > 0 && f.rest[0] == codeNull) {
 		f.index++
-		f.fail(fmt.Errorf("it is mandatory, and missing"))
+		f.fail(errMissing)
 	}
 	return f
 }
@@ -73,7 +76,7 @@ func (f *fields) close(in fields, name string) {
 	}
 }
 
-// list begins to read the fields of a list.
+// fields begins to read the fields of a list.
 func (d *decoder) fields(code byte, body []byte, depth int) (fields, error) {
 	if code != codeList0 && code != codeList8 && code != codeList32 {
 		return fields{}, fmt.Errorf("%s instead of a list", codeName(code))
@@ -272,7 +275,7 @@ func (f *fields) symbols() []Symbol {
 		return nil
 	}
 	var symbols []Symbol
-	take := func(code byte, _ any, body []byte) error {
+	take := func(_ int, code byte, _ any, body []byte) error {
 		switch code {
 		case codeSymbol8, codeSymbol32, codeString8, codeString32:
 			symbols = append(symbols, Symbol(body))
@@ -284,7 +287,7 @@ func (f *fields) symbols() []Symbol {
 	if code == codeArray8 || code == codeArray32 {
 		err = f.elements(code, body, take)
 	} else {
-		err = take(code, nil, body)
+		err = take(1, code, nil, body)
 	}
 	if err != nil {
 		f.fail(err)
