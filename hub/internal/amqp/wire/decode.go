@@ -348,63 +348,75 @@ func (d *decoder) mapping(code byte, body []byte, depth int) (Map, error) {
 // array reads an array, whose elements have one constructor together. Of
 // descriptors it may have one.
 func (d *decoder) array(code byte, body []byte, depth int) (Array, error) {
+	e, err := d.elements(code, body)
+	if err != nil {
+		return nil, err
+	}
 	var a Array
-	err := d.elements(code, body, func(n int, element byte, desc any, body []byte) error {
-		v, err := d.value(element, body, depth+1)
+	for range e.count {
+		var v any
+		if body, err = e.next(); err == nil {
+			v, err = d.value(e.code, body, depth+1)
+		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if desc != nil {
-			v = Described{desc, v}
+		if e.desc != nil {
+			v = Described{e.desc, v}
 		}
-		a = append(room(a, n), v)
-		return nil
-	})
-	return a, err
+		a = append(room(a, e.count), v)
+	}
+	return a, e.end()
 }
 
-// elements calls each for every element of an array, with how many there are,
-// the constructor, the descriptor if there is one, and the body.
-func (d *decoder) elements(code byte, body []byte, each func(n int, element byte, desc any, body []byte) error) error {
+// elements are those of an array.
+type elements struct {
+	count int
+	code  byte // of each
+	desc  any  // of each, if there is one
+	rest  []byte
+}
+
+func (d *decoder) elements(code byte, body []byte) (elements, error) {
 	n, rest, err := count(code, body)
 	if err != nil || n == 0 {
-		return err
+		return elements{}, err
 	}
 	if len(rest) == 0 {
-		return errShort
+		return elements{}, errShort
 	}
-	element, rest := rest[0], rest[1:]
-	var desc any
-	if element == codeDescribed {
-		if desc, rest, err = descriptorValue(rest); err != nil {
-			return err
+	e := elements{count: n, code: rest[0], rest: rest[1:]}
+	if e.code == codeDescribed {
+		if e.desc, rest, err = descriptorValue(e.rest); err != nil {
+			return elements{}, err
 		}
 		if len(rest) == 0 {
-			return errShort
+			return elements{}, errShort
 		}
-		if element, rest = rest[0], rest[1:]; element == codeDescribed {
-			return errors.New("an array's elements have two descriptors")
+		if e.code, e.rest = rest[0], rest[1:]; e.code == codeDescribed {
+			return elements{}, errors.New("an array's elements have two descriptors")
 		}
 	}
-	if element>>4 == 0x4 {
+	if e.code>>4 == 0x4 {
 		if n > d.weightless {
-			return fmt.Errorf("an array has %d elements without a byte", n)
+			return elements{}, fmt.Errorf("an array has %d elements without a byte", n)
 		}
 		d.weightless -= n
-	} else if n > len(rest) {
-		return fmt.Errorf("an array has %d elements in %d bytes", n, len(rest))
+	} else if n > len(e.rest) {
+		return elements{}, fmt.Errorf("an array has %d elements in %d bytes", n, len(e.rest))
 	}
-	for range n {
-		var body []byte
-		if body, rest, err = splitBody(element, rest); err != nil {
-			return err
-		}
-		if err := each(n, element, desc, body); err != nil {
-			return err
-		}
-	}
-	if len(rest) > 0 {
-		return tooLong(code, rest)
+	return e, nil
+}
+
+// next takes off the next element, of those that count tells.
+func (e *elements) next() (body []byte, err error) {
+	body, e.rest, err = splitBody(e.code, e.rest)
+	return body, err
+}
+
+func (e *elements) end() error {
+	if len(e.rest) > 0 {
+		return tooLong(codeArray8, e.rest)
 	}
 	return nil
 }

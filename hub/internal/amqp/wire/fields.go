@@ -10,12 +10,12 @@ import (
 // any more read alike, as zero. The first thing wrong is kept in err, and what is
 // read behind it is zero too, so that readers look once, at the end.
 type fields struct {
-	*decoder
-	depth int
-	rest  []byte
-	left  int // how many fields there are in rest
-	index int // of the field that was read last, from 1
-	err   error
+	decoder // a copy, since a pointer would put it on the heap
+	depth   int
+	rest    []byte
+	left    int // how many fields there are in rest
+	index   int // of the field that was read last, from 1
+	err     error
 }
 
 // next takes the next field. It is not ok if it is null, absent, or broken.
@@ -71,6 +71,7 @@ func (f *fields) end() error {
 
 // close ends the fields of a field.
 func (f *fields) close(in fields, name string) {
+	f.weightless = in.weightless
 	if err := in.end(); err != nil {
 		f.fail(fmt.Errorf("%s: %w", name, err))
 	}
@@ -85,7 +86,7 @@ func (d *decoder) fields(code byte, body []byte, depth int) (fields, error) {
 	if err != nil {
 		return fields{}, err
 	}
-	return fields{decoder: d, depth: depth, rest: rest, left: n}, nil
+	return fields{decoder: *d, depth: depth, rest: rest, left: n}, nil
 }
 
 // composite begins to read a field that is a described list, if it is one with
@@ -274,25 +275,42 @@ func (f *fields) symbols() []Symbol {
 	if !ok {
 		return nil
 	}
-	var symbols []Symbol
-	take := func(_ int, code byte, _ any, body []byte) error {
-		switch code {
-		case codeSymbol8, codeSymbol32, codeString8, codeString32:
-			symbols = append(symbols, Symbol(body))
-			return checkText(body)
+	if code != codeArray8 && code != codeArray32 {
+		symbol, err := symbolOf(code, body)
+		if err != nil {
+			f.fail(err)
+			return nil
 		}
-		return fmt.Errorf("%s instead of a symbol", codeName(code))
+		return []Symbol{symbol}
 	}
-	var err error
-	if code == codeArray8 || code == codeArray32 {
-		err = f.elements(code, body, take)
-	} else {
-		err = take(1, code, nil, body)
+	e, err := f.elements(code, body)
+	var symbols []Symbol
+	for range e.count {
+		var symbol Symbol
+		if body, err = e.next(); err == nil {
+			symbol, err = symbolOf(e.code, body)
+		}
+		if err != nil {
+			break
+		}
+		symbols = append(room(symbols, e.count), symbol)
+	}
+	if err == nil {
+		err = e.end()
 	}
 	if err != nil {
 		f.fail(err)
+		return nil
 	}
 	return symbols
+}
+
+func symbolOf(code byte, body []byte) (Symbol, error) {
+	switch code {
+	case codeSymbol8, codeSymbol32, codeString8, codeString32:
+		return Symbol(body), checkText(body)
+	}
+	return "", fmt.Errorf("%s instead of a symbol", codeName(code))
 }
 
 // The other way, for fields that are null when they are zero.
