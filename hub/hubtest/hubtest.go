@@ -14,10 +14,11 @@
 //
 // All of that test is in thermostat_test.go. Programs in other languages run
 // against it too: set Hub.Env in their environment. Those that have the ports
-// 8883 and 443 built in need WithAddrs.
+// 8883, 443 and 5671 built in need WithAddrs and WithAMQPAddrs.
 package hubtest
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -39,7 +40,9 @@ type Hub struct {
 
 	HostName  string // for connection strings; the certificate names it
 	MQTTSAddr string // where it listens for MQTT over TLS
-	HTTPSAddr string // where it listens for REST and MQTT over WebSocket
+	HTTPSAddr string // where it listens for REST, and MQTT and AMQP over WebSocket
+	AMQPSAddr string // where it listens for AMQP over TLS
+	AMQPAddr  string // where it listens for AMQP without TLS; empty without WithAMQPAddrs
 
 	t  testing.TB
 	ca string
@@ -49,8 +52,9 @@ type Hub struct {
 type Option func(*config)
 
 type config struct {
-	node        node.Options
-	mqtt, https string
+	node         node.Options
+	mqtts, https string
+	amqps, amqp  string
 }
 
 // WithOptions starts the hub with opt, for instance to keep its state in a
@@ -59,19 +63,30 @@ func WithOptions(opt node.Options) Option { return func(c *config) { c.node = op
 
 // WithAddrs makes the hub listen on these addresses instead of free ports.
 func WithAddrs(mqtts, https string) Option {
-	return func(c *config) { c.mqtt, c.https = mqtts, https }
+	return func(c *config) { c.mqtts, c.https = mqtts, https }
+}
+
+// WithAMQPAddrs makes the hub listen for AMQP over TLS on amqps instead of a
+// free port, and also without TLS on amqp, for clients of Event Hubs that are
+// told to use an emulator. An empty address is left as it is.
+func WithAMQPAddrs(amqps, amqp string) Option {
+	return func(c *config) { c.amqps, c.amqp = cmp.Or(amqps, c.amqps), cmp.Or(amqp, c.amqp) }
 }
 
 // New starts a hub and returns when it accepts connections.
 func New(t testing.TB, options ...Option) *Hub {
 	t.Helper()
-	c := config{mqtt: "127.0.0.1:0", https: "127.0.0.1:0"}
+	const free = "127.0.0.1:0"
+	c := config{mqtts: free, https: free, amqps: free}
 	for _, o := range options {
 		o(&c)
 	}
 	var on node.Listeners
 	var err error
-	for l, addr := range map[*net.Listener]string{&on.MQTTS: c.mqtt, &on.HTTPS: c.https} {
+	for l, addr := range map[*net.Listener]string{&on.MQTTS: c.mqtts, &on.HTTPS: c.https, &on.AMQPS: c.amqps, &on.AMQP: c.amqp} {
+		if addr == "" {
+			continue
+		}
 		if *l, err = net.Listen("tcp", addr); err != nil {
 			on.Close()
 			t.Fatalf("hubtest: %v", err)
@@ -82,11 +97,14 @@ func New(t testing.TB, options ...Option) *Hub {
 		on.Close()
 		t.Fatalf("hubtest: %v", err)
 	}
+	info := on.Info("localhost")
 	h := &Hub{
 		Node:      n,
-		HostName:  "localhost",
-		MQTTSAddr: on.MQTTS.Addr().String(),
-		HTTPSAddr: on.HTTPS.Addr().String(),
+		HostName:  info.HostName,
+		MQTTSAddr: info.MQTTSAddr,
+		HTTPSAddr: info.HTTPSAddr,
+		AMQPSAddr: info.AMQPSAddr,
+		AMQPAddr:  info.AMQPAddr,
 		t:         t,
 		ca:        filepath.Join(t.TempDir(), "ca.pem"),
 	}
@@ -143,20 +161,42 @@ func (h *Hub) identity(id hub.ID) sas.ConnectionString {
 // listener, which Python and Go service clients understand.
 func (h *Hub) Policy(name string) sas.ConnectionString {
 	h.t.Helper()
+	return sas.ConnectionString{HostName: h.hostAt(h.HTTPSAddr), SharedAccessKeyName: name, SharedAccessKey: h.policyKey(name)}
+}
+
+// EventHub returns the connection string with which clients of Event Hubs read
+// the events of the hub, with the key of the shared access policy "service". If
+// the hub listens without TLS it is one for clients that are told to use an
+// emulator: they need no trust and take any port. Else its host name carries the
+// port of the AMQPS listener, which those for JavaScript and Go understand.
+func (h *Hub) EventHub() sas.EventHubConnectionString {
+	h.t.Helper()
+	const policy = "service"
+	return sas.EventHubConnectionString{
+		Host:                h.hostAt(cmp.Or(h.AMQPAddr, h.AMQPSAddr)),
+		SharedAccessKeyName: policy, SharedAccessKey: h.policyKey(policy),
+		EntityPath: node.EventHubName, UseDevelopmentEmulator: h.AMQPAddr != "",
+	}
+}
+
+func (h *Hub) policyKey(name string) sas.Key {
+	h.t.Helper()
 	policies := h.Policies()
 	i := slices.IndexFunc(policies, func(p hub.Policy) bool { return p.Name == name })
 	if i < 0 {
 		h.t.Fatalf("hubtest: there is no policy %q", name)
 	}
-	_, port, err := net.SplitHostPort(h.HTTPSAddr)
+	return policies[i].PrimaryKey
+}
+
+// hostAt returns the hub's name with the port of addr.
+func (h *Hub) hostAt(addr string) string {
+	h.t.Helper()
+	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		h.t.Fatalf("hubtest: %v", err)
 	}
-	return sas.ConnectionString{
-		HostName:            net.JoinHostPort(h.HostName, port),
-		SharedAccessKeyName: name,
-		SharedAccessKey:     policies[i].PrimaryKey,
-	}
+	return net.JoinHostPort(h.HostName, port)
 }
 
 // ClientTLS returns a TLS configuration that trusts the hub and nothing else.

@@ -28,9 +28,10 @@ var (
 type Info struct {
 	HostName  string `json:"hostName"`            // for connection strings
 	MQTTSAddr string `json:"mqttsAddr"`           // host:port it listens on for MQTT over TLS
-	HTTPSAddr string `json:"httpsAddr"`           // the same for REST and MQTT over WebSocket
+	HTTPSAddr string `json:"httpsAddr"`           // the same for REST, and MQTT and AMQP over WebSocket
 	AMQPSAddr string `json:"amqpsAddr,omitempty"` // the same for AMQP over TLS; empty: it does not
 	MQTTAddr  string `json:"mqttAddr,omitempty"`
+	AMQPAddr  string `json:"amqpAddr,omitempty"`
 	PID       int    `json:"pid"` // its process
 
 	CAFile     string       `json:"-"` // path of its CA's certificate

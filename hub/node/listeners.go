@@ -8,13 +8,15 @@ import (
 // Listeners are where a node serves. Nil ones are left out.
 type Listeners struct {
 	MQTTS net.Listener // MQTT over TLS
-	HTTPS net.Listener // REST, and MQTT over WebSocket, over TLS
+	HTTPS net.Listener // REST, and MQTT and AMQP over WebSocket, over TLS
+	AMQPS net.Listener // AMQP over TLS
 	MQTT  net.Listener // MQTT without TLS
+	AMQP  net.Listener // AMQP without TLS
 }
 
 // Close closes the listeners of a node that was not made.
 func (l Listeners) Close() {
-	for _, l := range []net.Listener{l.MQTTS, l.HTTPS, l.MQTT} {
+	for _, l := range []net.Listener{l.MQTTS, l.HTTPS, l.AMQPS, l.MQTT, l.AMQP} {
 		if l != nil {
 			l.Close()
 		}
@@ -30,7 +32,10 @@ func (l Listeners) Info(host string) Info {
 		}
 		return l.Addr().String()
 	}
-	return Info{HostName: host, MQTTSAddr: addr(l.MQTTS), HTTPSAddr: addr(l.HTTPS), MQTTAddr: addr(l.MQTT)}
+	return Info{
+		HostName: host, MQTTSAddr: addr(l.MQTTS), HTTPSAddr: addr(l.HTTPS), AMQPSAddr: addr(l.AMQPS),
+		MQTTAddr: addr(l.MQTT), AMQPAddr: addr(l.AMQP),
+	}
 }
 
 // Serve begins to serve on the listeners, until the node closes. It owns them.
@@ -42,7 +47,9 @@ func (n *Node) Serve(on Listeners) (failed <-chan error) {
 	}{
 		{on.MQTTS, n.ServeMQTTS},
 		{on.HTTPS, n.ServeHTTPS},
+		{on.AMQPS, n.ServeAMQPS},
 		{on.MQTT, n.ServeMQTT},
+		{on.AMQP, n.ServeAMQP},
 	}
 	errs := make(chan error, len(doors))
 	for _, d := range doors {

@@ -30,6 +30,7 @@ import (
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/entra"
 	"github.com/iotdm/iotdm/hub/eventlog"
+	"github.com/iotdm/iotdm/hub/internal/amqp"
 	"github.com/iotdm/iotdm/hub/internal/mqtt"
 	"github.com/iotdm/iotdm/hub/internal/rest"
 	"github.com/iotdm/iotdm/hub/internal/serve"
@@ -73,6 +74,15 @@ type Options struct {
 	// hub.Options.
 	EventSources []hub.EventSource
 
+	// ConsumerGroups are those of the built-in endpoint that is compatible with
+	// Event Hubs, besides $Default and those of Seed.
+	ConsumerGroups []string
+
+	// EventHubSources are the sources of the events that readers of the built-in
+	// endpoint get, of those that are kept. None is telemetry alone, as on IoT
+	// Hub without routes.
+	EventHubSources []hub.EventSource
+
 	// MaxJobs is how many scheduled jobs run at a time. 0 is 10.
 	MaxJobs int
 
@@ -83,6 +93,10 @@ type Options struct {
 	// Clock is the hub's time. Nil is the machine's.
 	Clock *clock.Clock
 }
+
+// EventHubName is the name of the built-in endpoint that is compatible with Event
+// Hubs: the EntityPath of its connection strings.
+const EventHubName = amqp.EventHubName
 
 // memoryEvents bounds the event log of a hub that keeps nothing on disk.
 const memoryEvents = 64 << 20
@@ -97,6 +111,7 @@ type Node struct {
 	folder  *folder
 	gate    *serve.Gate // in front of the doors
 	mqtt    *mqtt.Door
+	amqp    *amqp.Door // TODO node
 	rest    *rest.Door
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
@@ -158,7 +173,8 @@ func (n *Node) open(opt Options) (err error) {
 	disk := diskMetrics(db, events) // before anything is appended
 	n.Server, err = hub.New(hub.Options{
 		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
-		EventSources: opt.EventSources, Logger: opt.Logger, Clock: opt.Clock,
+		EventSources: opt.EventSources, ConsumerGroups: slices.Concat(opt.ConsumerGroups, opt.Seed.consumerGroups()),
+		Logger: opt.Logger, Clock: opt.Clock,
 	})
 	if err != nil {
 		return err
@@ -218,8 +234,19 @@ func (n *Node) ServeMQTTS(l net.Listener) error {
 // cross the network readable: it is for loopback.
 func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(n.gate.Listen(l, "mqtt")) }
 
-// ServeHTTPS serves REST, and MQTT over WebSocket, over TLS on l as ServeMQTTS
-// does.
+// ServeAMQPS serves AMQP over TLS on l as ServeMQTTS does.
+func (n *Node) ServeAMQPS(l net.Listener) error {
+	return n.ServeAMQP(l)
+}
+
+// ServeAMQP serves AMQP over plain TCP on l as ServeMQTT does, such as for
+// clients of Event Hubs that are told to use an emulator.
+//
+// TODO node: the door, as soon as it serves.
+func (n *Node) ServeAMQP(l net.Listener) error { <-n.ctx.Done(); l.Close(); return ErrClosed }
+
+// ServeHTTPS serves REST, and MQTT and AMQP over WebSocket, over TLS on l as
+// ServeMQTTS does.
 func (n *Node) ServeHTTPS(l net.Listener) error {
 	return n.rest.ServeTLS(n.gate.Listen(l, "https"), n.TLSConfig())
 }

@@ -16,8 +16,8 @@ import (
 )
 
 // A Seed is what a hub should have before it begins, in YAML or JSON: policies
-// (name, rights, keys) and devices (deviceId, status, statusReason, iotEdge,
-// keys or thumbprints, tags, desired, modules). What the hub has already stays
+// (name, rights, keys), devices (deviceId, status, statusReason, iotEdge, keys or
+// thumbprints, tags, desired, modules) and consumerGroups (names). What the hub has already stays
 // as it is, so that a seeded hub can stop and start. The zero Seed is nothing;
 // ParseSeed makes others.
 type Seed struct {
@@ -25,8 +25,9 @@ type Seed struct {
 }
 
 type seedContent struct {
-	Policies []seedPolicy `yaml:"policies"`
-	Devices  []seedDevice `yaml:"devices"`
+	Policies       []seedPolicy `yaml:"policies"`
+	Devices        []seedDevice `yaml:"devices"`
+	ConsumerGroups []string     `yaml:"consumerGroups"`
 }
 
 type seedPolicy struct {
@@ -97,7 +98,7 @@ func ParseSeed(text []byte) (Seed, error) {
 	if err := d.Decode(&s.content); err != nil && !errors.Is(err, io.EOF) {
 		return Seed{}, err
 	}
-	n, err := New(Options{Policies: s.policies()}) // in memory
+	n, err := New(Options{Policies: s.policies(), ConsumerGroups: s.consumerGroups()}) // in memory
 	if err != nil {
 		return Seed{}, err
 	}
@@ -112,6 +113,9 @@ func (s Seed) policies() []hub.Policy {
 	}
 	return policies
 }
+
+// consumerGroups are those that the hub has as long as it runs with the seed.
+func (s Seed) consumerGroups() []string { return s.content.ConsumerGroups }
 
 // apply creates the devices and modules that server does not have.
 func (s Seed) apply(server *hub.Server) error {

@@ -11,32 +11,20 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/rest"
 )
 
-// serveWebSocket takes a request for "/$iothub/websocket", and reports whether
+// serveWebSocket takes a request for "/$iothub/websocket", or for
+// "/$servicebus/websocket" as clients of Event Hubs spell it, and reports whether
 // it was one. Frames are a byte stream for a door, whatever packets they cut.
 // Any origin may connect, since it is the protocol within that carries the
 // credential.
 func (n *Node) serveWebSocket(w http.ResponseWriter, r *http.Request) bool {
-	if !strings.EqualFold(strings.Trim(r.URL.Path, "/"), "$iothub/websocket") ||
+	path := strings.ToLower(strings.Trim(r.URL.Path, "/"))
+	if path != "$iothub/websocket" && path != "$servicebus/websocket" ||
 		!strings.Contains(strings.ToLower(r.Header.Get("Upgrade")), "websocket") {
 		return false
 	}
-	protocol := ""
-	for _, value := range r.Header.Values("Sec-WebSocket-Protocol") {
-		for offer := range strings.SplitSeq(value, ",") {
-			offer = strings.TrimSpace(offer)
-			switch {
-			case strings.EqualFold(offer, "mqtt"):
-				// In the client's spelling: the SDK for C offers "MQTT", and
-				// some clients compare.
-				protocol = offer
-			case strings.EqualFold(offer, "AMQPWSB10"):
-				http.Error(w, "this hub does not speak AMQP: use MQTT for devices, and REST for cloud-to-device messages", http.StatusNotImplemented)
-				return true
-			}
-		}
-	}
-	if protocol == "" {
-		http.Error(w, `the WebSocket subprotocol must be "mqtt"`, http.StatusBadRequest)
+	protocol, door := n.subprotocol(r)
+	if door == nil {
+		http.Error(w, `the WebSocket subprotocol must be "mqtt" or "AMQPWSB10"`, http.StatusBadRequest)
 		return true
 	}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
@@ -51,8 +39,23 @@ func (n *Node) serveWebSocket(w http.ResponseWriter, r *http.Request) bool {
 	if r.TLS != nil {
 		chain = r.TLS.PeerCertificates
 	}
-	n.mqtt.ServeConn(webSocketConn{websocket.NetConn(n.ctx, ws, websocket.MessageBinary), ws, rest.Conn(r)}, chain)
+	door(webSocketConn{websocket.NetConn(n.ctx, ws, websocket.MessageBinary), ws, rest.Conn(r)}, chain)
 	return true
+}
+
+// subprotocol returns the first subprotocol of those that the client offers for
+// which there is a door, and the door. It is in the client's spelling: the SDK
+// for C offers "MQTT", and some clients compare.
+func (n *Node) subprotocol(r *http.Request) (string, func(net.Conn, []*x509.Certificate)) {
+	for _, value := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for offer := range strings.SplitSeq(value, ",") {
+			switch offer = strings.TrimSpace(offer); strings.ToLower(offer) {
+			case "mqtt":
+				return offer, n.mqtt.ServeConn
+			}
+		}
+	}
+	return "", nil
 }
 
 // A webSocketConn is a WebSocket as a byte stream.

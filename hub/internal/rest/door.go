@@ -122,7 +122,7 @@ func (d *Door) ServeTLS(l net.Listener, config *tls.Config) error {
 		return err
 	}
 	defer untrack()
-	d.log.Info("listening for REST and MQTT over WebSocket", words.LogAddr, l.Addr().String())
+	d.log.Info("listening for REST, and MQTT and AMQP over WebSocket", words.LogAddr, l.Addr().String())
 	err = d.http.Serve(tls.NewListener(l, config))
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return serve.ErrClosed
