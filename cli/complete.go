@@ -74,13 +74,18 @@ func valueCandidates(cmd *urfave.Command, rest []string, typed string) candidate
 	return argumentCandidates[strings.Trim(cmd.ArgsUsage, "[]")]
 }
 
+// eventSources are what events tell of.
+var eventSources = []string{"telemetry", "twin", "lifecycle", "connection"}
+
 // flagCandidates are by the names of flags.
 var flagCandidates = map[string]candidates{
-	"device":    deviceIDs,
-	"job":       jobIDs,
-	"method":    methodNames,
-	"output":    oneOf("json", "table", "tsv", "yaml"),
-	"transport": oneOf("auto", "mqtt", "ws"),
+	"device":            deviceIDs,
+	"event-hub-sources": oneOf(eventSources...),
+	"job":               jobIDs,
+	"method":            methodNames,
+	"output":            oneOf("json", "table", "tsv", "yaml"),
+	"source":            oneOf(eventSources...),
+	"transport":         oneOf("auto", "mqtt", "ws"),
 }
 
 // argumentCandidates are by what the help calls an argument.

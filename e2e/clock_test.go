@@ -21,7 +21,7 @@ func TestClockOff(t *testing.T) {
 	ahead := clock.New()
 	ahead.Advance(3 * time.Hour)
 	h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(data), Clock: ahead}))
-	if err := h.Publish(node.Info{HostName: h.HostName, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr}); err != nil {
+	if err := h.Publish(node.Info{HostName: h.HostName, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, AMQPSAddr: h.AMQPSAddr}); err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := strings.Cut(h.MQTTSAddr, ":")

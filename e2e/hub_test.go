@@ -28,7 +28,8 @@ func startHub(t *testing.T, address string, flags ...string) *hubProcess {
 		l.Close()
 	}
 	args := append([]string{"hub", "run", "--data", h.data, "--host", address,
-		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https)}, flags...)
+		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https),
+		"--amqps-addr", net.JoinHostPort(address, "5671")}, flags...)
 	h.program = start(t, exec.Command("iotdm", args...))
 	h.await(t, "ready")
 	return h

@@ -11,6 +11,8 @@ import (
 	"testing"
 )
 
+const module = "github.com/iotdm/iotdm"
+
 // arrows says which packages of this module a package imports, apart from
 // tests, from the lowest to the highest. Arrows point down only. The device side,
 // the service side and the hub never borrow each other's code; of the hub, the
@@ -36,22 +38,25 @@ var arrows = map[string][]string{
 
 	// The hub: what its rooms stand on, the rules, what stands on the rules, the
 	// doors, and the node.
-	"hub/store":             {"internal/wait"},
-	"hub/eventlog":          {"internal/segment"},
-	"hub/clock":             {},
-	"hub/query":             {"internal/jsontext"},
-	"hub/internal/disk":     {},
-	"hub/internal/words":    {"internal/jsontext"},
-	"hub/internal/serve":    {"hub/internal/words"},
-	"hub":                   {"hub/clock", "hub/eventlog", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "sas", "twin"},
-	"hub/jobs":              {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
-	"hub/configurations":    {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
-	"hub/entra":             {"hub", "hub/internal/words", "internal/jsontext", "sas"},
-	"hub/internal/mqtt":     {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words"},
-	"hub/internal/rest":     {"hub", "hub/configurations", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},
-	"hub/node":              {"hub", "hub/clock", "hub/configurations", "hub/entra", "hub/eventlog", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/store", "internal/jsontext", "sas"},
-	"hub/hubtest":           {"hub", "hub/node", "sas"},
-	"hub/internal/wiretest": {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/jobs", "hub/node", "sas"},
+	"hub/store":                {"internal/wait"},
+	"hub/eventlog":             {"internal/segment"},
+	"hub/clock":                {},
+	"hub/query":                {"internal/jsontext"},
+	"hub/internal/disk":        {},
+	"hub/internal/words":       {"internal/jsontext"},
+	"hub/internal/serve":       {"hub/internal/words"},
+	"hub":                      {"hub/clock", "hub/eventlog", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "sas", "twin"},
+	"hub/jobs":                 {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
+	"hub/configurations":       {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
+	"hub/entra":                {"hub", "hub/internal/words", "internal/jsontext", "sas"},
+	"hub/internal/mqtt":        {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words"},
+	"hub/internal/rest":        {"hub", "hub/configurations", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},
+	"hub/internal/amqp/wire":   {},
+	"hub/internal/amqp/engine": {"hub/internal/amqp/wire"},
+	"hub/internal/amqp":        {"hub", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words"},
+	"hub/node":                 {"hub", "hub/clock", "hub/configurations", "hub/entra", "hub/eventlog", "hub/internal/amqp", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/store", "internal/jsontext", "sas"},
+	"hub/hubtest":              {"hub", "hub/node", "sas"},
+	"hub/internal/wiretest":    {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/jobs", "hub/node", "sas"},
 
 	// The command line: the frame, the commands of each role, the tree.
 	"cli/internal/fail":      {},
@@ -63,7 +68,7 @@ var arrows = map[string][]string{
 	"cli/bulk":               {"cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/output", "hubrest", "internal/jsontext", "sas", "twin"},
 	"cli/doctor":             {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubrest", "mqttdevice", "sas"},
 	"cli/sas":                {"cli/doctor", "cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubrest", "sas"},
-	"cli/hub":                {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hub/entra", "hub/node", "hubrest", "sas"},
+	"cli/hub":                {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hub", "hub/entra", "hub/node", "hubrest", "sas"},
 	"cli/device":             {"agent", "agent/outbox", "agent/telemetry", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "fleet", "hub/node", "hubrest", "mqttdevice", "sas", "twin"},
 	"cli/service":            {"agent", "cli/bulk", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/output", "cli/internal/target", "hub/query", "hubrest", "internal/jsontext", "sas", "twin"},
 	"cli":                    {"agent", "cli/device", "cli/doctor", "cli/hub", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "cli/sas", "cli/service", "hub", "hub/node", "hubrest", "sas"},
@@ -72,13 +77,12 @@ var arrows = map[string][]string{
 }
 
 // wires are what only doors, and what serves them, may know.
-var wires = []string{"net/http", "github.com/eclipse/paho.mqtt.golang/packets", "github.com/coder/websocket"}
+var wires = []string{"net/http", "github.com/eclipse/paho.mqtt.golang/packets", "github.com/coder/websocket", module + "/hub/internal/amqp/wire"}
 
 // wireless are the packages of the hub that parse no wire.
 var wireless = []string{"hub", "hub/jobs", "hub/configurations", "hub/query", "hub/store", "hub/eventlog"}
 
 func TestImportsPointDownOnly(t *testing.T) {
-	const module = "github.com/iotdm/iotdm"
 	list := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...")
 	list.Stderr = t.Output()
 	out, err := list.Output()

@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("IOTDM_DEVICE_STATE", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("IOTDM_HUB_MQTTS_ADDR", "127.0.0.1:0")
 			e.Setenv("IOTDM_HUB_HTTPS_ADDR", "127.0.0.1:0")
+			e.Setenv("IOTDM_HUB_AMQPS_ADDR", "127.0.0.1:0")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate, "serve": serveFolder},

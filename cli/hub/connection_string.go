@@ -23,6 +23,8 @@ type hubConnectionStringOptions struct {
 	output         output.Options
 	policy         string
 	device, module string
+	eventHub       bool
+	emulator       bool
 	host           string
 }
 
@@ -31,13 +33,17 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:  "connection-string",
 		Usage: "print a connection string of the local hub, with its key",
-		Description: "For example:\n" +
+		Description: "With --event-hub it is for clients of Event Hubs, which read what devices send. With --emulator too,\n" +
+			"these use a hub that was started with --amqp-addr, without its certificate. For example:\n" +
 			"   iotdm hub connection-string --policy service\n" +
+			"   iotdm hub connection-string --policy service --event-hub\n" +
 			"   iotdm hub connection-string --device device-1 --host iotdm.localhost",
 		Flags: command.Concat([]urfave.Flag{
 			command.PolicyFlag(&o.policy, "for the shared access policy `NAME` (default: iothubowner)"),
 			command.DeviceFlag(&o.device, "for the device `ID`"),
 			command.ModuleFlag(&o.module, "for the module `ID` of the device"),
+			&urfave.BoolFlag{Name: "event-hub", Destination: &o.eventHub, DisableDefaultText: true, Usage: "for clients of Event Hubs"},
+			&urfave.BoolFlag{Name: "emulator", Destination: &o.emulator, DisableDefaultText: true, Usage: "for clients of Event Hubs, without TLS"},
 			&urfave.StringFlag{Name: "host", Destination: &o.host, Usage: "with the host name `NAME`"},
 			localhub.Flag(&o.hub.Data),
 		}, o.output.Flags()),
@@ -47,6 +53,8 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 				return command.MissingDevice
 			case o.device != "" && o.policy != "":
 				return fail.Usagef("--policy and --device ask for two different connection strings; give one")
+			case o.device != "" && (o.eventHub || o.emulator):
+				return fail.Usagef("events are read with the key of a policy; leave out --device, or --event-hub")
 			case strings.Contains(o.device+o.module, ";"):
 				return fail.Usagef("an id with \";\" does not fit into a connection string, where it ends a member; name it with --device beside the connection string of a policy")
 			}
@@ -63,10 +71,15 @@ func printConnectionString(ctx context.Context, s output.Streams, o hubConnectio
 	if err != nil {
 		return err
 	}
-	var c sas.ConnectionString
-	if o.device != "" {
+	var c interface{ Format() string }
+	switch {
+	case o.device != "":
 		c, err = o.identityConnection(ctx, s, info)
-	} else {
+	case o.emulator && info.AMQPAddr == "":
+		return fail.Errorf(fail.Failed, "the hub does not listen for AMQP without TLS; start it with \"iotdm hub run --amqp-addr 127.0.0.1:5672\"")
+	case o.eventHub || o.emulator:
+		c, err = localhub.EventHubConnection(info, o.policy, o.host, o.emulator)
+	default:
 		c, err = localhub.PolicyConnection(info, o.policy, o.host)
 	}
 	if err != nil {

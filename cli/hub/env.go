@@ -44,21 +44,27 @@ func printHubEnv(s output.Streams, o hubEnvOptions) error {
 	if err != nil {
 		return err
 	}
+	events, err := localhub.EventHubConnection(info, localhub.OwnerPolicy, "", false)
+	if err != nil {
+		return err
+	}
 	v := struct {
 		ConnectionString string `json:"IOTHUB_CONNECTION_STRING"`
+		EventHub         string `json:"EVENTHUB_CONNECTION_STRING"`
 		SSLCertFile      string `json:"SSL_CERT_FILE"`
 		RequestsBundle   string `json:"REQUESTS_CA_BUNDLE"`
 		NodeExtra        string `json:"NODE_EXTRA_CA_CERTS"`
 	}{
 		ConnectionString: owner.Format(),
+		EventHub:         events.Format(),
 		// The first two replace the system's roots, so they name a bundle that has those too.
 		SSLCertFile:    info.BundleFile,
 		RequestsBundle: info.BundleFile,
 		NodeExtra:      info.CAFile,
 	}
 	return o.output.Print(s, output.Result{Value: v, Text: func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "export IOTHUB_CONNECTION_STRING=%s\nexport SSL_CERT_FILE=%s\nexport REQUESTS_CA_BUNDLE=%s\nexport NODE_EXTRA_CA_CERTS=%s\n",
-			shellQuote(v.ConnectionString), shellQuote(v.SSLCertFile), shellQuote(v.RequestsBundle), shellQuote(v.NodeExtra))
+		_, err := fmt.Fprintf(w, "export IOTHUB_CONNECTION_STRING=%s\nexport EVENTHUB_CONNECTION_STRING=%s\nexport SSL_CERT_FILE=%s\nexport REQUESTS_CA_BUNDLE=%s\nexport NODE_EXTRA_CA_CERTS=%s\n",
+			shellQuote(v.ConnectionString), shellQuote(v.EventHub), shellQuote(v.SSLCertFile), shellQuote(v.RequestsBundle), shellQuote(v.NodeExtra))
 		return err
 	}})
 }

@@ -64,7 +64,24 @@ func hubEventsCommand(s output.Streams) *urfave.Command {
 
 func (o *eventsOptions) query(now time.Time) (hubrest.EventQuery, error) {
 	q := hubrest.EventQuery{Device: o.device, Follow: o.follow, Latest: o.follow && o.since == ""}
-	for _, name := range o.sources.Value() {
+	var err error
+	if q.Sources, err = parseSources("--source", o.sources.Value()); err != nil || o.since == "" {
+		return q, err
+	}
+	var ago command.Seconds
+	if ago.Set(o.since) == nil {
+		q.Since = now.Add(-time.Duration(ago))
+		return q, nil
+	}
+	if q.Since, err = time.Parse(time.RFC3339, o.since); err != nil {
+		return q, fail.Usagef("--since %q is neither a time such as 2026-01-31T08:00:00Z nor a duration such as 10m", o.since)
+	}
+	return q, nil
+}
+
+// parseSources reads the names that a flag was given, short ones or IoT Hub's.
+func parseSources(flag string, names []string) (sources []hubrest.EventSource, err error) {
+	for _, name := range names {
 		source, known := eventSources[strings.ToLower(name)]
 		for _, full := range eventSources {
 			if strings.EqualFold(name, string(full)) {
@@ -72,23 +89,11 @@ func (o *eventsOptions) query(now time.Time) (hubrest.EventQuery, error) {
 			}
 		}
 		if !known {
-			return q, fail.Usagef("--source %q is none of telemetry, twin, lifecycle, connection", name)
+			return nil, fail.Usagef("%s %q is none of telemetry, twin, lifecycle, connection", flag, name)
 		}
-		q.Sources = append(q.Sources, source)
+		sources = append(sources, source)
 	}
-	var ago command.Seconds
-	if o.since == "" {
-		return q, nil
-	}
-	if ago.Set(o.since) == nil {
-		q.Since = now.Add(-time.Duration(ago))
-		return q, nil
-	}
-	var err error
-	if q.Since, err = time.Parse(time.RFC3339, o.since); err != nil {
-		return q, fail.Usagef("--since %q is neither a time such as 2026-01-31T08:00:00Z nor a duration such as 10m", o.since)
-	}
-	return q, nil
+	return sources, nil
 }
 
 func printEvents(ctx context.Context, s output.Streams, o eventsOptions, q hubrest.EventQuery) error {

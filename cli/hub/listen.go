@@ -12,29 +12,51 @@ import (
 	"github.com/iotdm/iotdm/hub/node"
 )
 
-// fallbackHTTPSAddr is for users who may not listen on ports below 1024.
-const fallbackHTTPSAddr = "127.0.0.1:8443"
+const (
+	// fallbackHTTPSAddr is for users who may not listen on ports below 1024.
+	fallbackHTTPSAddr = "127.0.0.1:8443"
 
-// listen opens what the hub listens on. It reports whether HTTPS is not on the
-// port that was wanted. After an error some may be open.
-func (o *hubRunOptions) listen() (on node.Listeners, fellBack bool, err error) {
+	// fallbackAMQPSAddr is for users who have a message broker on the port, or
+	// another hub with ports of its own.
+	fallbackAMQPSAddr = "127.0.0.1:0"
+)
+
+// listen opens what the hub listens on. Notes tell of ports that SDKs have built
+// in and that it did not get. After an error some may be open.
+func (o *hubRunOptions) listen() (on node.Listeners, notes []string, err error) {
 	if on.MQTTS, err = o.listenOn("--mqtts-addr", o.mqttsAddr); err != nil {
-		return on, false, err
+		return on, nil, err
 	}
 	if o.mqttAddr != "" {
 		if on.MQTT, err = o.listenOn("--mqtt-addr", o.mqttAddr); err != nil {
-			return on, false, err
+			return on, nil, err
+		}
+	}
+	if o.amqpAddr != "" {
+		if on.AMQP, err = o.listenOn("--amqp-addr", o.amqpAddr); err != nil {
+			return on, nil, err
 		}
 	}
 	on.HTTPS, err = net.Listen("tcp", o.httpsAddr)
 	switch {
 	case errors.Is(err, os.ErrPermission) && !o.httpsExplicit:
+		notes = append(notes, "This user may not listen on port 443, which SDKs have built in. To allow it,", "see \"iotdm hub run --help\".")
 		on.HTTPS, err = o.listenOn("--https-addr", fallbackHTTPSAddr)
-		return on, true, err
 	case err != nil:
-		return on, false, o.explainListen("--https-addr", o.httpsAddr, err)
+		err = o.explainListen("--https-addr", o.httpsAddr, err)
 	}
-	return on, false, nil
+	if err != nil {
+		return on, nil, err
+	}
+	on.AMQPS, err = net.Listen("tcp", o.amqpsAddr)
+	switch {
+	case err != nil && !o.amqpsExplicit:
+		notes = append(notes, "Another program has port "+localhub.AMQPSPort+", which SDKs have built in for AMQP. For them, end it and", "start the hub again.")
+		on.AMQPS, err = o.listenOn("--amqps-addr", fallbackAMQPSAddr)
+	case err != nil:
+		err = o.explainListen("--amqps-addr", o.amqpsAddr, err)
+	}
+	return on, notes, err
 }
 
 func (o *hubRunOptions) listenOn(flag, addr string) (net.Listener, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -13,23 +14,29 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/hubrest"
 )
 
 const (
 	defaultMQTTSAddr = "127.0.0.1:" + localhub.MQTTSPort
 	defaultHTTPSAddr = "127.0.0.1:" + localhub.HTTPSPort
+	defaultAMQPSAddr = "127.0.0.1:" + localhub.AMQPSPort
 )
 
 type hubRunOptions struct {
-	mqttsAddr, httpsAddr, mqttAddr string
-	httpsExplicit                  bool
-	hosts                          urfave.StringSlice
-	data                           string
-	ephemeral                      bool
-	seed, entra                    string
-	maxJobs                        int
-	verbose                        bool
+	mqttsAddr, httpsAddr, amqpsAddr string
+	httpsExplicit, amqpsExplicit    bool
+	mqttAddr, amqpAddr              string
+	hosts                           urfave.StringSlice
+	data                            string
+	ephemeral                       bool
+	seed, entra                     string
+	consumerGroups                  urfave.StringSlice
+	eventHubSources                 urfave.StringSlice
+	maxJobs                         int
+	verbose                         bool
 }
 
 func hubRunCommand(s output.Streams) *urfave.Command {
@@ -37,11 +44,14 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:  "run",
 		Usage: "run a hub until Ctrl-C",
-		Description: "Listens for MQTT over TLS, and for REST and MQTT over WebSocket. Who may not listen on port 443\n" +
-			"gets 8443; on Linux this allows 443, which SDKs have built in:\n" +
-			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n\n" +
-			"A seed lists policies (name, rights, keys) and devices (deviceId, status, keys or thumbprints, tags,\n" +
-			"desired, modules); what the hub has already stays as it is.\n\n" +
+		Description: "Listens for MQTT and AMQP over TLS, and for REST and both of them over WebSocket. Who may not listen\n" +
+			"on port 443 gets 8443; on Linux this allows 443, which SDKs have built in:\n" +
+			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n" +
+			"Where another program has port 5671, AMQP gets a free one.\n\n" +
+			"A seed lists policies (name, rights, keys), devices (deviceId, status, keys or thumbprints, tags,\n" +
+			"desired, modules) and consumerGroups (names); what the hub has already stays as it is.\n\n" +
+			"Clients of Event Hubs read what devices send (see \"iotdm hub connection-string --event-hub\"). With\n" +
+			"--amqp-addr 127.0.0.1:5672 they can do so as from Event Hubs' emulator, without a certificate.\n\n" +
 			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
 			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\". For example:\n" +
 			"   iotdm hub run\n" +
@@ -50,9 +60,13 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
 				Usage: "MQTT over TLS; port 0 of `HOST:PORT` is any"},
 			&urfave.StringFlag{Name: "https-addr", Destination: &o.httpsAddr, Value: defaultHTTPSAddr, EnvVars: []string{"IOTDM_HUB_HTTPS_ADDR"},
-				Usage: "REST and MQTT over WebSocket, on `HOST:PORT`"},
+				Usage: "REST, MQTT and AMQP over WebSocket, on `HOST:PORT`"},
+			&urfave.StringFlag{Name: "amqps-addr", Destination: &o.amqpsAddr, Value: defaultAMQPSAddr, EnvVars: []string{"IOTDM_HUB_AMQPS_ADDR"},
+				Usage: "AMQP over TLS, on `HOST:PORT`"},
 			&urfave.StringFlag{Name: "mqtt-addr", Destination: &o.mqttAddr, EnvVars: []string{"IOTDM_HUB_MQTT_ADDR"},
 				Usage: "also MQTT without TLS, on `HOST:PORT`"},
+			&urfave.StringFlag{Name: "amqp-addr", Destination: &o.amqpAddr, EnvVars: []string{"IOTDM_HUB_AMQP_ADDR"},
+				Usage: "also AMQP without TLS, on `HOST:PORT`"},
 			&urfave.StringSliceFlag{Name: "host", Destination: &o.hosts, EnvVars: []string{"IOTDM_HUB_HOST"},
 				Usage: "a further `NAME` or address, for the certificate"},
 			&urfave.StringFlag{Name: "data", Destination: &o.data, EnvVars: []string{"IOTDM_HUB_DATA", "IOTDM_DATA"},
@@ -63,6 +77,10 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks"},
 			&urfave.StringFlag{Name: "entra", Destination: &o.entra, EnvVars: []string{"IOTDM_HUB_ENTRA"},
 				Usage: "accept the Entra ID tokens that `FILE` (YAML or JSON) describes"},
+			&urfave.StringSliceFlag{Name: "consumer-group", Destination: &o.consumerGroups, EnvVars: []string{"IOTDM_HUB_CONSUMER_GROUP"},
+				Usage: "a further consumer group `NAME` for readers of events, repeatable"},
+			&urfave.StringSliceFlag{Name: "event-hub-sources", Destination: &o.eventHubSources, EnvVars: []string{"IOTDM_HUB_EVENT_HUB_SOURCES"},
+				Usage: "what clients of Event Hubs read: telemetry, twin, lifecycle, connection (default: telemetry)"},
 			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
 				Usage: "run up to `N` jobs at a time"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
@@ -72,13 +90,22 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			if o.maxJobs < 1 {
 				return fail.Usagef("--max-jobs %d: a hub runs at least one job at a time", o.maxJobs)
 			}
-			o.httpsExplicit = ctx.IsSet("https-addr")
-			return runHub(ctx.Context, s, o)
+			for _, name := range o.consumerGroups.Value() {
+				if err := hub.ValidateConsumerGroup(name); err != nil && !strings.EqualFold(name, hub.DefaultConsumerGroup) {
+					return fail.Usagef("--consumer-group: %v", err)
+				}
+			}
+			sources, err := parseSources("--event-hub-sources", o.eventHubSources.Value())
+			if err != nil {
+				return err
+			}
+			o.httpsExplicit, o.amqpsExplicit = ctx.IsSet("https-addr"), ctx.IsSet("amqps-addr")
+			return runHub(ctx.Context, s, o, sources)
 		},
 	})
 }
 
-func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
+func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hubrest.EventSource) error {
 	dir, err := localhub.Folder(o.data)
 	if err != nil {
 		return err
@@ -92,7 +119,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 		return err
 	}
 	// Listening comes first: a port that is taken must leave no trace on disk.
-	on, fellBack, err := o.listen()
+	on, notes, err := o.listen()
 	if err != nil {
 		on.Close()
 		return err
@@ -101,14 +128,19 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 	if o.ephemeral {
 		storage = node.KeysFolder(dir)
 	}
-	n, err := node.New(node.Options{
-		Storage:   storage,
-		HostNames: o.hosts.Value(),
-		Seed:      seed,
-		Entra:     principals,
-		MaxJobs:   o.maxJobs,
-		Logger:    hubLogger(s, o.verbose),
-	})
+	opt := node.Options{
+		Storage:        storage,
+		HostNames:      o.hosts.Value(),
+		Seed:           seed,
+		Entra:          principals,
+		ConsumerGroups: o.consumerGroups.Value(),
+		MaxJobs:        o.maxJobs,
+		Logger:         hubLogger(s, o.verbose),
+	}
+	for _, source := range sources {
+		opt.EventHubSources = append(opt.EventHubSources, hub.EventSource(source))
+	}
+	n, err := node.New(opt)
 	if err != nil {
 		on.Close()
 		hint := ""
@@ -122,7 +154,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions) error {
 		on.Close()
 		return errors.Join(fail.Errorf(fail.Failed, "%v", err), n.Close())
 	}
-	o.greet(s, info, dir, fellBack)
+	o.greet(s, info, dir, notes)
 	// Whoever connects since the ports are open waits until here. What is
 	// printed from now on is the log.
 	failed := n.Serve(on)
@@ -163,17 +195,22 @@ func stopHub(s output.Streams, n *node.Node) error {
 }
 
 // greet says where the hub listens and what to do next, and then that it is ready.
-func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, fellBack bool) {
+func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, notes []string) {
 	s.Print("The hub listens for")
-	s.Print("  MQTT over TLS                     %s", info.MQTTSAddr)
-	s.Print("  REST and MQTT over WebSocket      %s", info.HTTPSAddr)
-	if info.MQTTAddr != "" {
-		s.Print("  MQTT without TLS                  %s", info.MQTTAddr)
+	for _, door := range []struct{ what, addr string }{
+		{"MQTT over TLS", info.MQTTSAddr},
+		{"AMQP over TLS", info.AMQPSAddr},
+		{"REST, MQTT and AMQP over WebSocket", info.HTTPSAddr},
+		{"MQTT without TLS", info.MQTTAddr},
+		{"AMQP without TLS", info.AMQPAddr},
+	} {
+		if door.addr != "" {
+			s.Print("  %-36s%s", door.what, door.addr)
+		}
 	}
 	s.Print("and keeps its keys%s in %s", output.Choose(o.ephemeral, "", " and state"), dir)
-	if fellBack {
-		s.Print("This user may not listen on port 443, which SDKs have built in. To allow it,")
-		s.Print("see \"iotdm hub run --help\".")
+	for _, note := range notes {
+		s.Print("%s", note)
 	}
 	s.Print("")
 	s.Print("Next, in another terminal:")

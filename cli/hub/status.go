@@ -47,7 +47,9 @@ type hubState struct {
 	HostName string `json:"hostName"`
 	MQTTS    string `json:"mqttsAddr"`
 	HTTPS    string `json:"httpsAddr"`
+	AMQPS    string `json:"amqpsAddr,omitempty"`
 	MQTT     string `json:"mqttAddr,omitempty"`
+	AMQP     string `json:"amqpAddr,omitempty"`
 	PID      int    `json:"pid"`
 	Data     string `json:"data"`
 }
@@ -71,8 +73,8 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 		return err
 	}
 	return o.output.Print(s, output.Result{Value: state, Text: func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT) and %s (REST), as process %d with the data folder %s\n",
-			state.MQTTS, state.HTTPS, state.PID, state.Data)
+		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT), %s (AMQP) and %s (REST), as process %d with the data folder %s\n",
+			state.MQTTS, state.AMQPS, state.HTTPS, state.PID, state.Data)
 		return err
 	}})
 }
@@ -93,7 +95,7 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.MQTTAddr, info.PID, dir}
+	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.PID, dir}
 	if err := checkHealth(ctx, t); err != nil {
 		return state, fail.Errorf(fail.NotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}

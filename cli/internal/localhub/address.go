@@ -12,7 +12,11 @@ import (
 const (
 	MQTTSPort = "8883"
 	HTTPSPort = "443"
+	AMQPSPort = "5671"
 )
+
+// amqpPort is where clients of Event Hubs look for an emulator.
+const amqpPort = "5672"
 
 // HostWithPort is a HostName for a hub that listens on addr: the port is left
 // out where the SDKs know it.

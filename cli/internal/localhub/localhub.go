@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -63,19 +64,50 @@ func explainLocalHub(err error) error {
 // PolicyConnection is the connection string of a policy of the local hub. An
 // empty policy is iothubowner, an empty host the hub's usual name.
 func PolicyConnection(info node.Info, policy, host string) (sas.ConnectionString, error) {
+	name, key, err := findPolicy(info, policy)
+	if err != nil {
+		return sas.ConnectionString{}, err
+	}
+	return sas.ConnectionString{
+		HostName:            HostWithPort(cmp.Or(host, info.HostName), info.HTTPSAddr, HTTPSPort),
+		SharedAccessKeyName: name,
+		SharedAccessKey:     key,
+	}, nil
+}
+
+// EventHubConnection is PolicyConnection for clients of Event Hubs, which read
+// the events of the hub. With emulator they do without TLS.
+func EventHubConnection(info node.Info, policy, host string, emulator bool) (sas.EventHubConnectionString, error) {
+	name, key, err := findPolicy(info, policy)
+	if err != nil {
+		return sas.EventHubConnectionString{}, err
+	}
+	addr, port := info.AMQPSAddr, AMQPSPort
+	if emulator {
+		addr, port = info.AMQPAddr, amqpPort
+	}
+	host = HostWithPort(cmp.Or(host, info.HostName), addr, port)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		host = "[" + host + "]" // in a URL
+	}
+	return sas.EventHubConnectionString{
+		Host: host, SharedAccessKeyName: name, SharedAccessKey: key,
+		EntityPath: node.EventHubName, UseDevelopmentEmulator: emulator,
+	}, nil
+}
+
+// findPolicy returns the name, as the hub spells it, and the key of a policy. An
+// empty policy is iothubowner.
+func findPolicy(info node.Info, policy string) (name string, key sas.Key, err error) {
 	policy = cmp.Or(policy, OwnerPolicy)
 	var names []string
 	for _, p := range info.Policies {
 		if strings.EqualFold(p.Name, policy) {
-			return sas.ConnectionString{
-				HostName:            HostWithPort(cmp.Or(host, info.HostName), info.HTTPSAddr, HTTPSPort),
-				SharedAccessKeyName: p.Name,
-				SharedAccessKey:     p.PrimaryKey,
-			}, nil
+			return p.Name, p.PrimaryKey, nil
 		}
 		names = append(names, p.Name)
 	}
-	return sas.ConnectionString{}, fail.Errorf(fail.NotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
+	return "", "", fail.Errorf(fail.NotFound, "the local hub has no policy %q; it has %s", policy, strings.Join(names, ", "))
 }
 
 // PolicyKeys are the primary and secondary keys of the hub's policies, by the
