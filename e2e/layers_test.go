@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"fleet":           {"agent/tutorial", "internal/wait", "mqttdevice"},
 
 	// The service side.
+	"hubamqp": {"internal/dial", "internal/wait", "sas"},
 	"hubrest": {"internal/jsontext", "internal/wait", "sas"},
 
 	// The hub: what its rooms stand on, the rules, what stands on the rules, the

@@ -16,11 +16,11 @@ import (
 
 // A Route is one way to a hub.
 type Route struct {
-	Addr      string // to dial
-	Proxied   bool   // through the proxy that the environment names, if it names one for Addr
-	TLS       *tls.Config
-	WebSocket *url.URL // nil: TLS without WebSocket
-	Protocol  Protocol // over WebSocket
+	Addr      string      // to dial
+	Proxied   bool        // through the proxy that the environment names, if it names one for Addr
+	TLS       *tls.Config // nil: none, to an emulator on this machine
+	WebSocket *url.URL    // nil: TLS without WebSocket
+	Protocol  Protocol    // over WebSocket
 }
 
 // A Protocol is one that a hub speaks over WebSocket.
@@ -32,8 +32,8 @@ type Protocol struct {
 // Dial connects: TCP, perhaps through a proxy, TLS, and WebSocket if it is wanted.
 func (r *Route) Dial(ctx context.Context) (net.Conn, error) {
 	conn, err := r.dialTCP(ctx)
-	if err != nil {
-		return nil, err
+	if err != nil || r.TLS == nil {
+		return conn, err
 	}
 	if conn, err = startTLS(ctx, conn, r.TLS); err != nil || r.WebSocket == nil {
 		return conn, err
