@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -198,6 +199,29 @@ func (t Token) CoversEntity(path string) bool {
 	_, scope := t.Entity()
 	path = strings.ToLower(strings.TrimSuffix(path, "/"))
 	return scope == "" || path == scope || strings.HasPrefix(path, scope+"/")
+}
+
+// Paths returns the segments of the resource behind the host, unencoded: in each of the readings that
+// Covers takes, those that are alike once.
+func (t Token) Paths() [][]string {
+	decoded := t.decoded()
+	var all [][]string
+	for _, reading := range []struct {
+		text  string
+		plain func(string) string
+	}{{decoded, func(s string) string { return s }}, {decoded, unescape}, {t.Resource, func(s string) string { return s }}} {
+		_, text, _ := strings.Cut(reading.text, "/")
+		var path []string
+		for segment := range strings.SplitSeq(text, "/") {
+			if segment != "" {
+				path = append(path, reading.plain(segment))
+			}
+		}
+		if !slices.ContainsFunc(all, func(have []string) bool { return slices.Equal(have, path) }) {
+			all = append(all, path)
+		}
+	}
+	return all
 }
 
 // decoded undoes the percent-encoding of the resource: once, or twice if there is no slash before.

@@ -400,3 +400,24 @@ func TestSignedByText(t *testing.T) {
 		t.Errorf("a token signed with the bytes of the key: %v", err)
 	}
 }
+
+func TestPaths(t *testing.T) {
+	for sr, want := range map[string][][]string{
+		"hub":                         {nil},
+		"hub%2F":                      {nil},
+		"hub/devices/d":               {{"devices", "d"}},
+		"hub%2Fdevices%2Fd":           {{"devices", "d"}, nil}, // raw, it is a host alone
+		"hub/devices/50%25off":        {{"devices", "50%off"}, {"devices", "50%25off"}},
+		"hub%2Fdevices%2Fa%2540b":     {{"devices", "a%40b"}, {"devices", "a@b"}, nil}, // .NET
+		"hub%252Fdevices%252Fa":       {{"devices", "a"}, nil},
+		"hub/devices/d%2Fmodules%2Fm": {{"devices", "d", "modules", "m"}, {"devices", "d%2Fmodules%2Fm"}},
+	} {
+		token, err := sas.ParseToken("SharedAccessSignature sr=" + sr + "&sig=" + strings.Repeat("A", 43) + "%3D&se=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, token.Paths()); diff != "" {
+			t.Errorf("Paths of %q (-want +got):\n%s", sr, diff)
+		}
+	}
+}

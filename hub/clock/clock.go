@@ -140,6 +140,16 @@ func (c *Clock) newTimer(d time.Duration, again bool) *Timer {
 	}}
 }
 
+// AfterFunc calls f after d, in a goroutine of its own. The timer has no C.
+func (c *Clock) AfterFunc(d time.Duration, f func()) *Timer {
+	if c == nil {
+		t := time.AfterFunc(d, f)
+		return &Timer{nil, func() { t.Stop() }, func(d time.Duration) { t.Reset(d) }}
+	}
+	a := c.alarm(d, false, f)
+	return &Timer{nil, a.stop, a.set}
+}
+
 // WithTimeout returns a context that ends after d, with the cause, unless the
 // parent ends before.
 func (c *Clock) WithTimeout(parent context.Context, d time.Duration, cause error) (context.Context, context.CancelFunc) {

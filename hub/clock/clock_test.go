@@ -48,6 +48,30 @@ func TestTimersRunByThemselves(t *testing.T) {
 	}
 }
 
+func TestAfterFunc(t *testing.T) {
+	for name, newClock := range kinds {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, began, called := newClock(), time.Now(), make(chan time.Duration, 1)
+				timer := c.AfterFunc(time.Minute, func() { called <- time.Since(began) })
+				if took := <-called; took != time.Minute {
+					t.Errorf("it was called after %v", took)
+				}
+				timer.Reset(time.Hour)
+				if took := <-called; took != time.Hour+time.Minute {
+					t.Errorf("and again after %v", took)
+				}
+				timer.Reset(time.Second)
+				timer.Stop()
+				time.Sleep(time.Hour) // in the bubble
+				if len(called) > 0 {
+					t.Error("it was called after Stop")
+				}
+			})
+		})
+	}
+}
+
 func TestAdvanceWakesWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, began := clock.New(), time.Now()

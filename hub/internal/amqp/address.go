@@ -1,6 +1,11 @@
 package amqp
 
-import "github.com/iotdm/iotdm/hub"
+import (
+	"net/url"
+	"strings"
+
+	"github.com/iotdm/iotdm/hub"
+)
 
 // A node is what an address names.
 type node int
@@ -30,7 +35,80 @@ type address struct {
 	partition string
 }
 
+// maxAddress bounds what is looked at: two ids of 128 characters that are
+// percent-encoded twice over, and the rest of an address, are shorter.
+const maxAddress = 2048
+
 // parseAddress reads an address of any of the shapes that clients send: with or
 // without scheme and host, with or without a leading slash, with words in any
 // case and ids percent-encoded or not.
-func parseAddress(text string) address { panic("TODO door") }
+func parseAddress(text string) address {
+	if len(text) > maxAddress {
+		return address{}
+	}
+	if _, after, ok := strings.Cut(text, "://"); ok {
+		_, text, _ = strings.Cut(after, "/") // without the host
+	}
+	text = strings.TrimSuffix(strings.TrimPrefix(text, "/"), "/")
+	segments := strings.Split(text, "/")
+	for i, segment := range segments {
+		// One that is not encoded stands for itself: Java and Python write ids as
+		// they are, and those may contain "%".
+		if plain, err := url.PathUnescape(segment); err == nil {
+			segments[i] = plain
+		}
+	}
+	is := func(at int, words ...string) bool {
+		if len(segments) != at+len(words) {
+			return false
+		}
+		for i, word := range words {
+			if word != "" && !strings.EqualFold(segments[at+i], word) {
+				return false
+			}
+		}
+		return true
+	}
+	switch {
+	case is(0, "$cbs"):
+		return address{node: nodeCBS}
+	case is(0, "$management"):
+		return address{node: nodeManagement}
+	case is(0, "messages", "devicebound"):
+		return address{node: nodeMessages}
+	case is(0, "messages", "servicebound", "feedback"):
+		return address{node: nodeFeedback}
+	case is(0, "messages", "servicebound", "filenotifications"):
+		return address{node: nodeFileNotifications}
+	case len(segments) >= 2 && strings.EqualFold(segments[0], "messages") && strings.EqualFold(segments[1], "events"):
+		return address{node: nodeEventsRedirect}
+	case is(0, "", "consumergroups", "", "partitions", ""):
+		a := address{node: nodePartition, hub: segments[0], group: segments[2], partition: segments[4]}
+		if a.hub == "" || a.group == "" || a.partition == "" {
+			return address{}
+		}
+		return a
+	case len(segments) < 3 || !strings.EqualFold(segments[0], "devices"):
+		return address{}
+	}
+	a, at := address{id: hub.ID{Device: segments[1]}}, 2
+	if len(segments) > 4 && strings.EqualFold(segments[2], "modules") {
+		a.id.Module, at = segments[3], 4
+	}
+	switch {
+	case is(at, "messages", "events"):
+		a.node = nodeDeviceEvents
+	case is(at, "messages", "devicebound"):
+		a.node = nodeDeviceMessages
+	case is(at, "methods", "devicebound"):
+		a.node = nodeDeviceMethods
+	case is(at, "twin"):
+		a.node = nodeDeviceTwin
+	default:
+		return address{}
+	}
+	if a.id.Validate() != nil || at == 4 && a.id.Module == "" {
+		return address{}
+	}
+	return a
+}

@@ -2,10 +2,17 @@ package amqp
 
 import (
 	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
+	"github.com/iotdm/iotdm/hub/internal/serve"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // A conn is one AMQP connection. Who its peer is shows by the claims it has
@@ -13,20 +20,37 @@ import (
 type conn struct {
 	*engine.Conn
 	door  *Door
+	over  *serve.Connections // counts it
 	chain []*x509.Certificate
 	host  string // the hub's name as the peer wrote it in open
 
 	claims     claims  // claims.go
 	devices    devices // device.go
+	cbs        replies // of $cbs
 	management replies // of $management
+	work       work    // what is being done for the peer and will be answered
+
+	mu       sync.Mutex // guards what follows
+	reason   error      // why it ended or has to end, if the door says so; set once
+	admitted bool       // the peer is known
+	who      string     // it is, if it is a service
 }
 
 // Open implements engine.Handler.
-func (c *conn) Open(o *wire.Open) error { panic("TODO door") }
+func (c *conn) Open(o *wire.Open) error {
+	// Some clients write what they dialled, which for WebSocket has a path.
+	host, _, _ := strings.Cut(o.Hostname, "/")
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	c.host = host
+	return nil
+}
 
 // Attach implements engine.Handler.
 func (c *conn) Attach(l *engine.Link) error {
-	a := parseAddress(addressOf(l))
+	text := addressOf(l)
+	a := parseAddress(text)
 	sends := l.Role == wire.Sender
 	switch {
 	case a.node == nodeCBS:
@@ -46,41 +70,123 @@ func (c *conn) Attach(l *engine.Link) error {
 	case a.id != (hub.ID{}):
 		return c.attachDevice(l, a)
 	}
-	return refuse(condNotFound, "there is no %q to %s", addressOf(l), "...")
+	what := "send to"
+	if !sends {
+		what = "receive from"
+	}
+	c.door.far.Info("refused", slog.String(words.LogRemote, c.remote()), slog.String(words.LogReason, "there is no address "+words.Clip(text)+" to "+what))
+	return refuse(condNotFound, "there is no address %q to %s", words.Clip(text), what)
 }
 
 // addressOf returns the address on the hub's side of a link.
-func addressOf(l *engine.Link) string { panic("TODO door") }
+func addressOf(l *engine.Link) string {
+	address := l.Source.Address
+	if l.Role == wire.Sender {
+		address = l.Target.Address
+	}
+	text, _ := address.(string)
+	return text
+}
 
-// claims are what the peer of a connection has proved. (claims.go)
-type claims struct{}
+// known says that the peer has shown who it is.
+func (c *conn) known(cl *claim) {
+	c.mu.Lock()
+	first := !c.admitted
+	c.admitted = true
+	if cl.id == (hub.ID{}) && c.who == "" {
+		c.who = cl.who() // devices are told of one by one
+	}
+	who := c.who
+	c.mu.Unlock()
+	if !first {
+		return
+	}
+	serve.Admit(c.NetConn())
+	c.over.In(stateOpening).Dec()
+	c.over.In(stateOpen).Inc()
+	if who != "" {
+		c.door.log.Info("connected", words.LogCaller, who, words.LogRemote, c.remote())
+	}
+}
 
-// caller returns the service client that the peer has proved to be, if it may do
-// what needs the permission. The error is a *wire.Error for the link.
-func (c *conn) caller(need hub.Permission, operation string) (hub.Caller, error) { panic("TODO door") }
+func (c *conn) remote() string { return c.NetConn().RemoteAddr().String() }
 
-// reader is caller for the event hub called name. Of tokens it takes those for
-// the built-in endpoint too, which its clients sign with the text of the key.
-func (c *conn) reader(name, operation string) (hub.Caller, error) { panic("TODO door") }
+// why returns why the connection ended or has to end, and nil while it goes on.
+func (c *conn) why() error {
+	c.mu.Lock()
+	reason := c.reason
+	c.mu.Unlock()
+	if reason != nil {
+		return reason
+	}
+	return c.Reason()
+}
 
-// grant returns what the peer has proved of an identity, with the expiry.
-func (c *conn) grant(id hub.ID) (hub.Peer, error) { panic("TODO door") }
+// ended sets the reason, of which the first one counts.
+func (c *conn) ended(reason error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == nil {
+		c.reason = reason
+	}
+}
 
-// The conditions of errors.
-const (
-	condNotFound     wire.Symbol = "amqp:not-found"
-	condUnauthorized wire.Symbol = "amqp:unauthorized-access"
-	condNotAllowed   wire.Symbol = "amqp:not-allowed"
-	condStolen       wire.Symbol = "amqp:link:stolen"
-	condRedirect     wire.Symbol = "amqp:link:redirect"
-	condTooLarge     wire.Symbol = "amqp:link:message-size-exceeded"
-	condLimit        wire.Symbol = "amqp:resource-limit-exceeded"
-	condInternal     wire.Symbol = "amqp:internal-error"
-)
+// shut ends the connection in order, for a reason that is not the peer's.
+func (c *conn) shut(reason error) {
+	c.ended(reason)
+	condition := condUnauthorized
+	if errors.Is(reason, hub.ErrClosing) {
+		condition = condForced
+	}
+	c.Close(refuse(condition, "%v", reason))
+}
 
-// refuse returns an error with a condition. (error.go)
-func refuse(condition wire.Symbol, format string, args ...any) *wire.Error { panic("TODO door") }
+// drop ends it at once.
+func (c *conn) drop(reason error) {
+	c.ended(reason)
+	c.End(reason)
+}
 
-// refusalOf turns an error of the rules into AMQP's, by reference/amqp.md 11 and
-// 6.1, with the tracking id that the log has too. (error.go)
-func (c *conn) refusalOf(err error) *wire.Error { panic("TODO door") }
+// A work counts what is being done for a peer that will be answered.
+type work struct {
+	mu      sync.Mutex // guards what follows
+	n       int
+	closing bool
+	idle    chan struct{} // closed when nothing is done any more; nil if nobody waits
+}
+
+// begin reports whether something more may be done.
+func (w *work) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closing {
+		return false
+	}
+	w.n++
+	return true
+}
+
+// end ends what begin began.
+func (w *work) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.n--
+	if w.n == 0 && w.idle != nil {
+		close(w.idle)
+		w.idle = nil
+	}
+}
+
+// close lets nothing more begin, and waits for what has.
+func (w *work) close() {
+	w.mu.Lock()
+	w.closing = true
+	if w.n > 0 && w.idle == nil {
+		w.idle = make(chan struct{})
+	}
+	idle := w.idle
+	w.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
+}
