@@ -174,7 +174,11 @@ func (l *Link) dropAssemblyLocked() {
 // topUpLocked grants credit again when a quarter of it has been used up and
 // settled.
 func (l *Link) topUpLocked() {
-	if used := l.Credit - min(l.Credit, l.credit+l.unsettled); used > 0 && used >= l.Credit/4 {
+	underWay := l.unsettled
+	if l.assembly != nil {
+		underWay++
+	}
+	if used := l.Credit - min(l.Credit, l.credit+underWay); used > 0 && used >= l.Credit/4 {
 		l.credit += used
 		l.session.queueFlowLocked(l)
 	}
