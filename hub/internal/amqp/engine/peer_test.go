@@ -20,7 +20,7 @@ type peer struct {
 	net.Conn
 	hub    *Conn
 	frames chan wire.Frame
-	hold   chan struct{} // closed when the peer may read on
+	hold   chan struct{} // full while the peer does not read
 	closed chan struct{} // closed when the hub has closed the connection
 	served chan error
 	queued int
@@ -49,8 +49,7 @@ func unopened(t *testing.T, h *handler, opt Options, run func(p *peer)) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		p := &peer{T: t, Conn: near, frames: make(chan wire.Frame, 100_000), closed: make(chan struct{}), served: make(chan error, 1)}
-		p.hold = make(chan struct{})
-		close(p.hold)
+		p.hold = make(chan struct{}, 1)
 		opt.Queued = func(n int) { p.queued += n }
 		p.hub = New(far, opt)
 		p.hub.handler = h // so that Close knows that it is served
@@ -73,6 +72,7 @@ func unopened(t *testing.T, h *handler, opt Options, run func(p *peer)) {
 func (p *peer) read() {
 	defer close(p.closed)
 	for {
+		p.hold <- struct{}{}
 		<-p.hold
 		head := make([]byte, 4)
 		if _, err := io.ReadFull(p.Conn, head); err != nil {
@@ -92,11 +92,10 @@ func (p *peer) read() {
 	}
 }
 
-// stall has the peer not read until the function it returns is called.
-func (p *peer) stall() (resume func()) {
-	p.hold = make(chan struct{})
-	return func() { close(p.hold) }
-}
+// stall has the peer read no more than one frame until resume.
+func (p *peer) stall() { p.hold <- struct{}{} }
+
+func (p *peer) resume() { <-p.hold }
 
 func (p *peer) send(channel uint16, body wire.Performative, payload ...byte) {
 	p.Helper()
