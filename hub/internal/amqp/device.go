@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
-	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
@@ -45,7 +45,7 @@ type device struct {
 	calls    []pendingCall  // direct methods in flight
 	todo     []func()
 	working  bool
-	expiry   *time.Timer // nil if the credential does not expire
+	expiry   *clock.Timer // nil if the credential does not expire
 }
 
 // A pair is the two links of a twin, or of direct methods.
@@ -100,7 +100,6 @@ func (c *conn) attachDevice(l *engine.Link, a address) error {
 		}
 		// Its last link ended a moment ago: this is the first one of the next.
 	}
-	serve.Admit(c.NetConn())
 	return nil
 }
 
@@ -403,7 +402,7 @@ func (d *device) finish() {
 
 // watchExpiry has d end when its credential expires.
 func (d *device) watchExpiry() {
-	expires := d.Peer().Grant.Expires
+	h, expires := d.conn.door.hub, d.Peer().Grant.Expires
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.expiry != nil {
@@ -411,9 +410,8 @@ func (d *device) watchExpiry() {
 		d.expiry = nil
 	}
 	if d.reason == nil && !expires.IsZero() {
-		d.expiry = time.AfterFunc(expires.Sub(d.conn.door.hub.Now()), func() {
-			// The credential may have been renewed, or the clock been set back.
-			if d.Peer().Grant.Expires.After(d.conn.door.hub.Now()) {
+		d.expiry = h.Clock().AfterFunc(expires.Sub(h.Now()), func() {
+			if d.Peer().Grant.Expires.After(h.Now()) { // it has been renewed
 				d.watchExpiry()
 			} else {
 				d.End(hub.ErrExpired)

@@ -45,7 +45,7 @@ func (i telemetryInlet) Receive(m *engine.Delivery) {
 	}
 	list, err := readTelemetry(m.Format, m.Payload)
 	if err != nil {
-		m.Settle(&wire.Rejected{Error: err})
+		m.Reject(i.d.conn.refusalOf(err))
 		return
 	}
 	settle := func(err error) {
@@ -80,7 +80,7 @@ func afterAll(n int, settle func(error)) func(error) {
 }
 
 // readTelemetry reads a delivery: one message, or a batch.
-func readTelemetry(format uint32, payload []byte) ([]hub.Telemetry, *wire.Error) {
+func readTelemetry(format uint32, payload []byte) ([]hub.Telemetry, error) {
 	if format != formatBatch {
 		t, err := newTelemetry(payload)
 		return []hub.Telemetry{t}, err
@@ -94,7 +94,6 @@ func readTelemetry(format uint32, payload []byte) ([]hub.Telemetry, *wire.Error)
 	}
 	list := make([]hub.Telemetry, len(batch.Data))
 	for i, encoded := range batch.Data {
-		var err *wire.Error
 		if list[i], err = newTelemetry(encoded); err != nil {
 			return nil, err
 		}
@@ -103,10 +102,10 @@ func readTelemetry(format uint32, payload []byte) ([]hub.Telemetry, *wire.Error)
 }
 
 // newTelemetry reads a message.
-func newTelemetry(payload []byte) (hub.Telemetry, *wire.Error) {
+func newTelemetry(payload []byte) (hub.Telemetry, error) {
 	m, err := readMessage(payload)
 	if err != nil {
-		return hub.Telemetry{}, asError(err)
+		return hub.Telemetry{}, err
 	}
 	t := hub.Telemetry{Body: m.body, Properties: m.application}
 	add := func(name, value string) {
