@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -83,6 +84,28 @@ func TestPoliciesAreForServices(t *testing.T) {
 	}
 }
 
+func TestEventHubConnectionStrings(t *testing.T) {
+	port := func(addr string) string {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	h := hubtest.New(t)
+	key := h.Policy("service").SharedAccessKey
+	want := sas.EventHubConnectionString{Host: "localhost:" + port(h.AMQPSAddr), SharedAccessKeyName: "service", SharedAccessKey: key, EntityPath: node.EventHubName}
+	if diff := cmp.Diff(want.Format(), h.EventHub().Format()); diff != "" || h.AMQPAddr != "" {
+		t.Errorf("it listens without TLS on %q; connection string (-want +got):\n%s", h.AMQPAddr, diff)
+	}
+
+	h = hubtest.New(t, hubtest.WithAMQPAddrs("", "127.0.0.1:0"))
+	want.Host, want.SharedAccessKey, want.UseDevelopmentEmulator = "localhost:"+port(h.AMQPAddr), h.Policy("service").SharedAccessKey, true
+	if diff := cmp.Diff(want.Format(), h.EventHub().Format()); diff != "" {
+		t.Errorf("connection string without TLS (-want +got):\n%s", diff)
+	}
+}
+
 func TestTheEnvironmentNamesTheCA(t *testing.T) {
 	h := hubtest.New(t)
 	pem, err := os.ReadFile(h.CAFile())
@@ -93,7 +116,7 @@ func TestTheEnvironmentNamesTheCA(t *testing.T) {
 	if !roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("%s is not a certificate", pem)
 	}
-	for _, addr := range []string{h.MQTTSAddr, h.HTTPSAddr} {
+	for _, addr := range []string{h.MQTTSAddr, h.HTTPSAddr, h.AMQPSAddr} {
 		nc, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: roots, ServerName: h.HostName})
 		if err != nil {
 			t.Errorf("with the CA of the file: %v", err)
@@ -111,15 +134,16 @@ func TestTheEnvironmentNamesTheCA(t *testing.T) {
 // the end of the test.
 func TestHubsFollowEachOther(t *testing.T) {
 	dir := t.TempDir()
-	var addrs [2]string
+	var addrs [4]string
 	var device string
+	addrsOf := func(h *hubtest.Hub) [4]string { return [4]string{h.MQTTSAddr, h.HTTPSAddr, h.AMQPSAddr, h.AMQPAddr} }
 	t.Run("the first", func(t *testing.T) {
-		h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
-		addrs, device = [2]string{h.MQTTSAddr, h.HTTPSAddr}, h.Device("d1").Format()
+		h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}), hubtest.WithAMQPAddrs("", "127.0.0.1:0"))
+		addrs, device = addrsOf(h), h.Device("d1").Format()
 	})
 	t.Run("and the second", func(t *testing.T) {
-		h := hubtest.New(t, hubtest.WithAddrs(addrs[0], addrs[1]), hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
-		if diff := cmp.Diff(addrs, [2]string{h.MQTTSAddr, h.HTTPSAddr}); diff != "" {
+		h := hubtest.New(t, hubtest.WithAddrs(addrs[0], addrs[1]), hubtest.WithAMQPAddrs(addrs[2], addrs[3]), hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
+		if diff := cmp.Diff(addrs, addrsOf(h)); diff != "" {
 			t.Errorf("addresses (-want +got):\n%s", diff)
 		}
 		if again := h.Device("d1").Format(); again != device {

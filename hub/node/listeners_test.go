@@ -42,9 +42,9 @@ func TestShutdownWithListenersThatAreAboutToEnd(t *testing.T) {
 		}
 		return &lateListener{Listener: l, accepts: make(chan struct{}), closed: make(chan struct{})}
 	}
-	mqtts, https, mqtt := late(), late(), late()
-	failed := n.Serve(Listeners{MQTTS: mqtts, HTTPS: https, MQTT: mqtt})
-	for _, l := range []*lateListener{mqtts, https, mqtt} {
+	mqtts, https, amqps, mqtt, amqp := late(), late(), late(), late(), late()
+	failed := n.Serve(Listeners{MQTTS: mqtts, HTTPS: https, AMQPS: amqps, MQTT: mqtt, AMQP: amqp})
+	for _, l := range []*lateListener{mqtts, https, amqps, mqtt, amqp} {
 		<-l.accepts
 	}
 	if err := n.Shutdown(t.Context()); err != nil {

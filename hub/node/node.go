@@ -111,7 +111,7 @@ type Node struct {
 	folder  *folder
 	gate    *serve.Gate // in front of the doors
 	mqtt    *mqtt.Door
-	amqp    *amqp.Door // TODO node
+	amqp    *amqp.Door
 	rest    *rest.Door
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
@@ -183,6 +183,10 @@ func (n *Node) open(opt Options) (err error) {
 	n.gate = serve.NewGate()
 	n.mqtt = mqtt.New(n.Server, opt.Logger)
 	n.atEnd(n.mqtt.Close)
+	// What services ask over AMQP does not come of the connection of a device, and
+	// so this door may close behind Stop too, as its devices want.
+	n.amqp = amqp.New(n.Server, amqp.Options{EventSources: opt.EventHubSources, Logger: opt.Logger})
+	n.atEnd(n.amqp.Close)
 	// Connections end behind what follows: what came of a job, or a request,
 	// because the hub closes must not count.
 	n.atEnd(n.Server.Stop)
@@ -197,7 +201,7 @@ func (n *Node) open(opt Options) (err error) {
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
 	n.metrics = serveMetrics(newMetrics(
-		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk))
+		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk))
 	if err := opt.Seed.apply(n.Server); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
@@ -236,14 +240,12 @@ func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(n.gate.List
 
 // ServeAMQPS serves AMQP over TLS on l as ServeMQTTS does.
 func (n *Node) ServeAMQPS(l net.Listener) error {
-	return n.ServeAMQP(l)
+	return n.amqp.ServeTLS(n.gate.Listen(l, "amqps"), n.TLSConfig())
 }
 
 // ServeAMQP serves AMQP over plain TCP on l as ServeMQTT does, such as for
 // clients of Event Hubs that are told to use an emulator.
-//
-// TODO node: the door, as soon as it serves.
-func (n *Node) ServeAMQP(l net.Listener) error { <-n.ctx.Done(); l.Close(); return ErrClosed }
+func (n *Node) ServeAMQP(l net.Listener) error { return n.amqp.Serve(n.gate.Listen(l, "amqp")) }
 
 // ServeHTTPS serves REST, and MQTT and AMQP over WebSocket, over TLS on l as
 // ServeMQTTS does.
@@ -273,6 +275,7 @@ func (n *Node) Publish(info Info) error { return n.folder.publish(info) }
 // until ctx ends, and then closes the node.
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.mqtt.StopListening()
+	n.amqp.StopListening()
 	n.rest.StopListening()
 	n.Jobs.Drain(ctx)
 	err := n.rest.Shutdown(ctx)

@@ -52,6 +52,8 @@ func (n *Node) subprotocol(r *http.Request) (string, func(net.Conn, []*x509.Cert
 			switch offer = strings.TrimSpace(offer); strings.ToLower(offer) {
 			case "mqtt":
 				return offer, n.mqtt.ServeConn
+			case "amqpwsb10", "amqp": // the latter in an example for Go
+				return offer, n.amqp.ServeConn
 			}
 		}
 	}

@@ -30,7 +30,6 @@ func TestWebSocketHandshake(t *testing.T) {
 		{name: "an encoded path", path: "/%24iothub/websocket", protocol: "mqtt", status: 101, echoed: "mqtt"},
 		{name: "Python's origin", path: "/$iothub/websocket", protocol: "mqtt", header: http.Header{"Origin": {"https://elsewhere:443"}}, status: 101, echoed: "mqtt"},
 		{name: "one of several", path: "/$iothub/websocket", protocol: "mqttv5, mqtt", status: 101, echoed: "mqtt"},
-		{name: "AMQP", path: "/$iothub/websocket", protocol: "AMQPWSB10", status: 501, says: "does not speak AMQP"},
 		{name: "no subprotocol", path: "/$iothub/websocket", status: 400, says: `must be "mqtt"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,102 @@
+package node_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/Azure/go-amqp"
+
+	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
+)
+
+// A hub that stops tells whoever is connected over AMQP, however it is, and does
+// not wait for those that only wait.
+func TestShutdownEndsAMQPConnections(t *testing.T) {
+	h := hubtest.New(t, hubtest.WithAMQPAddrs("", "127.0.0.1:0"))
+	service := h.Policy("service")
+	service.HostName = h.HostName
+	claim := func(c *wiretest.AMQPClient) *wiretest.AMQPClient {
+		c.Claim(service.Audience(), wiretest.Sign(t, service.Audience(), service.SharedAccessKeyName, service.SharedAccessKey, time.Now().Add(time.Hour)))
+		return c
+	}
+
+	device := wiretest.DialAMQP(t, h, h.Device("d1"))
+	device.Receiver("/devices/d1/messages/devicebound")
+	overWebSocket := claim(wiretest.OpenAMQP(t, h, wiretest.DialAMQPWebSocket(t, h)))
+	overWebSocket.Receiver("/messages/serviceBound/feedback")
+	nc, err := net.Dial("tcp", h.AMQPAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := claim(wiretest.OpenAMQP(t, h, nc))
+	reader.Receiver(node.EventHubName + "/ConsumerGroups/$Default/Partitions/0")
+	unknown := wiretest.OpenAMQP(t, h, wiretest.DialAMQPTCP(t, h))
+	silent := wiretest.DialAMQPTCP(t, h)
+
+	if err := h.Shutdown(wiretest.WithPatience(t)); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	for name, c := range map[string]*wiretest.AMQPClient{"a device": device, "a service over WebSocket": overWebSocket, "a reader": reader, "one without claims": unknown} {
+		select {
+		case <-c.Conn.Done():
+		case <-time.After(wiretest.Patience):
+			t.Errorf("the connection of %s is still open", name)
+			continue
+		}
+		var ended *amqp.ConnError
+		if !errors.As(c.Conn.Err(), &ended) || ended.RemoteErr == nil || ended.RemoteErr.Condition != amqp.ErrCond("amqp:connection:forced") {
+			t.Errorf("the connection of %s ended with %v, want amqp:connection:forced", name, c.Conn.Err())
+		}
+	}
+	silent.SetReadDeadline(time.Now().Add(wiretest.Patience))
+	if n, err := silent.Read(make([]byte, 1)); n > 0 || errors.Is(err, net.ErrClosed) {
+		t.Errorf("one that was silent read %d bytes and %v, want its end", n, err)
+	}
+}
+
+// What a service was told to be sent is there when the hub runs again, also what
+// was on its way while it stopped.
+func TestMessagesSentOverAMQPDuringShutdown(t *testing.T) {
+	const devices, each = 8, 40
+	dir := t.TempDir()
+	accepted := make([]int, devices)
+	t.Run("send and stop", func(t *testing.T) {
+		h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
+		for n := range devices {
+			h.Device(fmt.Sprintf("d%d", n))
+		}
+		out := wiretest.DialAMQP(t, h, h.Policy("service")).Sender("/messages/devicebound")
+		const enough = devices * each / 4
+		begun, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for n := range devices * each {
+				if n == enough {
+					close(begun)
+				}
+				if out.Send(t.Context(), wiretest.AMQPMessage(fmt.Sprintf("/devices/d%d/messages/devicebound", n%devices), "m"), nil) != nil {
+					return
+				}
+				accepted[n%devices]++
+			}
+		}()
+		<-begun
+		if err := h.Shutdown(wiretest.WithPatience(t)); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		<-ended
+	})
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
+	for n, want := range accepted {
+		// One may be stored whose sender did not get to hear it.
+		if got := h.ConnectionState(hub.ID{Device: fmt.Sprintf("d%d", n)}).PendingMessages; got < want || got > want+1 {
+			t.Errorf("d%d has %d messages, %d were accepted", n, got, want)
+		}
+	}
+}
