@@ -326,6 +326,10 @@ func (c *Conn) handle(b []byte) error {
 		return c.begin(f.Channel, s, body)
 	}
 	if s == nil {
+		switch f.Body.(type) {
+		case *wire.Detach, *wire.Disposition, *wire.End:
+			return nil // there are clients that end a session and then its links
+		}
 		return illegalState("a frame on channel %d, which has no session", f.Channel)
 	}
 	if _, ok := f.Body.(*wire.End); !ok && s.ending {

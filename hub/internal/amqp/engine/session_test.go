@@ -57,6 +57,23 @@ func TestFrameOnAChannelWithoutSession(t *testing.T) {
 	})
 }
 
+// The Python client of Event Hubs ends its session before the links in it.
+func TestFramesBehindEnd(t *testing.T) {
+	var log []string
+	inBubble(t, logged(&log), func(p *peer) {
+		p.begin(1)
+		p.attachReceiver(1, 0)
+		p.send(1, &wire.End{})
+		p.want(1, &wire.End{})
+		p.send(1, &wire.Detach{})
+		p.send(1, accepted(wire.Receiver, 0, 3))
+		p.send(1, &wire.End{})
+		p.wantQuiet()
+		p.send(0, &wire.Close{})
+		p.want(0, &wire.Close{})
+	})
+}
+
 func TestEndTellsLinks(t *testing.T) {
 	var log []string
 	inBubble(t, logged(&log), func(p *peer) {
