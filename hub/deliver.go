@@ -263,6 +263,9 @@ func (s *Server) lockMessage(device string, until time.Time, link Link) (m Recei
 		if err == nil {
 			m, err = decodeMessage(data)
 		}
+		if err == nil {
+			entry, err = s.queueEntry(device, entry.sequence)
+		}
 		if err != nil {
 			s.queues.unlock(device, l.token)
 			if errors.Is(err, store.ErrNotFound) {
@@ -274,6 +277,22 @@ func (s *Server) lockMessage(device string, until time.Time, link Link) (m Recei
 		return m, true, nil
 	}
 	return ReceivedMessage{}, false, nil
+}
+
+// queueEntry returns what the queue of a device says of one message.
+//
+// Errors: store.ErrNotFound.
+func (s *Server) queueEntry(device string, sequence uint64) (queuedMessage, error) {
+	data, err := s.store.Get(queueKey(device))
+	queue, err := decodeQueue(data, err)
+	if err != nil {
+		return queuedMessage{}, err
+	}
+	at := slices.IndexFunc(queue, func(m queuedMessage) bool { return m.sequence == sequence })
+	if at < 0 {
+		return queuedMessage{}, store.ErrNotFound
+	}
+	return queue[at], nil
 }
 
 // settleMessage ends the lock with the token: the message leaves the queue, or
