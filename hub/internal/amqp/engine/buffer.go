@@ -80,9 +80,6 @@ func (b *frameBuffer) fill(r io.Reader, limit int) error {
 	if n > 0 {
 		return nil
 	}
-	if err == nil {
-		return io.ErrNoProgress
-	}
 	return err
 }
 

@@ -188,6 +188,7 @@ func lost(err error) error {
 func (c *Conn) Serve(h Handler) error {
 	c.mu.Lock()
 	c.handler = h
+	c.awake = true
 	c.mu.Unlock()
 	c.arrived = time.Now()
 	c.heard = c.arrived

@@ -102,21 +102,74 @@ func FuzzServe(f *testing.F) {
 	f.Add(frames(append(start, &wire.Flow{IncomingWindow: 3, Handle: &one, LinkCredit: ptr(uint32(20)), Drain: true}, &wire.Flow{NextIncomingID: ptr(uint32(2)), IncomingWindow: 3}, &wire.Disposition{Role: wire.Receiver, Last: ptr(uint32(9)), State: wire.Accepted{}})...), uint16(1000), false)
 	f.Add(frames(append(start, &wire.Attach{Name: "a", Handle: 3, Role: wire.Sender}, &wire.Attach{Name: "x", Handle: 3}, &wire.Begin{}, nil)...), uint16(64), true)
 	f.Add([]byte("\x00\x00\x00\x08\x02\x00\x00\x00"), uint16(1), false)
-	f.Fuzz(func(t *testing.T, in []byte, chunk uint16, deaf bool) {
-		var told atomic.Int32
-		queued := 0
-		s := &stream{in: in, chunk: max(1, int(chunk)), deaf: deaf}
-		c := New(s, Options{MaxSessions: 3, MaxLinks: 10, Queued: func(n int) {
-			if queued += n; queued < 0 || queued > 2*maxQueued {
-				t.Errorf("%d bytes wait", queued)
-			}
-		}})
-		err := c.Serve(chatty(&told))
-		if told.Load() != 0 || queued != 0 || !s.closed || err == nil {
-			t.Errorf("Serve returned %v; %d links are not told, %d bytes wait, closed: %v", err, told.Load(), queued, s.closed)
+	f.Fuzz(served)
+}
+
+// FuzzFrames is FuzzServe with frames that are well formed: what a peer does in
+// the wrong order.
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte("\x00\x00\x10\x00\x11\x01\x20\x00\x30\x01\x40\x00\x50\x00"), uint16(100), false)
+	f.Add([]byte("\x00\x00\x11\x01\x31\x02\x31\x09\x51\xff\x61\x00\x71\x00\x80\x00"), uint16(3), false)
+	f.Fuzz(func(t *testing.T, ops []byte, chunk uint16, deaf bool) {
+		in := wire.AppendFrame(nil, 0, &wire.Open{MaxFrameSize: 512, ChannelMax: 100, IdleTimeout: time.Minute}, nil)
+		for ; len(ops) >= 2; ops = ops[2:] {
+			in = appendOp(in, ops[0], ops[1])
 		}
-		if c.unsettled < 0 || c.assembled < 0 || c.links < 0 {
-			t.Errorf("%d unsettled, %d bytes assembled, %d links", c.unsettled, c.assembled, c.links)
-		}
+		served(t, in, chunk, deaf)
 	})
+}
+
+// appendOp appends a frame that two bytes stand for.
+func appendOp(in []byte, op, b byte) []byte {
+	channel := uint16(op & 1)
+	handle := uint32(op >> 1 & 3)
+	small := uint32(b & 15)
+	flag := b&16 != 0
+	tag := []byte{b}
+	role := wire.Role(handle&1 != 0)
+	var payload []byte
+	var body wire.Performative
+	switch op >> 4 {
+	case 0, 1:
+		body = &wire.Begin{IncomingWindow: small, HandleMax: 8}
+	case 2, 3:
+		body = &wire.Attach{Name: string(tag), Handle: handle, Role: role, SndSettleMode: ptr(b >> 6)}
+	case 4, 5:
+		body = &wire.Flow{NextIncomingID: ptr(uint32(b >> 5)), IncomingWindow: small, Handle: &handle, DeliveryCount: ptr(uint32(b >> 6)), LinkCredit: &small, Drain: flag, Echo: b&32 != 0}
+	case 6:
+		body = &wire.Flow{NextIncomingID: ptr(uint32(b)), IncomingWindow: 10, Echo: flag}
+	case 7, 8:
+		body = &wire.Transfer{Handle: handle, DeliveryID: &small, DeliveryTag: tag, More: flag, Aborted: b&32 != 0, Settled: ptr(b&64 != 0)}
+		payload = make([]byte, small*20)
+	case 9, 10:
+		body = &wire.Disposition{Role: !wire.Role(b&128 != 0), First: small, Last: ptr(small + uint32(b>>5)), Settled: flag, State: wire.Accepted{}}
+	case 11, 12:
+		body = &wire.Detach{Handle: handle, Closed: flag}
+	case 13:
+		body = &wire.End{}
+	case 14:
+		if b == 0 {
+			body = &wire.Close{}
+		}
+	}
+	return wire.AppendFrame(in, channel, body, payload)
+}
+
+// served serves a peer that has sent in.
+func served(t *testing.T, in []byte, chunk uint16, deaf bool) {
+	var told atomic.Int32
+	queued := 0
+	s := &stream{in: in, chunk: max(1, int(chunk)), deaf: deaf}
+	c := New(s, Options{MaxSessions: 3, MaxLinks: 10, Queued: func(n int) {
+		if queued += n; queued < 0 || queued > 2*maxQueued {
+			t.Errorf("%d bytes wait", queued)
+		}
+	}})
+	err := c.Serve(chatty(&told))
+	if told.Load() != 0 || queued != 0 || !s.closed || err == nil {
+		t.Errorf("Serve returned %v; %d links are not told, %d bytes wait, closed: %v", err, told.Load(), queued, s.closed)
+	}
+	if c.unsettled < 0 || c.assembled < 0 || c.links < 0 {
+		t.Errorf("%d unsettled, %d bytes assembled, %d links", c.unsettled, c.assembled, c.links)
+	}
 }
