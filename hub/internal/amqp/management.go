@@ -88,7 +88,7 @@ func (c *conn) manage(question wire.Map) (wire.Map, error) {
 		return s
 	}
 	name := text("name")
-	if _, err := c.reader(name, "/"+name); err != nil {
+	if _, err := c.reader(name, "/"+name+"/$management"); err != nil { // for which clients sign
 		return nil, err
 	}
 	if !strings.EqualFold(name, EventHubName) {
