@@ -100,3 +100,41 @@ func TestMessagesSentOverAMQPDuringShutdown(t *testing.T) {
 		}
 	}
 }
+
+func TestMetricsOfAMQPConnections(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	d1 := h.Device("d1")
+	device := wiretest.DialAMQP(t, h.Hub, d1)
+	device.Receiver("/devices/d1/messages/devicebound")
+	overWebSocket := wiretest.OpenAMQP(t, h.Hub, wiretest.DialAMQPWebSocket(t, h.Hub))
+	overWebSocket.Claim("localhost", h.Token("service"))
+	stranger := wiretest.OpenAMQP(t, h.Hub, wiretest.DialAMQPTCP(t, h.Hub))
+	if status := stranger.PutToken("localhost", h.Token("service")+"0"); status != 401 {
+		t.Errorf("put-token of a broken token is answered with %d, want 401", status)
+	}
+	wantMetrics(t, h,
+		`iotdm_hub_connected_devices 1`,
+		`iotdm_hub_unauthenticated_connections{door="amqps"} 1`,
+		`iotdm_hub_connections{door="amqps",state="opening"} 1`,
+		`iotdm_hub_connections{door="amqps",state="open"} 1`,
+		`iotdm_hub_connections{door="amqp-websocket",state="open"} 1`)
+
+	wiretest.DialTLS(t, h.Hub).Connect(d1) // over MQTT, it takes over
+	select {
+	case <-device.Conn.Done():
+	case <-time.After(wiretest.Patience):
+		t.Error("the AMQP connection of a device that is connected over MQTT is still open")
+	}
+	overWebSocket.Conn.Close()
+	stranger.Conn.Close()
+	wantMetrics(t, h,
+		`iotdm_hub_connected_devices 1`,
+		`iotdm_hub_unauthenticated_connections{door="amqps"} 0`,
+		`iotdm_hub_connections{door="amqps",state="opening"} 0`,
+		`iotdm_hub_connections{door="amqps",state="open"} 0`,
+		`iotdm_hub_connections{door="amqp-websocket",state="open"} 0`,
+		`iotdm_hub_connections_closed_total{door="amqps",reason="taken_over"} 1`,
+		`iotdm_hub_connections_closed_total{door="amqp-websocket",reason="closed"} 1`,
+		`iotdm_hub_connections_closed_total{door="https",reason="websocket"} 1`,
+		`iotdm_hub_amqp_outgoing_bytes 0`)
+}
