@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
@@ -173,12 +174,15 @@ func (c *Conn) SASLFrame() (wire.Frame, error) {
 	}
 }
 
-// lost says in the words of this package that a stream has ended.
+// lost makes ErrLost of an error of the network, with what is more than that the
+// peer has gone.
 func lost(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return ErrLost
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, gone) {
+			return ErrLost
+		}
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
 // Serve reads frames and calls h, until the connection ends, and returns why:
@@ -277,7 +281,10 @@ func (c *Conn) readUntil(t time.Time) error {
 		return nil
 	}
 	c.readBy = t
-	return c.net.SetReadDeadline(t)
+	if err := c.net.SetReadDeadline(t); err != nil {
+		return lost(err)
+	}
+	return nil
 }
 
 // drain reads what makes no sense any more, until the peer or the time that

@@ -23,10 +23,10 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 )
 
-// Why a connection ended, besides errors of the network and *wire.Error.
+// Why a connection ended, besides *wire.Error. They may wrap more.
 var (
-	ErrClosed     = errors.New("the peer closed the connection")         // by close
-	ErrLost       = errors.New("the peer went away without a close")     // end of the stream
+	ErrClosed     = errors.New("the peer closed the connection")         // by close, whose error is wrapped
+	ErrLost       = errors.New("the peer went away without a close")     // also by an error of the network
 	ErrSilent     = errors.New("the peer was silent for too long")       // idle time-out
 	ErrSlowReader = errors.New("the peer does not read what it is sent") // bound of the queue
 )

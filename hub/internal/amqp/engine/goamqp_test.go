@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -250,5 +251,43 @@ func TestGoAMQPDrains(t *testing.T) {
 			t.Fatal(err)
 		}
 		cancel()
+	}
+}
+
+// However a peer goes, the words for it are not Go's.
+func TestPeerGoes(t *testing.T) {
+	for name, leave := range map[string]func(*net.TCPConn){
+		"in order":  func(nc *net.TCPConn) { nc.Close() },
+		"at once":   func(nc *net.TCPConn) { nc.SetLinger(0); nc.Close() },
+		"in halves": func(nc *net.TCPConn) { nc.CloseWrite() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := tcpPair(t)
+			defer near.Close()
+			served := make(chan error, 1)
+			attached := make(chan struct{})
+			sent := sync.OnceFunc(func() { close(attached) })
+			h := &handler{attach: func(l *Link) error {
+				l.Outlet = &outlet{ready: func() {
+					for l.Send(make([]byte, 10_000), nil, true, nil) {
+					}
+					sent()
+				}}
+				return nil
+			}}
+			go func() { served <- serveConn(far, Options{}, h) }()
+			all := []byte(wire.HeaderAMQP)
+			for _, f := range []wire.Performative{&goodOpen, &wire.Begin{IncomingWindow: 1000, HandleMax: 1}, &wire.Attach{Role: wire.Receiver}, &wire.Flow{IncomingWindow: 1000, Handle: new(uint32), LinkCredit: ptr(uint32(1000))}} {
+				all = wire.AppendFrame(all, 0, f, nil)
+			}
+			if _, err := near.Write(all); err != nil {
+				t.Fatal(err)
+			}
+			<-attached
+			leave(near.(*net.TCPConn))
+			if err := <-served; err != ErrLost {
+				t.Errorf("Serve returned %v", err)
+			}
+		})
 	}
 }

@@ -229,7 +229,7 @@ func (c *Conn) writeAll(b []byte) error {
 		if !time.Now().Before(deadline) {
 			return ErrSlowReader
 		}
-		return err
+		return lost(err)
 	}
 	return nil
 }
@@ -245,7 +245,10 @@ func (c *Conn) writeUntil(t time.Time) error {
 		return nil
 	}
 	c.writeBy = t
-	return c.net.SetWriteDeadline(t)
+	if err := c.net.SetWriteDeadline(t); err != nil {
+		return lost(err)
+	}
+	return nil
 }
 
 // soon returns a deadline d behind now, or up to a second more. So one that is
