@@ -25,7 +25,7 @@ const condOutOfRange wire.Symbol = "com.microsoft:argument-out-of-range"
 
 // patience is how long a reader that gives no credit keeps the log open where
 // it stands. Behind that it looks for its place again.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // An eventReader sends the events of a partition on a link, as many as the peer
 // gives credit for.
