@@ -74,6 +74,7 @@ type Conn struct {
 	inFlight  int       // of these are being written
 	written   written   // the last disposition in out
 	starved   []*Link   // that wait for room
+	capped    []*Link   // that wait for fewer deliveries to be unsettled
 	sentAt    time.Time // when something was written last
 	writeBy   time.Time // the deadline that is set
 	peerFrame int       // the largest frame for the peer
@@ -515,7 +516,7 @@ func (c *Conn) dropLocked() {
 	for _, s := range c.sessions {
 		s.dropLocked()
 	}
-	c.out, c.starved, c.written.session = nil, nil, nil
+	c.out, c.starved, c.capped, c.written.session = nil, nil, nil, nil
 	c.recountLocked(c.inFlight - c.queued)
 }
 

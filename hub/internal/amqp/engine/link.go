@@ -48,8 +48,8 @@ type Link struct {
 
 	pending int           // of an Outlet: what of it waits in the session
 	posted  []posted      // of an Outlet: messages that wait for credit
-	starved bool          // it waits in a list for room
-	capped  bool          // Send was refused because too many are unsettled
+	starved bool          // it waits in a list, since Send was refused
+	capped  bool          // Send was refused because too many of its own are unsettled
 	wake    chan struct{} // closed when Send may succeed; nil if nobody waits
 }
 

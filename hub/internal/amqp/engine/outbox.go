@@ -257,8 +257,8 @@ func soon(now time.Time, d time.Duration) time.Time {
 	return now.Add(d + time.Second - 1).Truncate(time.Second)
 }
 
-// wakeStarved tells links that their Send may find room again, one behind the
-// other as they were refused, and as long as there is room.
+// wakeStarved tells links that their Send may succeed again, one behind the other
+// as they were refused, and as long as it may.
 func (c *Conn) wakeStarved() {
 	for {
 		l := c.nextStarved()
@@ -272,11 +272,15 @@ func (c *Conn) wakeStarved() {
 func (c *Conn) nextStarved() *Link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.starved) > 0 && c.queued <= softQueued/2 && c.state == open {
-		l := c.starved[0]
-		c.starved[0] = nil
-		if c.starved = c.starved[1:]; len(c.starved) == 0 {
-			c.starved = nil
+	for c.state == open {
+		var l *Link
+		switch {
+		case len(c.capped) > 0 && c.unsettled < maxConnUnsettled:
+			l = pop(&c.capped)
+		case len(c.starved) > 0 && c.queued <= softQueued/2:
+			l = pop(&c.starved)
+		default:
+			return nil
 		}
 		l.starved = false
 		if l.state == open {
@@ -285,4 +289,13 @@ func (c *Conn) nextStarved() *Link {
 		}
 	}
 	return nil
+}
+
+func pop(list *[]*Link) *Link {
+	l := (*list)[0]
+	(*list)[0] = nil
+	if *list = (*list)[1:]; len(*list) == 0 {
+		*list = nil
+	}
+	return l
 }

@@ -55,22 +55,26 @@ func (l *Link) canSendLocked() bool {
 	case l.state != open || c.state != open:
 	case l.credit == 0 || len(l.posted) > 0:
 		// Both change by the peer's flow.
-	case l.unsettled >= maxLinkUnsettled || c.unsettled >= maxConnUnsettled:
+	case l.unsettled >= maxLinkUnsettled:
 		l.capped = true
+	case c.unsettled >= maxConnUnsettled:
+		l.starveLocked(&c.capped)
 	case len(s.pending) > 0:
-		if !l.starved {
-			l.starved = true
-			s.starved = append(s.starved, l)
-		}
+		l.starveLocked(&s.starved)
 	case c.queued >= softQueued:
-		if !l.starved {
-			l.starved = true
-			c.starved = append(c.starved, l)
-		}
+		l.starveLocked(&c.starved)
 	default:
 		return true
 	}
 	return false
+}
+
+// starveLocked puts l into a list of those that wait, if it is in none.
+func (l *Link) starveLocked(list *[]*Link) {
+	if !l.starved {
+		l.starved = true
+		*list = append(*list, l)
+	}
 }
 
 // Send sends an encoded message of at most 1 MiB if the peer has given credit
@@ -322,6 +326,7 @@ func (s *session) disposed(d *wire.Disposition) error {
 			hit.link.ready()
 		}
 	}
+	c.wakeStarved()
 	clear(c.hits)
 	if cap(c.hits) > 64 {
 		c.hits = nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -543,6 +544,59 @@ func TestPeerThatSettlesNothing(t *testing.T) {
 		synctest.Wait()
 		if ready != 2 || !l.CanSend() {
 			p.Errorf("ready %d times", ready)
+		}
+	})
+}
+
+// Links that have to wait because of others are told when these have ended.
+func TestManyLinksThatSettleNothing(t *testing.T) {
+	var links []*Link
+	var mu sync.Mutex
+	ready := map[*Link]int{}
+	h := &handler{attach: func(l *Link) error {
+		links = append(links, l)
+		l.Outlet = &outlet{ready: func() {
+			mu.Lock()
+			defer mu.Unlock()
+			ready[l]++
+		}}
+		return nil
+	}}
+	const n = maxConnUnsettled / maxLinkUnsettled
+	inBubble(t, h, func(p *peer) {
+		p.begin(1)
+		for i := range uint32(n + 2) {
+			p.attachReceiver(1, i)
+			p.grant(1, i, 0, 1<<32-1, 0, 1<<31)
+		}
+		synctest.Wait()
+		for _, l := range links[:n] {
+			for l.unsettled < maxLinkUnsettled {
+				if !l.Send(nil, nil, false, 1) {
+					synctest.Wait()
+				}
+			}
+			l.CanSend()
+		}
+		synctest.Wait()
+		clear(ready)
+		for _, l := range links[n:] {
+			if l.CanSend() {
+				p.Error("more than are allowed")
+			}
+		}
+		p.send(1, accepted(wire.Receiver, 7, 7))
+		synctest.Wait()
+		if ready[links[0]] != 1 || ready[links[n]] != 1 || ready[links[n+1]] != 1 || len(ready) != 3 {
+			p.Errorf("%d links are ready", len(ready))
+		}
+		if !links[n].Send(nil, nil, false, 1) || links[n+1].CanSend() {
+			p.Error("not one sent")
+		}
+		p.send(1, &wire.Detach{Handle: 3})
+		synctest.Wait()
+		if ready[links[n+1]] != 2 || p.hub.unsettled != maxConnUnsettled-maxLinkUnsettled {
+			p.Errorf("%d are unsettled, ready %d times", p.hub.unsettled, ready[links[n+1]])
 		}
 	})
 }

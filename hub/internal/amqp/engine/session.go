@@ -12,7 +12,7 @@ const (
 	// These bound deliveries that were sent and whose ref is kept, of a
 	// link and of a connection: what a peer that never settles makes the hub keep.
 	maxLinkUnsettled = 2048
-	maxConnUnsettled = 64 << 10
+	maxConnUnsettled = 32 * maxLinkUnsettled
 )
 
 // A session is one of a connection. The hub answers on the channel that the
