@@ -139,7 +139,7 @@ var earliest = azeventhubs.StartPosition{Earliest: new(true)}
 
 func TestEventHubsClientReadsAllPartitionsWhileDevicesSend(t *testing.T) {
 	eachForm(t, func(t *testing.T, b *backEnd) {
-		const devices, messages = 16, 50
+		const devices, messages = 16, 200 // more than a reader has credit for
 		want := map[string][]string{}
 		for i := range devices {
 			for n := range messages {

@@ -136,8 +136,8 @@ func (e *eventReader) end(reason error) { e.link.Detach(e.conn.readerRefusal(rea
 // Ready implements engine.Outlet: run waits for that.
 func (*eventReader) Ready() {}
 
-// Settled implements engine.Outlet. What a reader makes of an event changes
-// nothing: it remembers by itself how far it has come.
+// Settled implements engine.Outlet. Events are settled when they are sent: a
+// reader remembers by itself how far it has come.
 func (*eventReader) Settled(any, wire.State) wire.State { return nil }
 
 // Detached implements engine.Outlet.
@@ -174,7 +174,9 @@ func (e *eventReader) send(ctx context.Context, q *hub.EventQuery) error {
 			return err
 		}
 		message := encoder.encode(&event, e.metrics.at(ctx, e.conn.door, &event))
-		for !e.link.Send(message, nil, false, nil) {
+		// Settled, as Event Hubs sends them whatever was asked for: its client for
+		// Go settles nothing, and gives no more credit for what is not settled.
+		for !e.link.Send(message, nil, true, nil) {
 			waiting, cancel := context.WithTimeout(ctx, patience)
 			err := e.link.Wait(waiting)
 			cancel()
