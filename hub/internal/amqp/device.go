@@ -328,14 +328,11 @@ func (d *device) End(reason error) {
 		return
 	}
 	e := refusalOfEnd(reason)
-	if reason == hub.ErrClosing {
+	if alone || reason == hub.ErrClosing {
 		d.conn.Close(e)
 	} else {
 		for _, l := range links {
 			l.Detach(e)
-		}
-		if alone {
-			d.conn.Close(e)
 		}
 	}
 	// The peer may never answer, and the rules are not called from here.

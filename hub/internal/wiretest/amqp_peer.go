@@ -104,8 +104,8 @@ func (p *AMQPPeer) Frame() (wire.Frame, error) {
 	return f, nil
 }
 
-// ReceiveAMQP reads frames until one with such a performative comes. Empty frames
-// and flows are passed over, others end the test.
+// ReceiveAMQP reads frames until one with such a performative comes. Empty
+// frames, flows and ends of sessions are passed over, others end the test.
 func ReceiveAMQP[P wire.Performative](p *AMQPPeer) (P, wire.Frame) {
 	p.T.Helper()
 	for {
@@ -117,7 +117,9 @@ func ReceiveAMQP[P wire.Performative](p *AMQPPeer) (P, wire.Frame) {
 		if got, ok := f.Body.(P); ok {
 			return got, f
 		}
-		if _, ok := f.Body.(*wire.Flow); !ok && f.Body != nil {
+		switch f.Body.(type) {
+		case nil, *wire.Flow, *wire.End: // sessions end before close
+		default:
 			var want P
 			p.T.Fatalf("there is %+v instead of a %T", f.Body, want)
 		}

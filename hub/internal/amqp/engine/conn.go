@@ -422,9 +422,13 @@ func (c *Conn) beat() {
 	c.beats.Reset(wait)
 }
 
-// Close ends the connection in order: it sends close, with the error if that is
-// not nil, and ends when the peer has answered or a few seconds later. It does
-// not wait. The first call counts. Before Serve it is End.
+// Close ends the connection in order: it sends the end of each session and
+// close, with the error if that is not nil, and ends when the peer has answered
+// or a few seconds later. It does not wait. The first call counts. Before Serve
+// it is End.
+//
+// Nothing needs the end of the sessions but Node's client: where a connection is
+// closed around it, it waits 45 seconds for its links to be detached.
 func (c *Conn) Close(e *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -441,6 +445,11 @@ func (c *Conn) Close(e *wire.Error) {
 	}
 	if !c.opened {
 		c.queueOpenLocked()
+	}
+	for _, s := range c.sessions {
+		if !s.ending {
+			c.queueLocked(s.channel, &wire.End{Error: e})
+		}
 	}
 	c.queueLocked(0, &wire.Close{Error: e})
 	if c.state == ended {

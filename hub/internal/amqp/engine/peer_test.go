@@ -146,11 +146,14 @@ func (p *peer) wantQuiet() {
 	}
 }
 
-// wantClosed expects close with a condition, answers it, and wants Serve to
-// return the error.
+// wantClosed expects close with a condition behind the end of every session,
+// answers it, and wants Serve to return the error.
 func (p *peer) wantClosed(condition wire.Symbol) {
 	p.Helper()
 	f := p.next()
+	for _, isEnd := f.Body.(*wire.End); isEnd; _, isEnd = f.Body.(*wire.End) {
+		f = p.next()
+	}
 	c, ok := f.Body.(*wire.Close)
 	if !ok || c.Error == nil || c.Error.Condition != condition {
 		p.Fatalf("the hub sends %#v, want close with %s", f.Body, condition)
