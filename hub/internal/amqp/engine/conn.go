@@ -85,6 +85,7 @@ type Conn struct {
 	sessions  map[uint16]*session
 	names     map[linkName]*Link
 	links     int // in all sessions
+	weight    int // of links
 	assembled int // bytes of deliveries that are not complete
 	unsettled int // deliveries that were sent and whose ref is kept
 

@@ -12,7 +12,8 @@ import (
 type Link struct {
 	// What the peer attached. Source and Target are echoed as they are; a
 	// handler may change them before that. Neither is nil: one that the peer
-	// left out is empty.
+	// left out is empty. Their addresses are strings or nil. Filters and the
+	// like, properties and capabilities are there for Attach alone.
 	Name                string
 	Role                wire.Role // the peer's: wire.Sender has an Inlet, wire.Receiver an Outlet
 	Source              *wire.Source
@@ -32,6 +33,7 @@ type Link struct {
 
 	session *session
 	handle  uint32
+	weight  int // bytes of its texts
 
 	calls sync.Mutex // held by who calls the Inlet or Outlet; before Conn.mu
 	told  bool       // Detached has been called; guarded by calls
@@ -85,6 +87,7 @@ func (s *session) attach(a *wire.Attach) error {
 	}
 	s.links[a.Handle] = l
 	c.links++
+	c.weight += l.weight
 	c.names[name] = l
 	c.mu.Unlock()
 
@@ -117,10 +120,12 @@ func (s *session) attach(a *wire.Attach) error {
 		c.queueLocked(s.channel, answer)
 		l.told = true // who was refused hears nothing
 		l.detachLocked(e)
+		l.strip()
 		return nil
 	}
 	l.state = open
 	c.queueLocked(s.channel, answer)
+	l.strip()
 	if l.detach {
 		l.detachLocked(l.detachErr)
 		c.startTellingLocked(l)
@@ -141,9 +146,14 @@ func (s *session) refusalLocked(a *wire.Attach) *wire.Error {
 		return failure(condNotAllowed, "an attach with handle %d, and a handle-max of %d", a.Handle, s.maxHandle)
 	case s.conn.links >= s.conn.opt.MaxLinks:
 		return failure(condLimit, "more than %d links", s.conn.opt.MaxLinks)
+	case s.conn.weight > maxWeight:
+		return failure(condLimit, "links with more than %d bytes of names and addresses", maxWeight)
 	}
 	return nil
 }
+
+// maxWeight bounds the names and addresses of a connection's links.
+const maxWeight = 8 << 20
 
 func newLink(s *session, a *wire.Attach) *Link {
 	l := &Link{
@@ -164,10 +174,34 @@ func newLink(s *session, a *wire.Attach) *Link {
 	if l.Target == nil {
 		l.Target = new(wire.Target)
 	}
+	l.weight = len(l.Name) + textOnly(&l.Source.Address) + textOnly(&l.Target.Address)
 	if a.Role == wire.Sender && a.InitialDeliveryCount != nil {
 		l.count = *a.InitialDeliveryCount
 	}
 	return l
+}
+
+// textOnly forgets an address that is no text, and returns how long it is.
+func textOnly(address *any) int {
+	text, ok := (*address).(string)
+	if !ok {
+		*address = nil
+	}
+	return len(text)
+}
+
+// strip forgets what is of no use behind attach. It can be much of what the peer
+// has sent.
+func (l *Link) strip() {
+	l.Properties, l.DesiredCapabilities = nil, nil
+	l.AnswerProperties, l.OfferedCapabilities = nil, nil
+	// Addresses are left alone: somebody may be reading them.
+	if s := l.Source; s != nil {
+		s.DynamicNodeProperties, s.Filter, s.DefaultOutcome, s.Outcomes, s.Capabilities = nil, nil, nil, nil, nil
+	}
+	if t := l.Target; t != nil {
+		t.DynamicNodeProperties, t.Capabilities = nil, nil
+	}
 }
 
 // answer is the attach that the hub sends.
@@ -247,6 +281,7 @@ func (s *session) detachedByPeer(d *wire.Detach) error {
 	}
 	delete(s.links, d.Handle)
 	c.links--
+	c.weight -= l.weight
 	mine := l.state == open
 	if mine {
 		l.endLocked()

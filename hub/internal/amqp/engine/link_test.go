@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +150,49 @@ func TestTooManyLinks(t *testing.T) {
 		p.wantEnded(condLimit)
 		p.send(1, &wire.End{})
 		p.attachReceiver(2, 4)
+	})
+}
+
+// What a peer attaches is kept only as far as it is of use.
+func TestLinksDoNotKeepMuch(t *testing.T) {
+	var link *Link
+	h := &handler{attach: func(l *Link) error {
+		if link == nil && (l.Properties == nil || l.Source.Filter == nil || l.Target.Address != nil) {
+			t.Error("the handler did not get what was attached")
+		}
+		if link == nil {
+			link = l
+		}
+		l.Outlet = &outlet{}
+		return nil
+	}}
+	inBubble(t, h, func(p *peer) {
+		p.begin(1)
+		p.begin(2)
+		long := strings.Repeat("x", 30_000)
+		much := wire.Fields{{Key: wire.Symbol("k"), Value: long}}
+		attach := wire.Attach{Role: wire.Receiver, Source: &wire.Source{Address: "/here", Filter: much}, Target: &wire.Target{Address: []byte("x")}, Properties: much}
+		p.send(1, &attach)
+		p.next()
+		if diff := cmp.Diff(&wire.Source{Address: "/here"}, link.Source); diff != "" || link.Properties != nil {
+			p.Errorf("what is kept (-want +got):\n%s", diff)
+		}
+		attach.Properties = nil
+		for i := range uint32(maxWeight/30_000 + 1) {
+			attach.Name, attach.Handle = fmt.Sprint(i, long), i+1
+			p.send(2, &attach)
+			if _, ok := p.next().Body.(*wire.Attach); !ok {
+				p.Fatalf("link %d is refused", i)
+			}
+		}
+		attach.Name, attach.Handle = "last", 999
+		p.send(2, &attach)
+		p.wantEnded(condLimit)
+		p.hub.mu.Lock()
+		defer p.hub.mu.Unlock()
+		if p.hub.weight != len("/here") {
+			p.Errorf("links weigh %d", p.hub.weight)
+		}
 	})
 }
 

@@ -112,6 +112,7 @@ func (s *session) dropLinksLocked() []*Link {
 	links := make([]*Link, 0, len(s.links))
 	for _, l := range s.links {
 		l.endLocked()
+		s.conn.weight -= l.weight
 		links = append(links, l)
 	}
 	s.conn.links -= len(links)
