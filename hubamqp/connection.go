@@ -85,6 +85,9 @@ func (c *Client) open(ctx context.Context, e end) (*connection, error) {
 func (x *connection) shake(ctx context.Context) error {
 	x.net = nil
 	stream, err := x.to.ways.Dial(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return err
 	}

@@ -79,10 +79,10 @@ func redirected(info map[string]any) (endpoint, error) {
 	if h := text("hostname"); h != "" {
 		host = h
 	}
+	host, port := splitPort(host)
 	if !ok || !more || host == "" || name == "" {
 		return endpoint{}, errors.New("the hub redirects to its events, but does not say where they are")
 	}
-	host, port := splitPort(host)
 	if n, ok := info["port"].(int32); ok && port == "" && strconv.Itoa(int(n)) != amqpsPort {
 		host = net.JoinHostPort(host, strconv.Itoa(int(n)))
 	}
