@@ -65,6 +65,9 @@ func valueCandidates(cmd *urfave.Command, rest []string, typed string) candidate
 	if len(rest) > 0 && strings.HasPrefix(rest[len(rest)-1], "-") {
 		name := strings.TrimLeft(rest[len(rest)-1], "-")
 		if f := command.OurFlag(cmd, name); f != nil && command.TakesValue(f) {
+			if choice, ok := f.(command.Choice); ok {
+				return oneOf(choice.Values...)
+			}
 			return flagCandidates[f.Names()[0]]
 		}
 	}
@@ -79,13 +82,15 @@ var eventSources = []string{"telemetry", "twin", "lifecycle", "connection"}
 
 // flagCandidates are by the names of flags.
 var flagCandidates = map[string]candidates{
+	"ack":               oneOf("none", "positive", "negative", "full"),
 	"device":            deviceIDs,
 	"event-hub-sources": oneOf(eventSources...),
 	"job":               jobIDs,
 	"method":            methodNames,
 	"output":            oneOf("json", "table", "tsv", "yaml"),
+	"properties":        oneOf("sys", "app", "anno", "all"),
 	"source":            oneOf(eventSources...),
-	"transport":         oneOf("auto", "mqtt", "ws"),
+	"transport":         oneOf("auto", "mqtt", "ws"), // of devices
 }
 
 // argumentCandidates are by what the help calls an argument.

@@ -249,7 +249,7 @@ func names(c *x509.Certificate) string {
 
 func (x *examination) checkCertificate(d *door) Check {
 	switch {
-	case x.found(CheckDNS).Verdict == Failed || d.tcpErr != nil:
+	case x.found(CheckDNS).Verdict == Failed || d.tcpErr != nil || d == &x.amqp && x.NoAMQPS:
 		return skipped(d.tls, "the port is not reached")
 	case len(d.chain) == 0:
 		return d.unneeded(x.judgeHandshake(d))

@@ -145,6 +145,7 @@ func (o *doctorOptions) find(s output.Streams) (Options, error) {
 // SetHub fills in which hub t is, and as whom to talk to it.
 func (opt *Options) SetHub(t target.Target) {
 	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.Connection, t.MQTTSAddr, t.HTTPSAddr
+	opt.AMQPSAddr, opt.NoAMQPS = t.AMQPSAddr, t.NoAMQPS
 	if t.TLS != nil {
 		opt.Roots = t.TLS.RootCAs
 	}

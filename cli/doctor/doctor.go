@@ -52,9 +52,12 @@ const (
 	CheckHTTPSPort  = "https-port" // 443
 	CheckHTTPSTLS   = "https-tls"  // the certificate there
 	CheckWebSocket  = "websocket"  // MQTT over WebSocket
+	CheckAMQPPort   = "amqp-port"  // 5671; of a service, as the others with this name
+	CheckAMQPTLS    = "amqp-tls"   // the certificate there
 	CheckClock      = "clock"      // this machine's against the hub's
 	CheckToken      = "token"      // the token or certificate, by itself
 	CheckCredential = "credential" // whether the hub accepts it
+	CheckAMQP       = "amqp"       // whether it does over AMQP too
 	CheckDevice     = "device"     // what the identity registry says
 	CheckConnection = "connection" // whether another program connects as the device
 )
@@ -101,9 +104,12 @@ type Options struct {
 	// 8883 that nobody needs.
 	WebSocket bool
 
-	// MQTTSAddr and HTTPSAddr are the host:port to dial instead of the host of
-	// Connection at 8883 and 443. No proxy is used for them.
-	MQTTSAddr, HTTPSAddr string
+	// MQTTSAddr, HTTPSAddr and AMQPSAddr are the host:port to dial instead of
+	// the host of Connection at 8883, 443 and 5671. No proxy is used for them.
+	MQTTSAddr, HTTPSAddr, AMQPSAddr string
+
+	// NoAMQPS says that the hub does not listen for AMQP over TLS.
+	NoAMQPS bool
 
 	// Roots are the authorities to trust; nil means the system's.
 	Roots *x509.CertPool
@@ -157,9 +163,9 @@ type examination struct {
 	proxyVariable string // the one that names the proxy
 	proxyErr      error
 
-	mqtt, https door
-	hubTime     hubTime
-	identity    *identity // what the registry says; nil unless it could be asked
+	mqtt, https, amqp door
+	hubTime           hubTime
+	identity          *identity // what the registry says; nil unless it could be asked
 }
 
 // Run examines the way to the hub and returns what it found: the checks that
@@ -176,25 +182,32 @@ func Run(ctx context.Context, opt Options, progress Progress) []Check {
 	} else if x.Registry.HostName == "" {
 		x.Registry = x.Connection
 	}
-	x.mqtt, x.https = x.doors()
+	x.mqtt, x.https, x.amqp = x.doors()
 	for _, step := range []struct {
 		wait string // what is waited for; empty if nothing
 		run  func() Check
+		skip bool
 	}{
-		{"", x.checkHub},
-		{"the name", func() Check { x.findProxies(); return x.checkDNS(ctx) }},
-		{"ports and certificates", func() Check { x.visit(ctx); return x.checkProxy() }},
-		{"", func() Check { return x.checkPort(&x.mqtt) }},
-		{"", func() Check { return x.checkCertificate(&x.mqtt) }},
-		{"", func() Check { return x.checkPort(&x.https) }},
-		{"", func() Check { return x.checkCertificate(&x.https) }},
-		{"", x.checkWebSocket},
-		{"", x.checkClock},
-		{"the registry", func() Check { x.lookUp(ctx); return x.checkToken() }},
-		{"the credential", func() Check { return x.checkCredential(ctx) }},
-		{"", x.checkDevice},
-		{fmt.Sprintf("the device's connection, for up to %v", x.Stay), func() Check { return x.checkConnection(ctx) }},
+		{"", x.checkHub, false},
+		{"the name", func() Check { x.findProxies(); return x.checkDNS(ctx) }, false},
+		{"ports and certificates", func() Check { x.visit(ctx); return x.checkProxy() }, false},
+		{"", func() Check { return x.checkPort(&x.mqtt) }, false},
+		{"", func() Check { return x.checkCertificate(&x.mqtt) }, false},
+		{"", func() Check { return x.checkPort(&x.https) }, false},
+		{"", func() Check { return x.checkCertificate(&x.https) }, false},
+		{"", x.checkWebSocket, false},
+		{"", func() Check { return x.checkPort(&x.amqp) }, x.isDevice()},
+		{"", func() Check { return x.checkCertificate(&x.amqp) }, x.isDevice()},
+		{"", x.checkClock, false},
+		{"the registry", func() Check { x.lookUp(ctx); return x.checkToken() }, false},
+		{"the credential", func() Check { return x.checkCredential(ctx) }, false},
+		{"AMQP", func() Check { return x.checkAMQP(ctx) }, x.isDevice()},
+		{"", x.checkDevice, false},
+		{fmt.Sprintf("the device's connection, for up to %v", x.Stay), func() Check { return x.checkConnection(ctx) }, false},
 	} {
+		if step.skip {
+			continue
+		}
 		if step.wait != "" && progress.Begin != nil {
 			progress.Begin(step.wait)
 		}

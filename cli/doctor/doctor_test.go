@@ -38,11 +38,11 @@ func asDevice(h *hubtest.Hub, id string) doctor.Options {
 // alone are the options of a device that knows no more than its connection
 // string.
 func alone(h *hubtest.Hub, id string) doctor.Options {
-	return doctor.Options{Connection: h.Device(id), MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, Roots: h.RootCAs()}
+	return doctor.Options{Connection: h.Device(id), MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, AMQPSAddr: h.AMQPSAddr, Roots: h.RootCAs()}
 }
 
 func asService(h *hubtest.Hub, policy string) doctor.Options {
-	return doctor.Options{Connection: h.Policy(policy), MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, Roots: h.RootCAs()}
+	return doctor.Options{Connection: h.Policy(policy), MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, AMQPSAddr: h.AMQPSAddr, Roots: h.RootCAs()}
 }
 
 func authorityOf(t *testing.T, h *hubtest.Hub) *x509.Certificate {
@@ -131,6 +131,38 @@ func TestPorts(t *testing.T) {
 		checks := examine(t, opt)
 		expect(t, checks, doctor.CheckHTTPSPort, doctor.Failed, "^nothing listens on "+opt.HTTPSAddr+"$", "check the host name")
 		expect(t, checks, doctor.CheckCredential, doctor.Skipped, "not reached", "")
+	})
+	t.Run("a closed port for AMQP", func(t *testing.T) {
+		opt := asService(h, "service")
+		opt.AMQPSAddr = closedPort(t)
+		checks := examine(t, opt)
+		expect(t, checks, doctor.CheckAMQPPort, doctor.Warning, `^nothing listens on .* \(only AMQP without WebSocket needs it\)$`, "use AMQP over WebSocket, as \"iotdm service\" does by itself$")
+		expect(t, checks, doctor.CheckAMQPTLS, doctor.Skipped, "not reached", "")
+		expect(t, checks, doctor.CheckAMQP, doctor.Warning, "^the hub takes AMQP over WebSocket only$", "AmqpWebSockets.* let port 5671 out$")
+		expectOK(t, checks, doctor.CheckAMQPPort, doctor.CheckAMQP)
+	})
+	t.Run("a hub that does not listen for AMQP over TLS", func(t *testing.T) {
+		opt := asService(h, "service")
+		opt.NoAMQPS = true
+		checks := examine(t, opt)
+		expect(t, checks, doctor.CheckAMQPPort, doctor.Skipped, "the hub does not listen", "")
+		expect(t, checks, doctor.CheckAMQP, doctor.OK, "over WebSocket, and accepts the credential$", "")
+		expectOK(t, checks)
+	})
+	t.Run("something else listens for AMQP", func(t *testing.T) {
+		opt := asService(h, "service")
+		opt.AMQPSAddr = h.HTTPSAddr
+		checks := examine(t, opt)
+		expect(t, checks, doctor.CheckAMQP, doctor.Warning, "^the hub takes AMQP over WebSocket only: .*does not speak AMQP", "5671")
+		expectOK(t, checks, doctor.CheckAMQP)
+	})
+	t.Run("a device", func(t *testing.T) {
+		checks := examine(t, asDevice(h, "d1"))
+		for _, name := range []string{doctor.CheckAMQPPort, doctor.CheckAMQPTLS, doctor.CheckAMQP} {
+			if c, found := checks[name]; found {
+				t.Errorf("%s is looked at for a device: %+v", name, c)
+			}
+		}
 	})
 	t.Run("a port that speaks something else", func(t *testing.T) {
 		opt := asDevice(h, "d1")
@@ -303,7 +335,9 @@ func TestWebSocketBlocked(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
 			http.Error(w, "no", http.StatusNotImplemented)
+			return
 		}
+		io.WriteString(w, "{}") // which will do for what doctor asks as a service
 	}))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.leaf("localhost", time.Now().AddDate(1, 0, 0))}}
 	server.StartTLS()
@@ -314,6 +348,11 @@ func TestWebSocketBlocked(t *testing.T) {
 	expect(t, examine(t, opt), doctor.CheckWebSocket, doctor.Warning, `the answer is "501 Not Implemented"$`, "let WebSocket through")
 	opt.WebSocket = true
 	expect(t, examine(t, opt), doctor.CheckWebSocket, doctor.Failed, "", "")
+
+	opt = asService(h, "service")
+	opt.HTTPSAddr, opt.NoAMQPS = server.Listener.Addr().String(), true
+	opt.Roots.AddCert(ca.cert.Leaf)
+	expect(t, examine(t, opt), doctor.CheckAMQP, doctor.Warning, `^no AMQP over WebSocket: .*501 Not Implemented$`, "port 5671")
 }
 
 func TestClocks(t *testing.T) {
@@ -404,7 +443,7 @@ func TestCredentials(t *testing.T) {
 			false, doctor.CheckToken, "it is a device's token, and this is a service's call", "policy such as service"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			opt := doctor.Options{Connection: tt.conn, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, Roots: h.RootCAs()}
+			opt := doctor.Options{Connection: tt.conn, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, AMQPSAddr: h.AMQPSAddr, Roots: h.RootCAs()}
 			if !tt.alone && tt.conn.DeviceID != "" {
 				opt.Registry = owner
 			}
@@ -417,7 +456,7 @@ func TestCredentials(t *testing.T) {
 		})
 	}
 	t.Run("a module, which is asked over MQTT", func(t *testing.T) {
-		opt := doctor.Options{Connection: module, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, Roots: h.RootCAs(), Registry: owner}
+		opt := doctor.Options{Connection: module, MQTTSAddr: h.MQTTSAddr, HTTPSAddr: h.HTTPSAddr, AMQPSAddr: h.AMQPSAddr, Roots: h.RootCAs(), Registry: owner}
 		expect(t, examine(t, opt), doctor.CheckCredential, doctor.Skipped, "--connect", "")
 		opt.Connect, opt.Stay = true, time.Millisecond
 		expect(t, examine(t, opt), doctor.CheckConnection, doctor.OK, `the hub accepted module "m1" of device "d1"`, "")

@@ -20,7 +20,7 @@ import (
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
-// A door is one of the two ports of a hub, and what was seen there.
+// A door is one of the ports of a hub, and what was seen there.
 type door struct {
 	port, tls string   // names of its checks
 	what      string   // for people
@@ -38,7 +38,7 @@ type door struct {
 }
 
 // doors returns the hub's ports, not visited yet.
-func (x *examination) doors() (mqtt, https door) {
+func (x *examination) doors() (mqtt, https, amqp door) {
 	c := x.Connection
 	host, port := localhub.SplitPort(cmp.Or(c.GatewayHostName, c.HostName))
 	host = strings.Trim(host, "[]")
@@ -54,7 +54,8 @@ func (x *examination) doors() (mqtt, https door) {
 		addr: cmp.Or(x.MQTTSAddr, net.JoinHostPort(host, mqttPort))}
 	https = door{port: CheckHTTPSPort, tls: CheckHTTPSTLS, what: "HTTPS", host: host, needed: !x.isDevice() || x.WebSocket,
 		addr: cmp.Or(x.HTTPSAddr, net.JoinHostPort(host, httpsPort))}
-	return mqtt, https
+	amqp = door{port: CheckAMQPPort, tls: CheckAMQPTLS, what: "AMQP", host: host, addr: cmp.Or(x.AMQPSAddr, net.JoinHostPort(host, localhub.AMQPSPort))}
+	return mqtt, https, amqp
 }
 
 // urlHost is the host as a URL has it.
@@ -71,7 +72,7 @@ func (d *door) unneeded(c Check) Check {
 	if c.Verdict == Failed && !d.needed {
 		c.Verdict = Warning
 		c.TimedOut = false
-		c.Detail += " (only " + map[string]string{"MQTT": "MQTT without WebSocket needs it)", "HTTPS": "service commands and MQTT over WebSocket need it)"}[d.what]
+		c.Detail += " (only " + map[string]string{"MQTT": "MQTT without WebSocket needs it)", "AMQP": "AMQP without WebSocket needs it)", "HTTPS": "service commands and MQTT over WebSocket need it)"}[d.what]
 	}
 	return c
 }
@@ -107,15 +108,22 @@ func (x *examination) shake(ctx context.Context, d *door, config *tls.Config) (*
 	return secure, nil
 }
 
-// visit goes to both doors and remembers what it sees. It judges nothing, and
+// usesAMQPS reports whether the credential may want AMQP over TLS, and the hub
+// have it.
+func (x *examination) usesAMQPS() bool { return !x.isDevice() && !x.NoAMQPS }
+
+// visit goes to the doors and remembers what it sees. It judges nothing, and
 // sends no credential.
 func (x *examination) visit(ctx context.Context) {
 	if x.proxyErr != nil {
-		x.mqtt.tcpErr, x.https.tcpErr = x.proxyErr, x.proxyErr
+		x.mqtt.tcpErr, x.https.tcpErr, x.amqp.tcpErr = x.proxyErr, x.proxyErr, x.proxyErr
 		return
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { x.knock(ctx, &x.mqtt) })
+	if x.usesAMQPS() {
+		wg.Go(func() { x.knock(ctx, &x.amqp) })
+	}
 	wg.Go(func() {
 		x.knock(ctx, &x.https)
 		if x.https.tcpErr != nil || x.https.tlsErr != nil {
@@ -200,6 +208,9 @@ func (x *examination) checkDNS(ctx context.Context) Check {
 }
 
 func (x *examination) checkPort(d *door) Check {
+	if d == &x.amqp && x.NoAMQPS {
+		return skipped(d.port, "the hub does not listen for AMQP but over WebSocket")
+	}
 	if x.found(CheckDNS).Verdict == Failed {
 		return skipped(d.port, "the hub's name has no address")
 	}
@@ -217,6 +228,9 @@ func (x *examination) checkPort(d *door) Check {
 	otherWay := ""
 	if d.what == "MQTT" && x.https.tcpErr == nil {
 		otherWay = "; until then use MQTT over WebSocket, as \"iotdm device\" does by itself"
+	}
+	if d.what == "AMQP" && x.https.tcpErr == nil {
+		otherWay = "; until then use AMQP over WebSocket, as \"iotdm service\" does by itself"
 	}
 	var c Check
 	switch {

@@ -26,6 +26,9 @@ func (x *examination) findProxies() {
 	if x.proxyErr != nil {
 		return
 	}
+	if x.amqp.proxy, x.proxyErr = mqttdevice.Proxy(x.amqp.addr); x.proxyErr != nil {
+		return
+	}
 	if x.isDevice() {
 		x.https.proxy, x.proxyErr = mqttdevice.Proxy(x.https.addr)
 		return

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidwall/gjson"
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/event"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
@@ -111,9 +111,9 @@ func printEvents(ctx context.Context, s output.Streams, o eventsOptions, q hubre
 		s.Note("The hub's event log is damaged: the events in %d bytes at offset %s are lost", d.Bytes, output.OneLine(d.Offset))
 	}
 	var broken error
-	err = client.Events(ctx, q, begun, func(event json.RawMessage) error {
-		broken = o.Output.PrintEvent(s, output.Result{Value: event, Text: func(w io.Writer) error {
-			_, err := fmt.Fprintln(w, eventText(event))
+	err = client.Events(ctx, q, begun, func(doc json.RawMessage) error {
+		broken = o.Output.PrintEvent(s, output.Result{Value: doc, Text: func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, event.Text(doc))
 			return err
 		}})
 		return broken
@@ -127,30 +127,4 @@ func printEvents(ctx context.Context, s output.Streams, o eventsOptions, q hubre
 		return fail.Errorf(fail.Failed, "%s has ended the stream of events; is it shutting down?", t.Host())
 	}
 	return t.Explain(ctx, err, target.NoIdentity)
-}
-
-// eventText is an event for people, on one line: when, who, what about, and
-// what was sent.
-func eventText(event []byte) string {
-	e := gjson.GetBytes(event, "event")
-	annotation := func(name string) gjson.Result { return e.Get("annotations." + name) }
-	who := e.Get("origin").String()
-	if module := e.Get("module").String(); module != "" {
-		who += "/" + module
-	}
-	line := fmt.Sprintf("%s  %s  %s  %s", time.UnixMilli(annotation("iothub-enqueuedtime").Int()).Format(time.DateTime),
-		output.OneLine(who), output.OneLine(annotation("iothub-message-source").String()), output.OneLine(payloadText(e)))
-	e.Get("properties.application").ForEach(func(name, value gjson.Result) bool {
-		line += "  " + output.OneLine(name.String()) + "=" + output.OneLine(value.String())
-		return true
-	})
-	return line
-}
-
-func payloadText(e gjson.Result) string {
-	payload := e.Get("payload")
-	if e.Get("payloadEncoding").String() != "" {
-		return "(base64) " + payload.String()
-	}
-	return payload.String() // JSON as it is
 }

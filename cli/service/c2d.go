@@ -2,8 +2,10 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubamqp"
 	"github.com/iotdm/iotdm/hubrest"
 )
 
@@ -24,40 +27,56 @@ func c2dCommands(s output.Streams) *urfave.Command {
 }
 
 type c2dSendOptions struct {
-	deviceOptions
-	message    hubrest.Message
+	target.Messaging
+	device     string
+	message    hubamqp.Message
 	data       string
+	file       string
 	ack        string
 	expiry     string
 	properties command.Texts
 	props      string
+	wait       bool
 }
 
 // Flags has the data folder of the hub as --data-folder: --data is the message
 // here, as it is for "az iot device".
 func (o *c2dSendOptions) Flags() []urfave.Flag {
-	flags := o.deviceOptions.Flags()
+	flags := o.Messaging.Flags()
 	for _, f := range flags {
 		if f, ok := f.(*urfave.StringFlag); ok && f.Name == "data" {
 			f.Name = "data-folder"
 		}
 	}
-	return flags
+	return command.Concat([]urfave.Flag{command.DeviceFlag(&o.device, "the device `ID`")}, flags)
 }
+
+// Check refuses options that make no sense.
+func (o *c2dSendOptions) Check() error {
+	return fail.First(command.RequireDevice(o.device), o.Messaging.Check())
+}
+
+// About returns the device.
+func (o *c2dSendOptions) About() hubrest.Target { return hubrest.Target{DeviceID: o.device} }
 
 func c2dSendCommand(s output.Streams) *urfave.Command {
 	var o c2dSendOptions
 	return command.Leaf(&urfave.Command{
 		Name:  "send",
 		Usage: "send a message to a device, which gets it when it is connected",
-		Description: "For example:\n" +
+		Description: "Sends it over AMQP, to Azure IoT Hub too. With --wait it stays until the device\n" +
+			"has taken the message, or will not, and takes the feedback on other messages\n" +
+			"meanwhile. For example:\n" +
 			"   iotdm service c2d send --device device-1 --data '{\"interval\": 60}' --property urgent=true\n" +
-			"   iotdm service c2d send --device device-1 --data @update.json --ack full --expiry 10m",
+			"   iotdm service c2d send --device device-1 --data @update.json --ack full --expiry 10m\n" +
+			"   iotdm service c2d send --device device-1 --data hello --wait --timeout 1m",
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "data", Aliases: []string{"da"}, Destination: &o.data, Usage: "the `TEXT` to send, @FILE or -"},
+			&urfave.StringFlag{Name: "data-file-path", Aliases: []string{"dfp"}, Destination: &o.file, Usage: "send `FILE` as it is, whatever is in it"},
 			command.PropertyFlag(&o.properties),
 			&urfave.StringFlag{Name: "props", Aliases: []string{"p"}, Destination: &o.props, Usage: "application properties as `N1=V1;N2=V2`"},
 			&urfave.StringFlag{Name: "ack", Destination: &o.ack, Usage: "ask for feedback: positive (delivered), negative (not delivered) or full (both)"},
+			&urfave.BoolFlag{Name: "wait", Aliases: []string{"w"}, Destination: &o.wait, DisableDefaultText: true, Usage: "wait for the feedback, with --ack full unless it is given"},
 			&urfave.StringFlag{Name: "expiry", Destination: &o.expiry, Usage: "drop it after so `LONG` (10m) or at a time (RFC 3339)", DefaultText: "1h"},
 			&urfave.StringFlag{Name: "message-id", Destination: &o.message.MessageID, Usage: "the message `ID`, which feedback names"},
 			&urfave.StringFlag{Name: "correlation-id", Destination: &o.message.CorrelationID, Usage: "the correlation `ID`"},
@@ -69,38 +88,120 @@ func c2dSendCommand(s output.Streams) *urfave.Command {
 			if err := fail.First(o.Check(), o.complete(s, time.Now())); err != nil {
 				return err
 			}
-			return o.do(ctx.Context, s, func(ctx context.Context, client *hubrest.Client) (any, error) {
-				err := client.SendMessage(ctx, o.device, o.message)
-				if err == nil {
-					s.Note("Sent %s to device %s", output.Count(len(o.message.Body), "byte"), o.device)
-				}
-				return nil, err
-			})
+			return sendMessage(ctx.Context, s, o)
 		},
 	})
 }
 
 // complete fills in what has to be parsed.
-func (o *c2dSendOptions) complete(s output.Streams, now time.Time) error {
-	if o.data == "" {
+func (o *c2dSendOptions) complete(s output.Streams, now time.Time) (err error) {
+	switch {
+	case o.file != "" && o.data != "":
+		return fail.Usagef("--data and --data-file-path are two messages; give one of them")
+	case o.file != "":
+		if o.message.Body, err = readFile(o.file); err != nil {
+			return err
+		}
+	case o.data == "":
 		return fail.Usagef("--data is missing; give the text to send, for example --data hello")
+	default:
+		text, err := command.ReadValue(s, "--data", o.data)
+		if err != nil {
+			return err
+		}
+		o.message.Body = []byte(text)
 	}
-	text, err := command.ReadValue(s, "--data", o.data)
-	if err != nil {
-		return err
-	}
-	o.message.Body = []byte(text)
-	switch ack := hubrest.Ack(strings.ToLower(o.ack)); ack {
-	case "", hubrest.AckNone, hubrest.AckPositive, hubrest.AckNegative, hubrest.AckFull:
+	switch ack := hubamqp.Ack(strings.ToLower(o.ack)); ack {
+	case "", hubamqp.AckNone, hubamqp.AckPositive, hubamqp.AckNegative, hubamqp.AckFull:
 		o.message.Ack = ack
 	default:
 		return fail.Usagef("--ack %q is none of positive, negative, full", o.ack)
+	}
+	if o.wait {
+		switch o.message.Ack {
+		case "":
+			o.message.Ack = hubamqp.AckFull
+		case hubamqp.AckNone:
+			return fail.Usagef("--wait is for feedback, which --ack none does without")
+		}
+		if o.message.MessageID == "" {
+			o.message.MessageID = rand.Text()
+		}
 	}
 	if o.message.Expiry, err = parseExpiry(o.expiry, now); err != nil {
 		return err
 	}
 	o.message.Properties, err = command.ParseProperties(o.properties, o.props)
 	return err
+}
+
+// readFile reads a message that may be anything.
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fail.Usagef("--data-file-path: %v", fail.PlainPathError(err))
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, command.MaxInput+1))
+	if err != nil {
+		return nil, fail.Errorf(fail.Failed, "--data-file-path: %v", fail.PlainPathError(err))
+	}
+	if len(b) > command.MaxInput {
+		return nil, fail.Usagef("--data-file-path: more than %d KiB", command.MaxInput>>10)
+	}
+	return b, nil
+}
+
+func sendMessage(ctx context.Context, s output.Streams, o c2dSendOptions) error {
+	t, client, err := o.OpenAMQP(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.Send(ctx, hubamqp.Target{DeviceID: o.device}, o.message); err != nil {
+		return t.ExplainAMQP(ctx, err, o.About())
+	}
+	s.Note("Sent %s to device %s", output.Count(len(o.message.Body), "byte"), o.device)
+	if !o.wait {
+		return nil
+	}
+	return awaitFeedback(ctx, s, o, t, client)
+}
+
+// awaitFeedback waits for what becomes of the message that was sent.
+func awaitFeedback(ctx context.Context, s output.Streams, o c2dSendOptions, t target.Target, client *hubamqp.Client) error {
+	s.Note("Waiting for feedback, press Ctrl-C to exit")
+	receiver := client.Feedback()
+	defer receiver.Close()
+	for {
+		batch, err := receiver.Receive(ctx)
+		if err != nil {
+			return endOrExplain(ctx, t, err)
+		}
+		var found *hubamqp.Feedback
+		for i, f := range batch.Records {
+			if f.DeviceID == o.device && f.OriginalMessageID == o.message.MessageID {
+				found = &batch.Records[i]
+				continue
+			}
+			s.Note("Feedback on another message: %s %s %s", output.OneLine(f.DeviceID), output.OneLine(f.OriginalMessageID), output.OneLine(f.StatusCode))
+		}
+		if found != nil {
+			if err := printFeedback(s, o.Output, *found); err != nil {
+				return err
+			}
+		}
+		if err := batch.Complete(ctx); err != nil {
+			s.Note("%s; it may come again", output.OneLine(err.Error()))
+		}
+		switch {
+		case found == nil:
+		case found.StatusCode != "Success":
+			return fail.Errorf(fail.Failed, "device %q has not taken the message: %s", o.device, output.OneLine(found.StatusCode))
+		default:
+			return nil
+		}
+	}
 }
 
 // parseExpiry takes a duration, a time, or the milliseconds since 1970 that

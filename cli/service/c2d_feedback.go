@@ -11,6 +11,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubamqp"
 	"github.com/iotdm/iotdm/hubrest"
 )
 
@@ -22,13 +23,11 @@ var feedbackColumns = []output.Column{
 	{"STATUS", "statusCode"},
 }
 
-// feedbackInterval is how often "c2d feedback --follow" asks. The hub hands
-// out feedback in batches, 15 seconds apart.
-const feedbackInterval = 5 * time.Second
-
 type feedbackOptions struct {
-	target.Service
-	follow bool
+	target.Messaging
+	device  string
+	message string // to wait for
+	follow  bool
 }
 
 func c2dFeedbackCommand(s output.Streams) *urfave.Command {
@@ -36,83 +35,112 @@ func c2dFeedbackCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:  "feedback",
 		Usage: "take the feedback of messages that were sent with --ack",
-		Description: "Feedback is gone once it is printed, and each goes to one reader. For example:\n" +
-			"   iotdm service c2d feedback --follow",
+		Description: "Prints the feedback that waits, or with --follow what comes, over AMQP. Feedback\n" +
+			"is gone once it is printed, and each goes to one reader. That on messages to\n" +
+			"other devices than --device is taken too, and not printed. For example:\n" +
+			"   iotdm service c2d feedback --follow\n" +
+			"   iotdm service c2d feedback --device device-1 --wait-on-msg 7f3a",
 		Flags: command.Concat([]urfave.Flag{
+			command.DeviceFlag(&o.device, "print only what is about messages to the device `ID`"),
 			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the feedback that comes, until Ctrl-C"},
+			&urfave.StringFlag{Name: "wait-on-msg", Aliases: []string{"w"}, Destination: &o.message, Usage: "follow until there is feedback on the message `ID`"},
 		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.Output.Check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
+			}
+			if o.follow || o.message != "" {
+				return followFeedback(ctx.Context, s, o)
 			}
 			return takeFeedback(ctx.Context, s, o)
 		},
 	})
 }
 
+// takeFeedback prints what waits as one list. The hub forgets it once it is
+// printed. It asks over REST, which tells that nothing more waits.
 func takeFeedback(ctx context.Context, s output.Streams, o feedbackOptions) error {
 	t, client, err := o.Open(s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if !o.follow {
-		return t.Explain(ctx, takeWaitingFeedback(ctx, s, o.Output, client), target.NoIdentity)
-	}
-	s.Note("Waiting for feedback from %s, press Ctrl-C to exit", t.Host())
-	tick := time.NewTicker(feedbackInterval)
-	defer tick.Stop()
-	for {
-		batch, err := client.ReceiveFeedback(ctx)
-		if err == nil && batch.LockToken != "" {
-			for _, record := range batch.Records {
-				if err := printFeedback(s, o.Output, record); err != nil {
-					return err
-				}
-			}
-			err = client.CompleteFeedback(ctx, batch.LockToken)
-		}
-		if ctx.Err() != nil {
-			return command.WhyEnded(ctx)
-		}
-		if err != nil {
-			return t.Explain(ctx, err, target.NoIdentity)
-		}
-		select {
-		case <-ctx.Done():
-			return command.WhyEnded(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-// takeWaitingFeedback prints what waits as one list. The hub forgets it once it
-// is printed.
-func takeWaitingFeedback(ctx context.Context, s output.Streams, opt output.Options, client *hubrest.Client) error {
 	records, locks := []hubrest.Feedback{}, []string{}
 	for {
 		batch, err := client.ReceiveFeedback(ctx)
 		if err != nil {
-			return err
+			return t.Explain(ctx, err, target.NoIdentity)
 		}
 		if batch.LockToken == "" {
 			break
 		}
-		records, locks = append(records, batch.Records...), append(locks, batch.LockToken)
+		locks = append(locks, batch.LockToken)
+		for _, f := range batch.Records {
+			if o.device == "" || o.device == f.DeviceID {
+				records = append(records, f)
+			}
+		}
 	}
-	if err := opt.Print(s, output.Result{Value: records, Columns: feedbackColumns}); err != nil {
+	if err := o.Output.Print(s, output.Result{Value: records, Columns: feedbackColumns}); err != nil {
 		return err
 	}
 	for _, lock := range locks {
 		if err := client.CompleteFeedback(ctx, lock); err != nil {
-			return err
+			return t.Explain(ctx, err, target.NoIdentity)
 		}
 	}
 	return nil
 }
 
-func printFeedback(s output.Streams, opt output.Options, f hubrest.Feedback) error {
-	return opt.PrintEvent(s, output.Result{Value: f, Text: func(w io.Writer) error {
+func followFeedback(ctx context.Context, s output.Streams, o feedbackOptions) error {
+	t, client, err := o.OpenAMQP(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if _, err := client.Check(ctx); err != nil {
+		return endOrExplain(ctx, t, err)
+	}
+	s.Note("Waiting for feedback from %s, press Ctrl-C to exit", t.Host())
+	receiver := client.Feedback()
+	defer receiver.Close()
+	for {
+		batch, err := receiver.Receive(ctx)
+		if err != nil {
+			return endOrExplain(ctx, t, err)
+		}
+		found := false
+		for _, f := range batch.Records {
+			if o.device != "" && o.device != f.DeviceID {
+				continue
+			}
+			found = found || o.message != "" && o.message == f.OriginalMessageID
+			if err := printFeedback(s, o.Output, f); err != nil {
+				return err
+			}
+		}
+		if err := batch.Complete(ctx); err != nil {
+			s.Note("%s; it may come again", output.OneLine(err.Error()))
+		}
+		if found {
+			return nil
+		}
+	}
+}
+
+// endOrExplain is how a command fails that goes on until ctx ends.
+func endOrExplain(ctx context.Context, t target.Target, err error) error {
+	if ctx.Err() != nil {
+		return command.WhyEnded(ctx)
+	}
+	return t.ExplainAMQP(ctx, err, target.NoIdentity)
+}
+
+// printFeedback prints a record in the shape of the REST API.
+func printFeedback(s output.Streams, opt output.Options, f hubamqp.Feedback) error {
+	value := hubrest.Feedback{OriginalMessageID: f.OriginalMessageID, EnqueuedTime: hubrest.Time{Time: f.EnqueuedTime}, StatusCode: f.StatusCode,
+		Description: f.Description, DeviceID: f.DeviceID, DeviceGenerationID: f.DeviceGenerationID}
+	return opt.PrintEvent(s, output.Result{Value: value, Text: func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s  %s  %s  %s\n", f.EnqueuedTime.Local().Format(time.DateTime), output.OneLine(f.DeviceID), output.OneLine(f.OriginalMessageID), output.OneLine(f.StatusCode))
 		return err
 	}})

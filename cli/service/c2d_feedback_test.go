@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/cli/internal/output"
-	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/hubamqp"
 )
 
 func TestFeedbackForPeople(t *testing.T) {
 	var out bytes.Buffer
-	f := hubrest.Feedback{OriginalMessageID: "m-1", EnqueuedTime: hubrest.Time{Time: time.Now()}, StatusCode: "Success", DeviceID: "d\n1"}
+	f := hubamqp.Feedback{OriginalMessageID: "m-1", EnqueuedTime: time.Now(), StatusCode: "Success", DeviceID: "d\n1"}
 	if err := printFeedback(output.Streams{Out: &out}, output.Options{}, f); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ func Commands(s output.Streams) *urfave.Command {
 	return command.Group("service", "operate devices: reboot, methods, twins, identities, queries",
 		rebootCommand(s),
 		c2dCommands(s),
+		eventsCommand(s),
 		command.Group("method", "direct methods", methodInvokeCommand(s)),
 		command.Group("twin", "device and module twins", twinGetCommand(s), twinPatchCommand(s), twinReplaceCommand(s), twinEditCommand(s), twinWatchCommand(s)),
 		command.Group("device", "device identities",

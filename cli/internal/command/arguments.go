@@ -50,6 +50,11 @@ var azSpellings = map[string]string{
 	"lab":                    "labels",
 }
 
+// azLists are the words of flags that az takes several of in a row.
+var azLists = map[string][]string{
+	"properties": {"sys", "app", "anno", "all"},
+}
+
 // Arrange puts a command line into the order urfave/cli understands, flags
 // before arguments, and turns the spellings of "az iot hub" into ours.
 // "help" among the names of commands asks for the help of the command they name.
@@ -94,6 +99,9 @@ func Arrange(commands []*urfave.Command, args []string) []string {
 			}
 			arranged = append(arranged, rest[0])
 			rest = rest[1:]
+			for list := azLists[f.Names()[0]]; len(rest) > 0 && slices.Contains(list, rest[0]); rest = rest[1:] {
+				arranged = append(arranged, arg, rest[0])
+			}
 		}
 	}
 	if len(positional) > 0 {

@@ -35,6 +35,13 @@ func RequireDevice(device string) error {
 	return nil
 }
 
+// A Choice is a flag whose values a shell can complete, where another command has
+// a flag of that name with other values.
+type Choice struct {
+	*urfave.StringFlag
+	Values []string
+}
+
 // Concat joins the flags a command shares with others to its own.
 func Concat(flags ...[]urfave.Flag) []urfave.Flag {
 	var all []urfave.Flag

@@ -99,7 +99,7 @@ func (t Target) explainUnauthorized(ctx context.Context, hubWords string) error 
 	}
 	whose := "the shared access signature of the connection string"
 	switch c := t.Connection; {
-	case t.entra:
+	case t.entra != nil:
 		return fail.Errorf(fail.Unauthorized, "%s does not let the Entra ID principal in the environment do this; give it a role such as IoT Hub Data Contributor", t.Host())
 	case c.X509:
 		return fail.Errorf(fail.Unauthorized, "%s refuses the certificate of %s (its common name is %q), or the device is unknown or disabled; see its authentication with \"iotdm service device get --device %s\"",

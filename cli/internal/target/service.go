@@ -43,9 +43,7 @@ func (o *Service) HubFlags() []urfave.Flag {
 
 // Open finds the hub. The caller closes the client.
 func (o *Service) Open(s output.Streams) (Target, *hubrest.Client, error) {
-	if o.Hub.Log == nil {
-		o.Hub.Log = slog.New(retryLog{s})
-	}
+	o.logRetries(s)
 	if o.HubName != "" {
 		return o.openWithEntra()
 	}
@@ -55,6 +53,13 @@ func (o *Service) Open(s output.Streams) (Target, *hubrest.Client, error) {
 	}
 	client, err := t.Client()
 	return t, client, err
+}
+
+// logRetries has people told of what is tried again, unless they see all of it.
+func (o *Service) logRetries(s output.Streams) {
+	if o.Hub.Log == nil {
+		o.Hub.Log = slog.New(retryLog{s})
+	}
 }
 
 func (o *Service) openWithEntra() (Target, *hubrest.Client, error) {
@@ -80,6 +85,6 @@ func (o *Service) EntraTarget() (Target, hubrest.Credential, error) {
 		return Target{}, nil, fail.Errorf(fail.Unauthorized, "Entra ID: %v", err)
 	}
 	t, err := o.Hub.Target(sas.ConnectionString{HostName: o.HubName})
-	t.entra = true
+	t.entra = credential
 	return t, credential, err
 }

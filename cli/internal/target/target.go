@@ -20,6 +20,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -28,6 +29,7 @@ import (
 var (
 	ServiceVariables = []string{"IOTHUB_CONNECTION_STRING", "IOTHUB_SERVICE_CONNECTION_STRING"}
 	DeviceVariables  = []string{"IOTHUB_DEVICE_CONNECTION_STRING"}
+	eventsVariable   = "EVENTHUB_CONNECTION_STRING"
 )
 
 // Options are the flags that say which hub a command talks to, and as whom:
@@ -57,12 +59,14 @@ type Target struct {
 	Connection sas.ConnectionString
 	HTTPSAddr  string // what to dial; empty: what connection says
 	MQTTSAddr  string
-	TLS        *tls.Config // nil: the system's roots
-	Local      bool        // found through the data folder
-	entra      bool        // as a principal of Entra ID, not with a key
-	Link       Link        // how a device connects
-	Disabled   bool        // the registry says that the device may not connect
-	MoreKeys   []sas.Key   // that are as good as the connection's, where the hub told them
+	AMQPSAddr  string
+	NoAMQPS    bool               // it does not listen for AMQP but over WebSocket
+	TLS        *tls.Config        // nil: the system's roots
+	Local      bool               // found through the data folder
+	entra      hubrest.Credential // of a principal of Entra ID; nil: with a key
+	Link       Link               // how a device connects
+	Disabled   bool               // the registry says that the device may not connect
+	MoreKeys   []sas.Key          // that are as good as the connection's, where the hub told them
 	log        *slog.Logger
 }
 
@@ -100,22 +104,37 @@ func (o *Options) Given(s output.Streams, variables []string) (c sas.ConnectionS
 
 // GivenBy is Given that tells which flag or variable it was; none is "".
 func (o *Options) GivenBy(s output.Streams, variables []string) (c sas.ConnectionString, source string, err error) {
-	source, text := "--connection-string", o.connectionString
+	text, source, err := o.given(s, variables)
+	if err != nil || source == "" {
+		return c, "", err
+	}
+	if sas.IsEventHubConnectionString(text) {
+		return c, "", fail.Usagef("%s: it is that of an event hub, which is for \"iotdm service events\" alone; give the connection string of the IoT hub", source)
+	}
+	if c, err = sas.ParseConnectionString(text); err != nil {
+		return c, "", badConnectionString(source, err)
+	}
+	return c, source, nil
+}
+
+// given is GivenBy of a text that has not been parsed.
+func (o *Options) given(s output.Streams, variables []string) (text, source string, err error) {
+	source, text = "--connection-string", o.connectionString
 	for _, name := range variables {
 		if text == "" {
 			source, text = name, os.Getenv(name)
 		}
 	}
 	if text == "" {
-		return c, "", nil
+		return "", "", nil
 	}
-	if text, err = command.ReadValue(s, source, text); err != nil {
-		return c, "", err
-	}
-	if c, err = sas.ParseConnectionString(text); err != nil {
-		return c, "", fail.Usagef("%s: %s", source, strings.TrimPrefix(err.Error(), "connection string: "))
-	}
-	return c, source, nil
+	text, err = command.ReadValue(s, source, text)
+	return text, source, err
+}
+
+// badConnectionString is for one that is broken, and says where it comes from.
+func badConnectionString(source string, err error) error {
+	return fail.Usagef("%s: %s", source, strings.TrimPrefix(err.Error(), "connection string: "))
 }
 
 // service finds the hub for a service command.
@@ -150,8 +169,18 @@ func (o *Options) Target(c sas.ConnectionString) (Target, error) {
 	if port == "" || c.DeviceID == "" {
 		t.MQTTSAddr = localhub.DialAddr(info.MQTTSAddr)
 	}
+	// Another port is that of another hub, about whose AMQP nothing is known.
+	_, ours := localhub.SplitPort(info.HTTPSAddr)
+	if t.NoAMQPS = port != "" && port != ours; !t.NoAMQPS {
+		t.setAMQPS(info)
+	}
 	t.TLS, err = trust(o.CAFile, info.CAFile)
 	return t, err
+}
+
+// setAMQPS fills in where the hub on this machine listens for AMQP over TLS.
+func (t *Target) setAMQPS(info node.Info) {
+	t.AMQPSAddr, t.NoAMQPS = localhub.DialAddr(info.AMQPSAddr), info.AMQPSAddr == ""
 }
 
 // LocalHub finds the hub on this machine through its data folder, to act with
@@ -162,6 +191,7 @@ func (o *Options) LocalHub(policy string) (Target, error) {
 		return Target{}, err
 	}
 	t := Target{Local: true, log: o.Log, HTTPSAddr: localhub.DialAddr(info.HTTPSAddr), MQTTSAddr: localhub.DialAddr(info.MQTTSAddr)}
+	t.setAMQPS(info)
 	if t.Connection, err = localhub.PolicyConnection(info, policy, ""); err != nil {
 		return Target{}, err
 	}
