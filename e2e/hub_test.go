@@ -13,6 +13,7 @@ type hubProcess struct {
 	*program
 	address string
 	https   string // the port for REST
+	plain   bool   // whether it speaks AMQP without TLS too
 	data    string
 }
 
@@ -31,6 +32,13 @@ func startHub(t *testing.T, address string, flags ...string) *hubProcess {
 		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https),
 		"--amqps-addr", net.JoinHostPort(address, "5671")}, flags...)
 	h.program = start(t, exec.Command("iotdm", args...))
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			t.Logf("the hub printed:\n%s", strings.Join(h.lines, "\n"))
+		}
+	})
 	h.await(t, "ready")
 	return h
 }

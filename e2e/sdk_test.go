@@ -38,7 +38,7 @@ func TestPythonServiceSDK(t *testing.T) {
 func TestNodeDeviceSDK(t *testing.T) {
 	t.Parallel()
 	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
-	runSDK(t, startHubOn443(t, "127.0.0.5"), node, "sdk/node/device.js")
+	runSDK(t, startHubOn443(t, "127.0.0.5"), node, "sdk/node/device.js", "mqtt")
 }
 
 func TestNodeServiceSDK(t *testing.T) {
@@ -83,14 +83,54 @@ func TestNodeQueries(t *testing.T) {
 	runSDK(t, startHubOn443(t, "127.0.0.42"), node, "sdk/node/query.js")
 }
 
+func TestPythonC2D(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub")
+	runSDK(t, startHub(t, "127.0.0.64"), python, "-u", "sdk/python/c2d.py")
+}
+
+func TestPythonEventHubs(t *testing.T) {
+	t.Parallel()
+	python := pythonWith(t, "azure.iot.device", "azure.iot.hub", "azure.eventhub", "aiohttp", "websocket")
+	runSDK(t, startEventHub(t, "127.0.0.65"), python, "-u", "sdk/python/events.py")
+}
+
+func TestNodeDeviceSDKOverAMQP(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-amqp", "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.66"), node, "sdk/node/device.js", "amqp")
+}
+
+func TestNodeC2D(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "azure-iot-device-mqtt", "azure-iothub")
+	runSDK(t, startHubOn443(t, "127.0.0.67"), node, "sdk/node/c2d.js")
+}
+
+func TestNodeEventHubs(t *testing.T) {
+	t.Parallel()
+	node := nodeWith(t, "@azure/event-hubs", "azure-iot-device-mqtt", "azure-iothub", "ws")
+	runSDK(t, startEventHub(t, "127.0.0.68"), node, "sdk/node/events.js")
+}
+
 func TestJavaSDK(t *testing.T) {
 	t.Parallel()
+	runJava(t, startHubOn443(t, "127.0.0.7"), [][]string{{"ServiceChecks"}, {"DeviceChecks", "mqtt"}})
+}
+
+func TestJavaSDKOverAMQP(t *testing.T) {
+	t.Parallel()
+	runJava(t, startHubOn443(t, "127.0.0.69"), [][]string{{"MessagingChecks"}, {"DeviceChecks", "amqp"}})
+}
+
+// runJava runs programs, each a class and its arguments.
+func runJava(t *testing.T, h *hubProcess, programs [][]string) {
+	t.Helper()
 	classPath := compileJava(t)
-	h := startHubOn443(t, "127.0.0.7")
 	store := trustStore(t, h)
-	for _, class := range []string{"ServiceChecks", "DeviceChecks"} {
-		runSDK(t, h, "java", "-Djavax.net.ssl.trustStore="+store, "-Djavax.net.ssl.trustStorePassword="+storePassword,
-			"-Dfile.encoding=UTF-8", "-cp", classPath, class)
+	for _, program := range programs {
+		runSDK(t, h, "java", append([]string{"-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=" + storePassword,
+			"-Dfile.encoding=UTF-8", "-cp", classPath}, program...)...)
 	}
 }
 
@@ -101,7 +141,12 @@ func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 	cmd.Env = append(os.Environ(), h.env(t)...)
 	cmd.Env = append(cmd.Env, certificate(t)...)
 	cmd.Env = append(cmd.Env, "HUB_HOST="+h.address, "PYTHONDONTWRITEBYTECODE=1",
-		"IOTHUB_CONNECTION_STRING="+h.connectionString(t, "--policy", "iothubowner"))
+		"IOTHUB_CONNECTION_STRING="+h.connectionString(t, "--policy", "iothubowner"),
+		"REGISTRY_CONNECTION_STRING="+h.connectionString(t, "--policy", "registryRead"),
+		"EVENTHUB_CONNECTION_STRING="+h.eventHub(t))
+	if h.plain {
+		cmd.Env = append(cmd.Env, "EMULATOR_CONNECTION_STRING="+h.eventHub(t, "--emulator"))
+	}
 	if h.https == "443" {
 		cmd.Env = append(cmd.Env, "WEBSOCKETS=1")
 	}
@@ -109,14 +154,28 @@ func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 }
 
 // startHubOn443 is startHub for programs that cannot use another port for REST.
-func startHubOn443(t *testing.T, address string) *hubProcess {
+func startHubOn443(t *testing.T, address string, flags ...string) *hubProcess {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(address, "443"))
 	if err != nil {
 		skip(t, "port 443 of "+address+" cannot be bound, and the SDKs for Node and Java know no other: run as root, or setcap cap_net_bind_service")
 	}
 	l.Close()
-	return startHub(t, address)
+	return startHub(t, address, flags...)
+}
+
+// startEventHub is startHubOn443 with all that readers of events look at.
+func startEventHub(t *testing.T, address string) *hubProcess {
+	t.Helper()
+	h := startHubOn443(t, address, "--amqp-addr", net.JoinHostPort(address, "5672"), "--consumer-group", "tools")
+	h.plain = true
+	return h
+}
+
+// eventHub returns the connection string of the built-in endpoint.
+func (h *hubProcess) eventHub(t *testing.T, flags ...string) string {
+	t.Helper()
+	return h.connectionString(t, append([]string{"--event-hub", "--policy", "iothubowner"}, flags...)...)
 }
 
 // nodeWith returns the Node program if it finds the packages.

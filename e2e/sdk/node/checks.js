@@ -46,6 +46,14 @@ function soon(what, promise) {
   });
 }
 
+// eventually checks that call soon returns what is wanted.
+async function eventually(what, call, want) {
+  const deadline = Date.now() + WAIT;
+  let got = await call();
+  while (!isDeepStrictEqual(got, want) && Date.now() < deadline) got = await call();
+  check(what, got, want);
+}
+
 // An Inbox keeps what a handler received until somebody asks for it.
 class Inbox {
   constructor() {
@@ -74,4 +82,4 @@ function run(main) {
   });
 }
 
-module.exports = { Inbox, check, checkThat, rejects, run, soon };
+module.exports = { Inbox, check, checkThat, eventually, rejects, run, soon };

@@ -1,0 +1,131 @@
+import com.microsoft.azure.sdk.iot.device.DeviceClient;
+import com.microsoft.azure.sdk.iot.device.IotHubClientProtocol;
+import com.microsoft.azure.sdk.iot.device.IotHubMessageResult;
+import com.microsoft.azure.sdk.iot.service.exceptions.IotHubDeviceMaximumQueueDepthExceededException;
+import com.microsoft.azure.sdk.iot.service.exceptions.IotHubMessageTooLargeException;
+import com.microsoft.azure.sdk.iot.service.exceptions.IotHubNotFoundException;
+import com.microsoft.azure.sdk.iot.service.exceptions.IotHubUnauthorizedException;
+import com.microsoft.azure.sdk.iot.service.messaging.AcknowledgementType;
+import com.microsoft.azure.sdk.iot.service.messaging.DeliveryAcknowledgement;
+import com.microsoft.azure.sdk.iot.service.messaging.FeedbackRecord;
+import com.microsoft.azure.sdk.iot.service.messaging.FeedbackStatusCode;
+import com.microsoft.azure.sdk.iot.service.messaging.FileUploadNotificationProcessorClient;
+import com.microsoft.azure.sdk.iot.service.messaging.IotHubServiceClientProtocol;
+import com.microsoft.azure.sdk.iot.service.messaging.Message;
+import com.microsoft.azure.sdk.iot.service.messaging.MessageFeedbackProcessorClient;
+import com.microsoft.azure.sdk.iot.service.messaging.MessagingClient;
+import com.microsoft.azure.sdk.iot.service.registry.Device;
+import com.microsoft.azure.sdk.iot.service.registry.RegistryClient;
+import java.nio.charset.StandardCharsets;
+import java.util.Date;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
+
+/**
+ * Drives a hub over AMQP with iot-service-client as back ends do: cloud-to-device messages, which a
+ * device receives over MQTT, and feedback.
+ *
+ * <p>Environment: IOTHUB_CONNECTION_STRING of a policy that may do everything,
+ * REGISTRY_CONNECTION_STRING of one that may only read the registry; HUB_HOST, the host name for
+ * devices. The JVM's trust store names the hub's authority.
+ */
+final class MessagingChecks {
+    static final String OWNER = System.getenv("IOTHUB_CONNECTION_STRING");
+    static final RegistryClient registry = new RegistryClient(OWNER);
+
+    public static void main(String[] args) {
+        Checks.main(() -> {
+            for (var protocol : IotHubServiceClientProtocol.values()) {
+                messages(protocol);
+                refusals(protocol);
+            }
+        });
+    }
+
+    static String create(String id) throws Exception {
+        Device device = registry.addDevice(new Device(id));
+        return "HostName=" + System.getenv("HUB_HOST") + ";DeviceId=" + id + ";SharedAccessKey=" + device.getPrimaryKey();
+    }
+
+    static Message message(String body, String id) {
+        Message message = new Message(body);
+        message.setMessageId(id);
+        message.setDeliveryAcknowledgement(DeliveryAcknowledgement.Full);
+        return message;
+    }
+
+    static void messages(IotHubServiceClientProtocol protocol) throws Exception {
+        String id = "java-" + protocol;
+        DeviceClient device = new DeviceClient(create(id), IotHubClientProtocol.MQTT);
+        BlockingQueue<com.microsoft.azure.sdk.iot.device.Message> received = new LinkedBlockingQueue<>();
+        device.setMessageCallback((message, context) -> {
+            received.add(message);
+            return IotHubMessageResult.COMPLETE;
+        }, null);
+        device.open(false);
+        BlockingQueue<FeedbackRecord> feedback = new LinkedBlockingQueue<>();
+        var processor = new MessageFeedbackProcessorClient(OWNER, protocol, batch -> {
+            batch.getRecords().stream().filter(record -> record.getDeviceId().equals(id)).forEach(feedback::add);
+            return AcknowledgementType.COMPLETE;
+        });
+        processor.start();
+        var files = new FileUploadNotificationProcessorClient(OWNER, protocol, notification -> AcknowledgementType.COMPLETE);
+        files.start();
+        Checks.check(protocol + ": a link for file notifications", files.isRunning(), true);
+        MessagingClient client = new MessagingClient(OWNER, protocol);
+        client.open();
+
+        Message sent = message("grüß", "m-1");
+        sent.setCorrelationId("c-1");
+        sent.setExpiryTimeUtc(new Date(System.currentTimeMillis() + 3600_000));
+        sent.setProperties(new HashMap<>(Map.of("color", "a b/c&d=e")));
+        client.send(id, sent);
+        var got = Checks.next("message", received);
+        Checks.check(protocol + ": message", List.of(new String(got.getBytes(), StandardCharsets.UTF_8), got.getMessageId(), got.getCorrelationId(), got.getProperty("color")),
+                List.of("grüß", "m-1", "c-1", "a b/c&d=e"));
+        var record = Checks.next("feedback", feedback);
+        Checks.check(protocol + ": feedback", List.of(record.getOriginalMessageId(), record.getDeviceId(), record.getStatusCode()), List.of("m-1", id, FeedbackStatusCode.success));
+        BlockingQueue<Object> results = new LinkedBlockingQueue<>();
+        for (int n = 0; n < 20; n++) {
+            client.sendAsync(id, new Message(Integer.toString(n)), result -> results.add(result.wasSentSuccessfully() ? "sent" : result.getException()), null);
+        }
+        for (int n = 0; n < 20; n++) {
+            Checks.check(protocol + ": result " + n, Checks.next("result", results), "sent");
+            Checks.check(protocol + ": message " + n, new String(Checks.next("message", received).getBytes(), StandardCharsets.UTF_8), Integer.toString(n));
+        }
+        device.close();
+        Message expires = message("gone", "m-2");
+        expires.setExpiryTimeUtc(new Date(System.currentTimeMillis() + 1000));
+        client.send(id, expires);
+        record = Checks.next("feedback", feedback);
+        Checks.check(protocol + ": feedback", List.of(record.getOriginalMessageId(), record.getStatusCode()), List.of("m-2", FeedbackStatusCode.expired));
+        client.close();
+        files.stop();
+        processor.stop();
+    }
+
+    static void refusals(IotHubServiceClientProtocol protocol) throws Exception {
+        String id = "java-refused-" + protocol;
+        create(id);
+        MessagingClient client = new MessagingClient(OWNER, protocol);
+        client.open();
+        Checks.fails(protocol + ": unknown device", IotHubNotFoundException.class, () -> client.send("java-none", new Message("hello")));
+        Checks.fails(protocol + ": too large", IotHubMessageTooLargeException.class, () -> client.send(id, new Message("x".repeat(300_000))));
+        for (int n = 0; n < 50; n++) {
+            client.send(id, new Message("hello"));
+        }
+        Checks.fails(protocol + ": full queue", IotHubDeviceMaximumQueueDepthExceededException.class, () -> client.send(id, new Message("hello")));
+        client.close();
+        String wrong = OWNER.split("SharedAccessKey=")[0] + "SharedAccessKey=" + "A".repeat(43) + "=";
+        Checks.fails(protocol + ": wrong key", IotHubUnauthorizedException.class, () -> new MessagingClient(wrong, protocol).open());
+        // The SDK opens without waiting for the answer to its link.
+        Checks.fails(protocol + ": missing right", Exception.class, () -> {
+            MessagingClient reader = new MessagingClient(System.getenv("REGISTRY_CONNECTION_STRING"), protocol);
+            reader.open();
+            reader.send(id, new Message("hello"));
+        });
+    }
+}
