@@ -3,6 +3,7 @@ package amqp_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -451,5 +452,52 @@ func TestManagementIsAsked(t *testing.T) {
 	other := &rawReader{r.backEnd, wiretest.DialAMQP(t, r.Hub, r.Hub.Policy("registryRead"))}
 	if got := other.ask("1", eventHub, goamqp.ReceiverOptions{}, "").ApplicationProperties["status-code"]; got != int32(401) {
 		t.Errorf("without the right: %v", got)
+	}
+}
+
+func TestReaderThatIsOvertakenGoesOnAtTheOldest(t *testing.T) {
+	for _, patient := range []bool{true, false} {
+		t.Run(map[bool]string{true: "with its place kept", false: "that let go of its place"}[patient], func(t *testing.T) {
+			if !patient {
+				amqp.SetPatience(t, time.Microsecond)
+			}
+			r := newRawReader(t, hubtest.WithOptions(node.Options{EventBytes: 256 << 10, EventPartitions: 1}))
+			body := strings.Repeat("x", 1024)
+			r.send("d1", telemetry(slices.Repeat([]string{body}, 20)...)...)
+			l, err := r.attach(partitionAddress(0), goamqp.ReceiverOptions{Credit: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			numbers := func(n uint32) (list []int64) {
+				if err := l.IssueCredit(n); err != nil {
+					t.Fatal(err)
+				}
+				for range n {
+					list = append(list, r.next(l).Annotations["x-opt-sequence-number"].(int64))
+				}
+				return list
+			}
+			if got := numbers(2); !slices.Equal(got, []int64{0, 1}) {
+				t.Fatalf("received %d", got)
+			}
+			r.send("d1", telemetry(slices.Repeat([]string{body}, 1000)...)...)
+			p, err := r.EventPartition(t.Context(), 0, nil)
+			if err != nil || p.First < 20 {
+				t.Fatalf("the partition begins at %d, %v", p.First, err)
+			}
+			// What it had open it may read to the end.
+			last, oldest := int64(1), false
+			for last < p.Last {
+				n := numbers(1)[0]
+				if n != last+1 && (n < p.First || oldest) {
+					t.Fatalf("received %d behind %d; the partition begins at %d", n, last, p.First)
+				}
+				oldest = oldest || n != last+1
+				last = n
+			}
+			if !oldest {
+				t.Error("it received events that are not kept")
+			}
+		})
 	}
 }
