@@ -80,7 +80,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "consumer-group", Destination: &o.consumerGroups, EnvVars: []string{"IOTDM_HUB_CONSUMER_GROUP"},
 				Usage: "a further consumer group `NAME` for readers of events, repeatable"},
 			&urfave.StringSliceFlag{Name: "event-hub-sources", Destination: &o.eventHubSources, EnvVars: []string{"IOTDM_HUB_EVENT_HUB_SOURCES"},
-				Usage: "what clients of Event Hubs read: telemetry, twin, lifecycle, connection (default: telemetry)"},
+				Usage: "have clients of Event Hubs read `SOURCES` of telemetry,twin,lifecycle,connection (default: telemetry)"},
 			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
 				Usage: "run up to `N` jobs at a time"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
