@@ -62,7 +62,6 @@ type replay struct {
 	*wiretest.AMQPPeer
 	mechanism wire.Symbol // that the client chose
 	policy    string      // instead of the recorded one, of tokens
-	group     string      // instead of $Default
 	badToken  bool        // tokens are signed with another key
 	over      bool        // what comes then is of no use
 
