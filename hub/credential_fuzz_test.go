@@ -83,6 +83,12 @@ func FuzzTokens(f *testing.F) {
 				}
 			}
 		}
+		if reader, err := n.AuthenticateReader(t.Context(), token, path); err == nil && (isDevice || owner == "device" || !strings.EqualFold(reader.Name, owner)) {
+			t.Errorf("the key of %s is taken for the reader %+v by %q", owner, reader, token)
+		}
+		if examined, err := n.ExamineToken(token); err == nil && examined.Expired(n.Now()) {
+			t.Errorf("%q has expired", token)
+		}
 		caller, err := n.AuthenticateCaller(t.Context(), token, host, path)
 		if err == nil && (isDevice || owner == "device") {
 			t.Errorf("the key of %s is taken for %+v by %q", owner, caller, token)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
@@ -28,7 +29,7 @@ func (c *conn) attachMessages(l *engine.Link) error {
 	if err := allowed(); err != nil {
 		return err
 	}
-	l.Inlet = &messages{conn: c, queues: make(map[string][]queued)}
+	l.Inlet = newMessages(c)
 	l.Credit = c2dCredit
 	l.MaxMessageSize = maxC2D
 	c.guard(l, allowed)
@@ -40,19 +41,30 @@ func (c *conn) attachMessages(l *engine.Link) error {
 // so that they share the store's fsyncs: the credit of the link bounds it all.
 type messages struct {
 	conn *conn
+	idle chan queued   // takes the message for a device of which none is being stored, if a worker is idle
+	gone chan struct{} // closed when the link has ended
 
 	mu     sync.Mutex          // guards what follows
-	queues map[string][]queued // of devices whose messages are being stored, without the one that is
+	queues map[string][]queued // of devices of which a message is being stored: those behind it
 }
 
-// A queued is a message that waits for those before it.
+// A queued is a message that waits to be stored.
 type queued struct {
 	delivery *engine.Delivery
+	device   string
 	message  hub.Message
 }
 
+// idleTime is how long a worker waits for more. The way through the store needs
+// a large stack, which a new one has to grow.
+const idleTime = 100 * time.Millisecond
+
+func newMessages(c *conn) *messages {
+	return &messages{conn: c, idle: make(chan queued), gone: make(chan struct{}), queues: make(map[string][]queued)}
+}
+
 // Detached implements engine.Inlet. What has begun goes on.
-func (*messages) Detached() {}
+func (s *messages) Detached() { close(s.gone) }
 
 // Receive implements engine.Inlet. A message is accepted once it is durable.
 func (s *messages) Receive(d *engine.Delivery) {
@@ -61,41 +73,72 @@ func (s *messages) Receive(d *engine.Delivery) {
 		d.Reject(s.conn.refusalOf(err))
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if waiting, ok := s.queues[device]; ok {
-		s.queues[device] = append(waiting, queued{d, m})
-		return
-	}
 	if !s.conn.work.begin() {
 		return // the hub is closing, and what was not begun is not answered
 	}
-	s.queues[device] = nil
-	if !s.conn.door.running.Go(func() { s.store(device, queued{d, m}) }) {
-		delete(s.queues, device)
-		s.conn.work.end()
+	q := queued{d, device, m}
+	s.mu.Lock()
+	behind, busy := s.queues[device]
+	if busy {
+		s.queues[device] = append(behind, q)
+	} else {
+		s.queues[device] = nil
+	}
+	s.mu.Unlock()
+	if busy {
+		return
+	}
+	select {
+	case s.idle <- q:
+	default:
+		if !s.conn.door.running.Go(func() { s.work(q) }) {
+			s.conn.work.end() // and there is none behind it
+			s.next(device)
+		}
 	}
 }
 
-// store stores the messages of a device until none waits.
-func (s *messages) store(device string, q queued) {
-	defer s.conn.work.end()
+// work stores messages until there have been none for a while.
+func (s *messages) work(q queued) {
+	pause := time.NewTimer(idleTime)
+	defer pause.Stop()
 	for {
-		if err := s.conn.door.hub.SendMessage(device, q.message); err != nil {
-			q.delivery.Reject(s.conn.refusalOf(err))
-		} else {
-			q.delivery.Accept()
+		for more := true; more; q, more = s.next(q.device) {
+			s.store(q)
 		}
-		s.mu.Lock()
-		waiting := s.queues[device]
-		if len(waiting) == 0 {
-			delete(s.queues, device)
-			s.mu.Unlock()
+		pause.Reset(idleTime)
+		select {
+		case q = <-s.idle:
+		case <-pause.C:
+			return
+		case <-s.gone:
+			return
+		case <-s.conn.door.ctx.Done():
 			return
 		}
-		q, s.queues[device] = waiting[0], waiting[1:]
-		s.mu.Unlock()
 	}
+}
+
+func (s *messages) store(q queued) {
+	defer s.conn.work.end()
+	if err := s.conn.door.hub.SendMessage(q.device, q.message); err != nil {
+		q.delivery.Reject(s.conn.refusalOf(err))
+	} else {
+		q.delivery.Accept()
+	}
+}
+
+// next returns the message for a device behind the one that has been stored.
+func (s *messages) next(device string) (q queued, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	behind := s.queues[device]
+	if len(behind) == 0 {
+		delete(s.queues, device)
+		return queued{}, false
+	}
+	s.queues[device] = behind[1:]
+	return behind[0], true
 }
 
 // newC2D reads a message and the device that it is for, in its property "to".

@@ -271,3 +271,22 @@ func TestWithoutTLS(t *testing.T) {
 		log.want(t, "TLS handshake failed", line)
 	}
 }
+
+// A hub that closes tells its peers, whoever they are, and waits for none.
+func TestClosingTellsPeers(t *testing.T) {
+	h := hubtest.New(t)
+	service, nobody := newCBSPeer(t, h, "cbs"), newCBSPeer(t, h, "cbs")
+	if status := statusOf(t, service.put(putToken("1", serviceToken(t, h, "service")))); status != 200 {
+		t.Fatalf("put-token: %d", status)
+	}
+	began, closed := time.Now(), make(chan error, 1)
+	go func() { closed <- h.Close() }()
+	service.WantClose("amqp:connection:forced")
+	nobody.WantClose("amqp:connection:forced")
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > wiretest.Patience {
+		t.Errorf("it took %v", took)
+	}
+}
