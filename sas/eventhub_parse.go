@@ -49,7 +49,7 @@ func parseEventHubConnectionString(s string) (EventHubConnectionString, error) {
 	c.UseDevelopmentEmulator = strings.EqualFold(members["usedevelopmentemulator"], "true")
 	switch {
 	case !strings.EqualFold(scheme, "sb") || c.Host == "" || checkHost(c.Host) != nil:
-		return c, errors.New("Endpoint is not sb://, a host name and a slash")
+		return c, errors.New("its Endpoint is not sb://, a host name and a slash")
 	case c.SharedAccessKeyName == "":
 		return c, errors.New("SharedAccessKeyName is missing")
 	case c.SharedAccessKey == "":
