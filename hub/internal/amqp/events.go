@@ -20,16 +20,19 @@ func (c *conn) redirect(l *engine.Link) error {
 	if _, err := c.caller(hub.ReadEvents, "/messages/events"); err != nil {
 		return err
 	}
-	port := amqpsPort
-	if a, ok := c.NetConn().LocalAddr().(*net.TCPAddr); ok {
+	scheme, port := "amqps", amqpsPort
+	if a, ok := c.NetConn().LocalAddr().(*net.TCPAddr); ok && c.over != c.door.metrics.webSocket {
 		port = a.Port
+	}
+	if c.over == c.door.metrics.plain {
+		scheme = "amqp"
 	}
 	e := refuse(condRedirect, "events are read from the event hub %s", EventHubName)
 	e.Info = wire.Fields{
 		{Key: wire.Symbol("hostname"), Value: c.host},
 		{Key: wire.Symbol("network-host"), Value: c.host},
 		{Key: wire.Symbol("port"), Value: int32(port)},
-		{Key: wire.Symbol("address"), Value: fmt.Sprintf("amqps://%s/%s/", net.JoinHostPort(c.host, strconv.Itoa(port)), EventHubName)},
+		{Key: wire.Symbol("address"), Value: fmt.Sprintf("%s://%s/%s/", scheme, net.JoinHostPort(c.host, strconv.Itoa(port)), EventHubName)},
 	}
 	return e
 }

@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,7 +79,7 @@ func (c *conn) attachPartition(l *engine.Link, a address) error {
 	l.Outlet = e
 	if !c.door.running.Go(func() { e.run(ctx) }) {
 		e.Detached()
-		return c.refusalOf(hub.ErrClosed)
+		return refuse(condForced, "%v", hub.ErrClosing)
 	}
 	c.guard(l, allowed)
 	return nil
@@ -111,7 +112,8 @@ func epochOf(properties wire.Fields) (*int64, error) {
 	return nil, refuse(condArgument, "the property %s must be a long", epochProperty)
 }
 
-// readerRefusal turns an error of the rules of readers into AMQP's.
+// readerRefusal turns an error of the rules of readers into AMQP's, and tells the
+// operator.
 func (c *conn) readerRefusal(err error) *wire.Error {
 	for _, known := range []struct {
 		err       error
@@ -124,6 +126,7 @@ func (c *conn) readerRefusal(err error) *wire.Error {
 		{hub.ErrTooManyReaders, condLimit},
 	} {
 		if errors.Is(err, known.err) {
+			c.door.far.Info("refused", slog.String(words.LogRemote, c.remote()), slog.Any(words.LogReason, err))
 			return refuse(known.condition, "%v", err)
 		}
 	}
@@ -156,7 +159,7 @@ func (e *eventReader) run(ctx context.Context) {
 		err := e.send(ctx, &q)
 		switch {
 		case err == nil: // the peer was slow
-		case ctx.Err() != nil, errors.Is(err, engine.ErrDetached):
+		case ctx.Err() != nil, errors.Is(err, engine.ErrDetached), errors.Is(err, hub.ErrClosed):
 			return
 		default:
 			e.link.Detach(e.conn.refusalOf(err))

@@ -3,6 +3,7 @@ package amqp_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -333,22 +334,39 @@ func TestReaderHearsHowFarItsPartitionIs(t *testing.T) {
 
 func TestEventsAreElsewhere(t *testing.T) {
 	r := newRawReader(t)
-	port := r.AMQPSAddr[strings.LastIndex(r.AMQPSAddr, ":")+1:]
-	for _, address := range []string{"/messages/events", "messages/events/", "amqps://localhost/messages/events/$management", "/messages/events/ConsumerGroups/$Default/Partitions/0"} {
+	portOf := func(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
+	elsewhere := func(r *rawReader, address, url, port string) {
+		t.Helper()
 		_, err := r.attach(address, goamqp.ReceiverOptions{})
 		e := errorOf(err)
 		if e == nil || e.Condition != "amqp:link:redirect" {
 			t.Fatalf("attach to %s: %v", address, err)
 		}
 		want := map[string]any{
-			"hostname": "localhost", "network-host": "localhost", "port": fmt.Sprint(port),
-			"address": "amqps://localhost:" + port + "/" + amqp.EventHubName + "/",
+			"hostname": "localhost", "network-host": "localhost", "port": port,
+			"address": url + ":" + port + "/" + amqp.EventHubName + "/",
 		}
 		e.Info["port"] = fmt.Sprint(e.Info["port"])
 		if diff := cmp.Diff(want, e.Info); diff != "" {
 			t.Errorf("%s is at (-want +got):\n%s", address, diff)
 		}
 	}
+	for _, address := range []string{"/messages/events", "messages/events/", "amqps://localhost/messages/events/$management", "/messages/events/ConsumerGroups/$Default/Partitions/0"} {
+		elsewhere(r, address, "amqps://localhost", portOf(r.AMQPSAddr))
+	}
+	over := func(nc net.Conn) *rawReader {
+		c := wiretest.OpenAMQP(t, r.Hub, nc)
+		cs := r.Hub.Policy("service")
+		cs.HostName = r.HostName
+		c.Claim(cs.Audience(), wiretest.Sign(t, cs.Audience(), cs.SharedAccessKeyName, cs.SharedAccessKey, r.Now().Add(time.Hour)))
+		return &rawReader{r.backEnd, c}
+	}
+	elsewhere(over(wiretest.DialAMQPWebSocket(t, r.Hub)), "/messages/events", "amqps://localhost", "5671")
+	nc, err := net.Dial("tcp", r.AMQPAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere(over(nc), "/messages/events", "amqp://localhost", portOf(r.AMQPAddr))
 	other := &rawReader{r.backEnd, wiretest.DialAMQP(t, r.Hub, r.Hub.Policy("registryRead"))}
 	for _, address := range []string{"/messages/events", partitionAddress(0)} {
 		if _, err := other.attach(address, goamqp.ReceiverOptions{}); condition(err) != "amqp:unauthorized-access" {
