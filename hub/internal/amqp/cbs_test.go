@@ -212,17 +212,37 @@ func TestCBSAnswersOnTheRightLink(t *testing.T) {
 	}
 }
 
-// Who does not show who it is is told so, and has to go.
+// Who does not show who it is is told so, and has to go. A token that a device
+// may have signed, but does not say which, shows nothing before a link stands on
+// it.
 func TestWhoShowsNothingHasToGo(t *testing.T) {
+	t.Parallel()
 	h := hubtest.New(t)
+	d1 := h.Device("d1")
 	began := time.Now()
-	p := newCBSPeer(t, h, "cbs")
-	if got := statusOf(t, p.put(putToken("1", "SharedAccessSignature x"))); got != 401 {
+	nobody, forger, device := newCBSPeer(t, h, "cbs"), newCBSPeer(t, h, "cbs"), newCBSPeer(t, h, "cbs")
+	if got := statusOf(t, nobody.put(putToken("1", "SharedAccessSignature x"))); got != 401 {
 		t.Errorf("what is no token: %d, want 401", got)
 	}
-	p.WantClose("amqp:unauthorized-access")
+	for p, key := range map[*cbsPeer]sas.Key{forger: sas.NewKey(), device: d1.SharedAccessKey} {
+		if got := statusOf(t, p.put(putToken("1", wiretest.Sign(t, h.HostName, "", key, h.Now().Add(time.Hour))))); got != 200 {
+			t.Errorf("a token of nobody knows whom: %d, want 200", got)
+		}
+	}
+	if got := tryAttach(forger.AMQPPeer, 5, "/devices/d1/messages/events", true); got != unauthorized {
+		t.Errorf("the forger's link: %q, want %q", got, unauthorized)
+	}
+	if got := tryAttach(device.AMQPPeer, 5, "/devices/d1/messages/events", true); got != "" {
+		t.Errorf("the device's link is refused: %q", got)
+	}
+	for _, p := range []*cbsPeer{nobody, forger} {
+		p.WantClose(unauthorized)
+	}
 	if took := time.Since(began); took > 11*time.Second {
-		t.Errorf("it was told after %v", took)
+		t.Errorf("they were told after %v", took)
+	}
+	if got := tryAttach(device.AMQPPeer, 6, "/devices/d1/twin", true); got != "" {
+		t.Errorf("the device's link, when the others have gone: %q", got)
 	}
 }
 

@@ -28,8 +28,9 @@ const (
 // little less than the gate gives it, so that it is told why.
 const claimTimeout = serve.AuthTimeout - time.Second
 
-// claims are what the peer of a connection has shown of who it is. A claim proves
-// nothing by itself: the rules decide at each link what its token is good for.
+// claims are what the peer of a connection has shown of who it is. What a token is
+// good for is decided by the rules at each link; until one of them has been found
+// to be genuine, nobody knows the peer.
 type claims struct {
 	mu     sync.Mutex // guards what follows; never held while the rules or the engine are called
 	list   []claim    // the newest last
@@ -48,6 +49,7 @@ type claim struct {
 	policy  string // that has signed it
 	id      hub.ID // of the identity it is for, if it is for one
 	only    bool   // it is good for that identity alone: the peer has said so
+	open    bool   // nothing of it is proved yet: it is of a device, and says not of which
 	chain   bool   // it is the client certificate, and there is no token
 	caller  hub.Caller
 	expires time.Time // zero never
@@ -95,7 +97,8 @@ func (c *conn) newClaim(token string) (claim, error) {
 		return c.newIdentityClaim(cl, t)
 	case path == "" || first == "devices":
 		// Of the hub as a whole. Without a policy it is of a device, and which one
-		// will show.
+		// will show by its first link.
+		cl.open = t.Policy == ""
 		return cl, nil
 	case t.Policy == "":
 		return claim{}, hub.ErrUnauthorizedAccess.With("the token is for %q, and names no policy", words.Clip(path))
@@ -155,11 +158,30 @@ func (cs *claims) put(c *conn, cl claim) error {
 	}
 	cs.list, cs.size = append(list, cl), size+len(cl.token)
 	cs.watchLocked(c, now)
-	if cs.first != nil {
+	cs.provedLocked()
+	return nil
+}
+
+// prove notes that the claim with the key is genuine.
+func (cs *claims) prove(key string) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for i := range cs.list {
+		if cs.list[i].key == key {
+			cs.list[i].open = false
+		}
+	}
+	cs.provedLocked()
+}
+
+// provedLocked ends the wait for the first genuine claim, if there is one.
+func (cs *claims) provedLocked() bool {
+	proved := slices.ContainsFunc(cs.list, func(cl claim) bool { return !cl.open })
+	if proved && cs.first != nil {
 		cs.first.Stop()
 		cs.first = nil
 	}
-	return nil
+	return proved
 }
 
 func (cl *claim) expired(now time.Time) bool {
@@ -170,13 +192,13 @@ func (cl *claim) expired(now time.Time) bool {
 func (cs *claims) await(c *conn, deadline time.Time) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if len(cs.list) > 0 || cs.over {
+	if cs.over || cs.provedLocked() {
 		return
 	}
 	left := time.Until(deadline) - (serve.AuthTimeout - claimTimeout)
 	cs.first = time.AfterFunc(left, func() {
 		cs.mu.Lock()
-		late := len(cs.list) == 0 && !cs.over
+		late := !cs.over && !cs.provedLocked()
 		cs.mu.Unlock()
 		if late {
 			c.shut(errUnknown)
@@ -220,7 +242,7 @@ func (c *conn) expire() {
 		cs.size -= len(cl.token)
 		return true
 	})
-	changed, none := len(cs.list) != before, len(cs.list) == 0
+	changed, none := len(cs.list) != before, !cs.provedLocked()
 	cs.watchLocked(c, now)
 	guards := make(map[*engine.Link]func() error)
 	if changed && !none {
@@ -259,9 +281,9 @@ func (cs *claims) all(match func(*claim) bool) []claim {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	var found []claim
-	for _, cl := range slices.Backward(cs.list) {
-		if match(&cl) {
-			found = append(found, cl)
+	for i := len(cs.list) - 1; i >= 0; i-- {
+		if cl := &cs.list[i]; match(cl) {
+			found = append(found, *cl)
 		}
 	}
 	return found
@@ -377,6 +399,10 @@ func (c *conn) grant(id hub.ID) (hub.Peer, error) {
 	for _, cl := range found {
 		g, err := c.door.hub.Authenticate(cl.host, id, cl.token, nil)
 		if err == nil {
+			if cl.open {
+				c.claims.prove(cl.key)
+				c.known(&cl)
+			}
 			return hub.Peer{ID: id, Host: cl.host, Grant: g}, nil
 		}
 		refused = cmp.Or(refused, err)
@@ -419,7 +445,9 @@ func (c *conn) claim(cl claim) error {
 	if err := c.claims.put(c, cl); err != nil {
 		return err
 	}
-	c.known(&cl)
+	if !cl.open {
+		c.known(&cl)
+	}
 	if cl.chain {
 		return nil
 	}

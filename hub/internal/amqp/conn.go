@@ -84,8 +84,13 @@ func addressOf(l *engine.Link) string {
 	if l.Role == wire.Sender {
 		address = l.Target.Address
 	}
-	text, _ := address.(string)
-	return text
+	switch text := address.(type) {
+	case string:
+		return text
+	case wire.Symbol:
+		return string(text)
+	}
+	return ""
 }
 
 // known says that the peer has shown who it is.

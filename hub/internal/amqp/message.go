@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -121,13 +120,4 @@ func deliveryTag(lockToken string) []byte {
 	tag[4], tag[5] = tag[5], tag[4]
 	tag[6], tag[7] = tag[7], tag[6]
 	return tag
-}
-
-// asError returns an error that is AMQP's, or amqp:internal-error for others.
-func asError(err error) *wire.Error {
-	var e *wire.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return refuse(condInternal, "%v", err)
 }
