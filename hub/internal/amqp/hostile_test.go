@@ -272,6 +272,16 @@ func wantOneLine(t testing.TB, log, peer, word string) {
 	}
 }
 
+// What a peer says is in the log, but not all of it.
+func TestTheLogClipsWhatPeersSay(t *testing.T) {
+	h := wiretest.StartREST(t, node.Options{})
+	s := newService(t, h)
+	logged := h.Log.Expect("msg=disconnected remote=" + s.LocalAddr().String())
+	s.Send(0, &wire.Close{Error: &wire.Error{Condition: wire.Symbol(strings.Repeat("c", 1000)), Description: "why\n" + strings.Repeat("d", 60000)}})
+	<-logged
+	wantOneLine(t, h.Log.String(), s.LocalAddr().String(), "ccc")
+}
+
 // heap is how much memory is in use.
 func heap() uint64 {
 	runtime.GC()

@@ -488,7 +488,10 @@ func (c *Conn) closedByPeer(body *wire.Close) error {
 	c.queueLocked(0, &wire.Close{})
 	reason := ErrClosed
 	if body.Error != nil {
-		reason = fmt.Errorf("%w: %w", ErrClosed, body.Error)
+		// It is for the log, which a peer is not to fill.
+		e := wire.Error{Condition: body.Error.Condition, Description: body.Error.Description}
+		e.Condition, e.Description = e.Condition[:min(len(e.Condition), 100)], e.Description[:min(len(e.Description), 300)]
+		reason = fmt.Errorf("%w: %w", ErrClosed, &e)
 	}
 	if c.state != ended {
 		c.closeLocked(reason)

@@ -245,6 +245,7 @@ func TestHostileFramesAreRefusedInOneLine(t *testing.T) {
 		{"a performative that is none", "0000000c 02000000 005319 45", "there is no performative 0x19"},
 		{"a section for a performative", "0000000c 02000000 005370 45", "there is no performative 0x70"},
 		{"words that are no performative", "0000000d 02000000 00a30161 45", "there is no performative \"a\""},
+		{"many words that are no performative", "0000013d 02000000 00b3" + "0000012c" + strings.Repeat("61", 300) + "45", `there is no performative "` + strings.Repeat("a", 40) + `"`},
 		{"a SASL performative in an AMQP frame", "00000013 02000000 005341 c00501 a302 4141", "a performative is in a frame of the wrong type"},
 		{"an AMQP performative in a SASL frame", "0000000c 02010000 005318 45", "a performative is in a frame of the wrong type"},
 		{"a transfer in a SASL frame", "0000000f 02010000 005314 c0020143", "a performative is in a frame of the wrong type"},

@@ -64,7 +64,7 @@ func DecodeMessage(b []byte) (*Message, error) {
 			return nil, err
 		}
 		if symbol != nil {
-			return nil, fmt.Errorf("a message has no section %q", symbol)
+			return nil, fmt.Errorf("a message has no section %.40q", symbol)
 		}
 		if desc < descHeader || desc > descFooter {
 			return nil, fmt.Errorf("a message has no section 0x%02x", desc)

@@ -283,7 +283,7 @@ func decodePerformative(b []byte) (body Performative, rest []byte, err error) {
 		return nil, nil, err
 	}
 	if symbol != nil {
-		return nil, nil, fmt.Errorf("there is no performative %q", symbol)
+		return nil, nil, fmt.Errorf("there is no performative %.40q", symbol)
 	}
 	code, list, rest, err := split(rest)
 	if err != nil {

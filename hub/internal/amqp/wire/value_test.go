@@ -214,6 +214,10 @@ func TestHostileValuesTakeLittleMemory(t *testing.T) {
 			}
 			return append(b, make([]byte, size)...)
 		}(),
+		"an array of described bytes": func() []byte {
+			head := []byte{0xf0, 0, 0x0f, 0xff, 0xf8, 0, 0x0f, 0xff, 0xf0, 0x00, 0x53, 0x05, 0x50}
+			return append(head, make([]byte, size-16)...)
+		}(),
 		"small arrays of nulls": func() []byte {
 			b := []byte{0xd0, 0, 0x0f, 0xff, 0xff, 0, 0x01, 0, 0}
 			return append(b, bytes.Repeat([]byte{0xe0, 2, 0xff, 0x40}, size/4)...)
