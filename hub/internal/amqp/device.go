@@ -331,9 +331,7 @@ func (d *device) End(reason error) {
 	if alone || reason == hub.ErrClosing {
 		d.conn.Close(e)
 	} else {
-		for _, l := range links {
-			l.Detach(e)
-		}
+		engine.DetachAll(links, e)
 	}
 	// The peer may never answer, and the rules are not called from here.
 	go func() {

@@ -99,6 +99,7 @@ type devicePeer struct {
 	seen   []wire.Frame    // that nobody has looked for yet
 
 	incoming   atomic.Uint32 // transfers that have come
+	channel    uint16
 	handles    uint32
 	delivery   uint32
 	cbs, cbsIn *peerLink
@@ -175,7 +176,7 @@ func (p *devicePeer) write(b []byte) {
 
 func (p *devicePeer) send(body wire.Performative, payload []byte) {
 	p.t.Helper()
-	p.write(wire.AppendFrame(nil, 0, body, payload))
+	p.write(wire.AppendFrame(nil, p.channel, body, payload))
 }
 
 // next returns the next frame, nil if the connection has ended.

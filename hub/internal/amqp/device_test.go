@@ -128,6 +128,31 @@ func TestTakeoverBetweenConnections(t *testing.T) {
 	p.accepted(p.transfer(of2, &wire.Message{Data: [][]byte{[]byte("x")}}))
 }
 
+// A device that has a session of its own, as with Java's client, has that ended.
+func TestTakeoverFromASession(t *testing.T) {
+	h := newTestHub(t)
+	h.create(d1)
+	h.create(d2)
+	p := h.dialAs(d1, d2)
+	of2 := p.attach(wire.Sender, eventsOf(d2))
+	p.channel = 1
+	p.send(&wire.Begin{IncomingWindow: 100, OutgoingWindow: 100, HandleMax: 255}, nil)
+	p.attach(wire.Sender, eventsOf(d1))
+	p.attach(wire.Receiver, messagesOfD1)
+	h.dialAs(d1).attach(wire.Sender, eventsOf(d1))
+	if end, _ := await[*wire.End](p, nil); end.Error == nil || end.Error.Condition != condStolen {
+		t.Errorf("the session is ended with %v", end.Error)
+	}
+	p.send(&wire.End{}, nil)
+	p.channel = 0
+	p.accepted(p.transfer(of2, &wire.Message{Data: [][]byte{[]byte("x")}}))
+	for _, f := range p.seen {
+		if _, ok := f.Body.(*wire.Detach); ok {
+			t.Errorf("%+v", f.Body)
+		}
+	}
+}
+
 // mqttConnect connects d1 over MQTT to a door of its own.
 func mqttConnect(t *testing.T, h *testHub) net.Conn {
 	t.Helper()

@@ -232,15 +232,57 @@ func (l *Link) Detach(e *wire.Error) {
 	c := l.session.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	l.hubDetachesLocked(e)
+	c.writeLocked()
+}
+
+func (l *Link) hubDetachesLocked(e *wire.Error) {
+	c := l.session.conn
 	switch {
 	case c.state != open:
 	case l.state == starting && !l.detach:
 		l.detach, l.detachErr = true, e
 	case l.state == open:
 		l.detachLocked(e)
-		c.writeLocked()
 		c.startTellingLocked(l)
 	}
+}
+
+// DetachAll detaches links of one connection, as Detach does. A session of which
+// they are all the links is ended instead, with the error: Java's client has a
+// session for each device, ends it when the links are detached, begins another
+// on the same channel, and then takes the answering end for the end of that one.
+func DetachAll(links []*Link, e *wire.Error) {
+	if len(links) == 0 {
+		return
+	}
+	c := links[0].session.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range links {
+		s := l.session
+		if c.state != open || l.state != open || !s.onlyLocked(links) {
+			continue
+		}
+		for _, ended := range s.endLocked(e) {
+			c.startTellingLocked(ended)
+		}
+	}
+	for _, l := range links {
+		l.hubDetachesLocked(e)
+	}
+	c.writeLocked()
+}
+
+// onlyLocked reports whether s has no other links than these, and all of them
+// are attached.
+func (s *session) onlyLocked(links []*Link) bool {
+	for _, l := range s.links {
+		if l.state != open || !slices.Contains(links, l) {
+			return false
+		}
+	}
+	return !s.ending
 }
 
 // startTellingLocked tells l Detached on a goroutine of its own, since the
