@@ -138,3 +138,20 @@ func TestMetricsOfAMQPConnections(t *testing.T) {
 		`iotdm_hub_connections_closed_total{door="https",reason="websocket"} 1`,
 		`iotdm_hub_amqp_outgoing_bytes 0`)
 }
+
+// A hub that stops does not wait for long for peers that do not answer, such as
+// devices that have lost their network.
+func TestShutdownWithAMQPPeersThatDoNotAnswer(t *testing.T) {
+	h := hubtest.New(t)
+	for range 3 {
+		p := wiretest.NewAMQPPeer(t, wiretest.DialAMQPTCP(t, h))
+		p.Open(h.HostName)
+	}
+	began := time.Now()
+	if err := h.Shutdown(wiretest.WithPatience(t)); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("Shutdown took %v", took)
+	}
+}

@@ -31,6 +31,9 @@ const EventHubName = "iothub-ehub-iotdm"
 // containerID is what the hub calls itself.
 const containerID = "iotdm"
 
+// lastWords is how long peers may take to answer the close of a hub that stops.
+const lastWords = time.Second
+
 // errUnknown is why a connection ended whose peer nobody knows.
 var errUnknown = errors.New("the peer has not shown in time who it is: no token came, nor a link of the client certificate's device")
 
@@ -176,6 +179,7 @@ func (d *Door) serve(c *conn) {
 	stop := context.AfterFunc(d.ctx, func() {
 		c.work.close() // what was begun is answered
 		c.shut(hub.ErrClosing)
+		time.AfterFunc(lastWords, func() { c.drop(hub.ErrClosing) })
 	})
 	err := c.Serve(c)
 	stop()
