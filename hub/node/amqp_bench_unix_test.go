@@ -1,15 +1,20 @@
+//go:build unix
+
 package node_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
@@ -60,8 +65,8 @@ func BenchmarkTelemetryOverAMQP(b *testing.B) {
 	}
 }
 
-// telemetrySenderOverAMQP is telemetrySender for a device that attaches its link.
-func telemetrySenderOverAMQP(b *testing.B, h *hubtest.Hub, name, payload string, window int) func(n int) error {
+// openAMQP opens a connection of a device, with a session on channel 0.
+func openAMQP(b *testing.B, h *hubtest.Hub, name string) *wiretest.AMQPPeer {
 	p := wiretest.NewAMQPPeer(b, wiretest.DialAMQPTCP(b, h))
 	cs := h.Device(name)
 	cs.HostName = h.HostName
@@ -74,10 +79,57 @@ func telemetrySenderOverAMQP(b *testing.B, h *hubtest.Hub, name, payload string,
 		b.Fatalf("SASL ends with %d", outcome.Code)
 	}
 	p.Open(h.HostName)
-	p.Send(0, &wire.Attach{Name: "telemetry", Role: wire.Sender, InitialDeliveryCount: new(uint32), Target: &wire.Target{Address: "/devices/" + name + "/messages/events"}})
-	if a, _ := wiretest.ReceiveAMQP[*wire.Attach](p); a.Target == nil {
-		b.Fatal("the link is refused")
+	return p
+}
+
+// attachAMQP attaches a link to a device's address.
+func attachAMQP(p *wiretest.AMQPPeer, name string, handle uint32, role wire.Role, address string, properties ...wire.Entry) {
+	a := &wire.Attach{Name: fmt.Sprint(name, "-", handle), Handle: handle, Role: role, InitialDeliveryCount: new(uint32), Properties: properties}
+	address = "/devices/" + name + address
+	a.Source, a.Target = &wire.Source{Address: address}, &wire.Target{Address: address}
+	p.Send(0, a)
+	if a, _ := wiretest.ReceiveAMQP[*wire.Attach](p); a.Source == nil || a.Target == nil {
+		p.T.Fatalf("a link to %s is refused", address)
 	}
+}
+
+// BenchmarkIdleDevicesOverAMQP reports what an idle device over TLS, with all the
+// links it may have, costs the hub.
+func BenchmarkIdleDevicesOverAMQP(b *testing.B) {
+	const devices = 500
+	for b.Loop() {
+		h := hubtest.New(b)
+		var peers []*wiretest.AMQPPeer
+		for i := range devices {
+			name := fmt.Sprint("device-", i)
+			p := openAMQP(b, h, name)
+			peers = append(peers, p)
+			attachAMQP(p, name, 0, wire.Sender, "/messages/events")
+			attachAMQP(p, name, 1, wire.Receiver, "/messages/devicebound")
+			for j, address := range []string{"/methods/devicebound", "/twin"} {
+				pair := wire.Entry{Key: wire.Symbol("com.microsoft:channel-correlation-id"), Value: "pair:5a0c2e3c-0000-4000-8000-000000000000"}
+				attachAMQP(p, name, uint32(2+2*j), wire.Sender, address, pair)
+				attachAMQP(p, name, uint32(3+2*j), wire.Receiver, address, pair)
+			}
+		}
+		with := memoryInUse()
+		// The hub's side ends, and the peers' is still held.
+		for i, p := range peers {
+			p.Conn.(*tls.Conn).NetConn().Close()
+			for h.Link(hub.ID{Device: fmt.Sprint("device-", i)}) != nil {
+				runtime.Gosched()
+			}
+		}
+		b.ReportMetric(float64(with-memoryInUse())/devices/1024, "KiB/device")
+		runtime.KeepAlive(peers)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// telemetrySenderOverAMQP is telemetrySender for a device that attaches its link.
+func telemetrySenderOverAMQP(b *testing.B, h *hubtest.Hub, name, payload string, window int) func(n int) error {
+	p := openAMQP(b, h, name)
+	attachAMQP(p, name, 0, wire.Sender, "/messages/events")
 	message := wire.AppendMessage(nil, &wire.Message{Data: [][]byte{[]byte(payload)}})
 	p.SetDeadline(time.Time{})
 
