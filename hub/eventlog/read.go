@@ -227,7 +227,7 @@ type reader struct {
 func (r *reader) close() {
 	if r.file != nil {
 		r.file.Close()
-		r.file = nil
+		r.file, r.scan = nil, nil // who waits at the end holds no buffer
 	}
 }
 

@@ -172,6 +172,7 @@ func (e *eventReader) run(ctx context.Context) {
 // wanted one for some time.
 func (e *eventReader) send(ctx context.Context, q *hub.EventQuery) error {
 	var encoder eventEncoder
+	q.AtEnd = func() { encoder = eventEncoder{} } // who waits holds no buffer
 	for event, err := range e.conn.door.hub.Events(ctx, *q) {
 		if err != nil {
 			return err

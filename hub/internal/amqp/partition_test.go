@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/amqp"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
@@ -292,11 +293,17 @@ func TestReaderIsForgottenWithItsConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.Conn.Close()
+	r.awaitNoReaders()
+}
+
+// awaitNoReaders returns when the hub has no readers any more.
+func (r *rawReader) awaitNoReaders() {
+	r.backEnd.t.Helper()
 	for deadline := time.Now().Add(wiretest.Patience); r.Readers() > 0; {
 		if time.Now().After(deadline) {
-			t.Fatal("the reader is still there")
+			r.backEnd.t.Fatal("the reader is still there")
 		}
-		r.send("d1", telemetry("x")...)
+		r.send("d1", telemetry("x")...) // takes its time
 	}
 }
 
@@ -518,4 +525,36 @@ func TestReaderThatIsOvertakenGoesOnAtTheOldest(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestReaderEndsWithItsToken(t *testing.T) {
+	c := clock.New()
+	b := newBackEnd(t, hubtest.WithOptions(node.Options{Clock: c}))
+	r := &rawReader{b, wiretest.DialAMQP(t, b.Hub, b.Hub.Policy("service"))} // for an hour
+	l, err := r.attach(partitionAddress(0), goamqp.ReceiverOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cs := b.Hub.Policy("service")
+	cs.HostName = b.HostName
+	c.Advance(50 * time.Minute)
+	r.Claim(cs.Audience(), wiretest.Sign(t, cs.Audience(), cs.SharedAccessKeyName, cs.SharedAccessKey, b.Now().Add(time.Hour)))
+	c.Advance(50 * time.Minute)
+	partition := 0
+	device := ""
+	for i := 0; device == ""; i++ { // one whose events are there
+		name := fmt.Sprint("d", i)
+		r.send(name, telemetry(name)...)
+		if r.partitionOf(name) == partition {
+			device = name
+		}
+	}
+	if got := string(r.next(l).GetData()); got != device {
+		t.Errorf("with the token renewed, received %q, want %q", got, device)
+	}
+	c.Advance(2 * time.Hour)
+	if _, err := l.Receive(wiretest.WithPatience(t), nil); !strings.Contains(fmt.Sprint(err), "amqp:unauthorized-access") {
+		t.Errorf("with the token expired: %v", err)
+	}
+	r.awaitNoReaders()
 }
