@@ -13,7 +13,7 @@ import (
 
 // maxExpansion is how many bytes of memory a byte of input may take: a null in
 // a map takes half an entry, and an array's elements may have a descriptor.
-const maxExpansion = 128
+const maxExpansion = 96
 
 // checkBounded fails if decoding b allocates more than follows from its size.
 func checkBounded(t *testing.T, b []byte, decode func()) {

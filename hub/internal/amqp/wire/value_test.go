@@ -224,7 +224,7 @@ func TestHostileValuesTakeLittleMemory(t *testing.T) {
 		}(),
 	} {
 		allocated := allocatedBy(func() { wire.DecodeValue(b) })
-		if allocated > 64*size {
+		if allocated > maxExpansion*size {
 			t.Errorf("%s: %d bytes are allocated for %d", name, allocated, len(b))
 		}
 	}
