@@ -112,8 +112,8 @@ func (r *replay) outcome(want *wire.SASLOutcome) {
 }
 
 // attached compares an answer with what the client attached: modes, addresses and
-// filters are echoed. A refusal has no terminus on the hub's side, but for readers
-// whose partition has another.
+// filters are echoed. A refusal has no terminus, but for readers whose partition has
+// another.
 func (r *replay) attached(l link, got *wire.Attach) {
 	asked := r.attaches[l]
 	want := &wire.Attach{
@@ -121,11 +121,7 @@ func (r *replay) attached(l link, got *wire.Attach) {
 		Source: cmp.Or(asked.Source, &wire.Source{}), Target: cmp.Or(asked.Target, &wire.Target{}),
 	}
 	if refusal := r.refusals[r.at]; refusal != nil && refusal.Condition != "amqp:link:stolen" {
-		if l.role == wire.Sender {
-			want.Target = nil
-		} else {
-			want.Source = nil
-		}
+		want.Source, want.Target = nil, nil
 	}
 	if l.role == wire.Receiver {
 		want.InitialDeliveryCount = new(uint32(0))

@@ -109,13 +109,10 @@ func (s *session) attach(a *wire.Attach) error {
 	if err != nil {
 		e := errorOf(err)
 		if e.Condition != condStolen {
-			// Clients take a link whose terminus is there for attached; of one
-			// that was stolen they want to hear that it was.
-			if l.Role == wire.Receiver {
-				answer.Source = nil
-			} else {
-				answer.Target = nil
-			}
+			// Clients take a link whose terminus is there for attached, go-amqp
+			// 1.0 if either is; of one that was stolen they want to hear that it
+			// was.
+			answer.Source, answer.Target = nil, nil
 		}
 		c.queueLocked(s.channel, answer)
 		l.told = true // who was refused hears nothing

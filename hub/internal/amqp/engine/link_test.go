@@ -65,7 +65,7 @@ func TestAttachOfAReceiver(t *testing.T) {
 	})
 }
 
-// Clients tell by the null terminus that the link was never there; of one that
+// Clients tell by the null termini that the link was never there; of one that
 // was stolen they tell by its being there that it was.
 func TestAttachIsRefused(t *testing.T) {
 	here, there := &wire.Source{Address: "/here"}, &wire.Target{Address: "/there"}
@@ -78,11 +78,11 @@ func TestAttachIsRefused(t *testing.T) {
 		want wire.Attach
 		sent *wire.Error
 	}{
-		{"to send", wire.Sender, notFound, wire.Attach{Role: wire.Receiver, Source: here}, notFound},
-		{"to receive", wire.Receiver, notFound, wire.Attach{Role: wire.Sender, Target: there, InitialDeliveryCount: new(uint32)}, notFound},
+		{"to send", wire.Sender, notFound, wire.Attach{Role: wire.Receiver}, notFound},
+		{"to receive", wire.Receiver, notFound, wire.Attach{Role: wire.Sender, InitialDeliveryCount: new(uint32)}, notFound},
 		{"stolen", wire.Receiver, stolen, wire.Attach{Role: wire.Sender, Source: here, Target: there, InitialDeliveryCount: new(uint32)}, stolen},
-		{"by an error that wraps one", wire.Sender, fmt.Errorf("attach: %w", notFound), wire.Attach{Role: wire.Receiver, Source: here}, notFound},
-		{"by a fault", wire.Sender, errors.New("a secret"), wire.Attach{Role: wire.Receiver, Source: here}, &wire.Error{Condition: "amqp:internal-error", Description: "internal error"}},
+		{"by an error that wraps one", wire.Sender, fmt.Errorf("attach: %w", notFound), wire.Attach{Role: wire.Receiver}, notFound},
+		{"by a fault", wire.Sender, errors.New("a secret"), wire.Attach{Role: wire.Receiver}, &wire.Error{Condition: "amqp:internal-error", Description: "internal error"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
