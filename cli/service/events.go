@@ -29,14 +29,14 @@ import (
 
 type eventsOptions struct {
 	target.Messaging
-	device, module string
-	from           string
-	group          string
-	properties     command.Texts
-	contentType    string
-	count          int
-	follow         bool
-	idle           command.Seconds
+	device, module, model string
+	from                  string
+	group                 string
+	properties            command.Texts
+	contentType           string
+	count                 int
+	follow                bool
+	idle                  command.Seconds
 
 	query        hubamqp.EventQuery // of the above
 	sys, app, an bool               // which properties to print
@@ -59,6 +59,7 @@ func eventsCommand(s output.Streams) *urfave.Command {
 		Flags: command.Concat([]urfave.Flag{
 			command.DeviceFlag(&o.device, "only of the device `ID` and its modules; * and ? stand for any letters"),
 			command.ModuleFlag(&o.module, "only of the module `ID`"),
+			&urfave.StringFlag{Name: "interface", Aliases: []string{"i"}, Destination: &o.model, Usage: "only of devices with the Plug and Play model `ID`"},
 			command.Choice{Values: []string{"earliest", "latest"}, StringFlag: &urfave.StringFlag{
 				Name: "from", Aliases: []string{"enqueued-time", "et"}, Destination: &o.from, DefaultText: "latest",
 				Usage: "begin at earliest, latest, a `TIME` (RFC 3339), or so long ago (10m)"}},
@@ -83,8 +84,10 @@ func (o *eventsOptions) complete(now time.Time) error {
 	if o.count < 0 {
 		return fail.Usagef("--message-count %d is less than none", o.count)
 	}
-	if _, err := path.Match(o.device, ""); err != nil {
-		return fail.Usagef("--device %q is neither a device id nor a pattern of one", o.device)
+	for name, wanted := range map[string]string{"--device": o.device, "--module": o.module} {
+		if _, err := path.Match(wanted, ""); err != nil {
+			return fail.Usagef("%s %q is neither an id nor a pattern of one", name, wanted)
+		}
 	}
 	for _, words := range o.properties {
 		for word := range strings.FieldsFuncSeq(words, func(r rune) bool { return r == ',' || r == ' ' }) {
@@ -198,12 +201,14 @@ func explainEvents(ctx context.Context, t target.Target, o eventsOptions, err er
 
 // wants reports whether the options ask for e.
 func (o *eventsOptions) wants(e hubamqp.Event) bool {
-	if o.device != "" && o.device != e.DeviceID {
-		if like, err := path.Match(o.device, e.DeviceID); err != nil || !like {
-			return false
-		}
-	}
-	return o.module == "" || o.module == e.ModuleID
+	return like(o.device, e.DeviceID) && like(o.module, e.ModuleID) && (o.model == "" || o.model == e.Annotations["dt-dataschema"])
+}
+
+// like reports whether an id is the one that is wanted, or one of those; empty is
+// any.
+func like(wanted, id string) bool {
+	match, _ := path.Match(wanted, id)
+	return wanted == "" || wanted == id || match
 }
 
 func (o *eventsOptions) print(s output.Streams, e hubamqp.Event) error {
