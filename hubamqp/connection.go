@@ -60,7 +60,7 @@ func (c *Client) open(ctx context.Context, e end) (*connection, error) {
 	defer cancel()
 	x := &connection{c: c, to: e}
 	err := x.shake(ctx)
-	if err != nil && ctx.Err() == nil && len(e.ways.Routes) > 1 && x.net != nil && x.how.Transport == TCP {
+	if err != nil && !over(ctx) && len(e.ways.Routes) > 1 && x.net != nil && x.how.Transport == TCP {
 		// Something on the way lets TLS through and AMQP not, or it is not the hub that listens there.
 		route, _ := e.ways.RouteOf(x.net)
 		e.ways.Silent(route, err)
@@ -85,7 +85,7 @@ func (c *Client) open(ctx context.Context, e end) (*connection, error) {
 func (x *connection) shake(ctx context.Context) error {
 	x.net = nil
 	stream, err := x.to.ways.Dial(ctx)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && over(ctx) {
 		return context.Cause(ctx)
 	}
 	if err != nil {
@@ -113,9 +113,9 @@ func (x *connection) shake(ctx context.Context) error {
 	}
 	stream.Close()
 	switch {
-	case ctx.Err() != nil:
+	case over(ctx):
 		return context.Cause(ctx)
-	case opening.Err() != nil:
+	case over(opening):
 		return fmt.Errorf("%s did not answer AMQP within %v", x.how.Addr, openTimeout)
 	}
 	return fmt.Errorf("%s does not speak AMQP: %w", x.how.Addr, wireError(ctx, err))

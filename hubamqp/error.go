@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/Azure/go-amqp"
@@ -123,7 +124,7 @@ func wireError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
+	if over(ctx) {
 		return context.Cause(ctx)
 	}
 	if refusal, ok := errors.AsType[*amqp.Error](err); ok {
@@ -137,6 +138,15 @@ func wireError(ctx context.Context, err error) error {
 		return ErrConnectionLost
 	}
 	return fmt.Errorf("%w: %s", ErrConnectionLost, text)
+}
+
+// over reports whether ctx has ended, or is about to: the deadline of a connection comes a little before that of the
+// context it was made from.
+func over(ctx context.Context) bool {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil
 }
 
 // newError makes an *Error of one on the wire.

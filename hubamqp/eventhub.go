@@ -45,7 +45,7 @@ func (c *Client) eventHub(ctx context.Context, ways *dial.Dialer) (endpoint, err
 		return endpoint{}, errors.New("the hub does not say where its events are: it took a reader instead of redirecting it")
 	}
 	refusal, ok := errors.AsType[*amqp.Error](err)
-	if !ok || ctx.Err() != nil || refusal.Condition != amqp.ErrCondLinkRedirect {
+	if !ok || over(ctx) || refusal.Condition != amqp.ErrCondLinkRedirect {
 		return endpoint{}, wireError(ctx, err)
 	}
 	e, err := redirected(refusal.Info)

@@ -107,7 +107,7 @@ func (r *reader) run(ctx context.Context) error {
 		switch {
 		case err == nil || errors.As(err, &enough):
 			return err
-		case ctx.Err() != nil:
+		case over(ctx):
 			return context.Cause(ctx)
 		case !r.begun || final(err):
 			return err

@@ -97,7 +97,7 @@ func (r *FeedbackReceiver) receive(ctx context.Context) (*FeedbackBatch, error) 
 			err = wireError(ctx, err)
 		}
 		r.detach()
-		if ctx.Err() != nil {
+		if over(ctx) {
 			return nil, context.Cause(ctx)
 		}
 		if first || final(err) {
