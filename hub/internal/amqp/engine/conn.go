@@ -312,6 +312,7 @@ func (c *Conn) handle(b []byte) error {
 	}
 	c.mu.Lock()
 	state, s := c.state, c.sessions[f.Channel]
+	ending := s != nil && s.ending
 	c.mu.Unlock()
 	if f.Body == nil && state != starting {
 		return nil
@@ -342,7 +343,7 @@ func (c *Conn) handle(b []byte) error {
 		}
 		return illegalState("a frame on channel %d, which has no session", f.Channel)
 	}
-	if _, ok := f.Body.(*wire.End); !ok && s.ending {
+	if _, ok := f.Body.(*wire.End); !ok && ending {
 		return nil
 	}
 	switch body := f.Body.(type) {
@@ -448,9 +449,7 @@ func (c *Conn) Close(e *wire.Error) {
 		c.queueOpenLocked()
 	}
 	for _, s := range c.sessions {
-		if !s.ending {
-			c.queueLocked(s.channel, &wire.End{Error: e})
-		}
+		s.queueLocked(&wire.End{Error: e})
 	}
 	c.queueLocked(0, &wire.Close{Error: e})
 	if c.state == ended {

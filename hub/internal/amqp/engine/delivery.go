@@ -58,6 +58,9 @@ func (s *session) transferred(t *wire.Transfer, payload []byte) (*Delivery, *Lin
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s.ending {
+		return nil, nil, nil
+	}
 	if s.incoming == 0 {
 		return nil, nil, failure(condWindow, "more than %d transfers", window)
 	}

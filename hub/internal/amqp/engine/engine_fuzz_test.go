@@ -68,12 +68,18 @@ func chatty(told *atomic.Int32) *handler {
 					n++
 				}
 				l.Post([]byte("posted"), n%2 == 0)
+				if n%13 == 12 {
+					DetachAll([]*Link{l}, nil)
+				}
 			},
 			settled: func(ref any, _ wire.State) wire.State {
 				if ref.(int)%3 == 0 {
 					return &wire.Rejected{}
 				}
-				if ref.(int)%50 == 0 {
+				switch {
+				case ref.(int)%7 == 6:
+					DetachAll([]*Link{l}, nil)
+				case ref.(int)%11 == 10:
 					l.Detach(nil)
 				}
 				return nil

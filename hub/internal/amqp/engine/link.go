@@ -68,6 +68,10 @@ func (s *session) attach(a *wire.Attach) error {
 		return framingError(errHandle)
 	}
 	c.mu.Lock()
+	if s.ending {
+		c.mu.Unlock()
+		return nil
+	}
 	if refusal := s.refusalLocked(a); refusal != nil {
 		c.mu.Unlock()
 		s.fail(refusal)
@@ -256,30 +260,25 @@ func DetachAll(links []*Link, e *wire.Error) {
 	c := links[0].session.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state != open {
+		return
+	}
+	attached := make(map[*session]int)
 	for _, l := range links {
-		s := l.session
-		if c.state != open || l.state != open || !s.onlyLocked(links) {
-			continue
+		if l.state == open {
+			attached[l.session]++
 		}
-		for _, ended := range s.endLocked(e) {
-			c.startTellingLocked(ended)
+	}
+	for s, n := range attached {
+		if n == len(s.links) {
+			ended := s.endLocked(e)
+			c.running.Go(func() { tellAll(ended) })
 		}
 	}
 	for _, l := range links {
 		l.hubDetachesLocked(e)
 	}
 	c.writeLocked()
-}
-
-// onlyLocked reports whether s has no other links than these, and all of them
-// are attached.
-func (s *session) onlyLocked(links []*Link) bool {
-	for _, l := range s.links {
-		if l.state != open || !slices.Contains(links, l) {
-			return false
-		}
-	}
-	return !s.ending
 }
 
 // startTellingLocked tells l Detached on a goroutine of its own, since the

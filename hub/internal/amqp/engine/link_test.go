@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -280,6 +281,50 @@ func TestHubDetaches(t *testing.T) {
 	if len(told) != 2 {
 		t.Errorf("told %d times", len(told))
 	}
+}
+
+func TestHubDetachesAll(t *testing.T) {
+	why := &wire.Error{Condition: "amqp:link:stolen"}
+	var links []*Link
+	var mu sync.Mutex
+	told := map[string]int{}
+	h := &handler{attach: func(l *Link) error {
+		links = append(links, l)
+		l.Outlet = &outlet{detached: func() {
+			mu.Lock()
+			defer mu.Unlock()
+			told[l.Name]++
+		}}
+		return nil
+	}}
+	inBubble(t, h, func(p *peer) {
+		p.begin(1)
+		p.begin(2)
+		for i := range uint32(3) {
+			p.attachReceiver(1, i)
+		}
+		p.attachReceiver(2, 3)
+		p.attachReceiver(2, 4)
+		DetachAll(nil, why)
+		DetachAll(links[:4], why)
+		DetachAll(links[:4], why)
+		p.want(1, &wire.End{Error: why})
+		p.want(2, &wire.Detach{Handle: 3, Closed: true, Error: why})
+		// What was on its way means nothing.
+		p.grant(1, 0, 0, 1, 0, 1)
+		p.send(1, &wire.Attach{Name: "new", Handle: 9, Role: wire.Receiver})
+		p.send(1, &wire.Flow{Echo: true})
+		p.send(1, &wire.Disposition{Role: wire.Receiver, State: wire.Accepted{}})
+		p.transfer(1, 7, 0, false, "")
+		p.wantQuiet()
+		if diff := cmp.Diff(map[string]int{"a": 1, "b": 1, "c": 1, "d": 1}, told); diff != "" {
+			p.Errorf("told (-want +got):\n%s", diff)
+		}
+		p.send(1, &wire.End{})
+		p.begin(1)
+		DetachAll(links[4:], why) // one is still being detached beside it
+		p.want(2, &wire.Detach{Handle: 4, Closed: true, Error: why})
+	})
 }
 
 func TestHubDetachesWhileItDecides(t *testing.T) {

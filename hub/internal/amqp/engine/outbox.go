@@ -104,7 +104,7 @@ func (c *Conn) queueTransferLocked(channel uint16, t *wire.Transfer, message []b
 // to last. If the last frame of the queue says the same of their neighbours, it
 // says it of them too.
 func (c *Conn) queueDispositionLocked(s *session, role wire.Role, first, last uint32, state wire.State) {
-	if c.state == closing || c.state == ended {
+	if c.state == closing || c.state == ended || s.ending {
 		return
 	}
 	d := &c.written

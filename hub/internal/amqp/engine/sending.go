@@ -147,7 +147,7 @@ func (s *session) waitLocked(p pending) {
 func (s *session) emitLocked(p *pending) bool {
 	if p.drained {
 		f := wire.Flow{Handle: &p.link.handle, DeliveryCount: &p.count, LinkCredit: new(uint32), Available: new(uint32), Drain: true}
-		s.queueLocked(&f)
+		s.queueWindowLocked(&f)
 		return true
 	}
 	c := s.conn

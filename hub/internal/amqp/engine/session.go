@@ -16,7 +16,9 @@ const (
 )
 
 // A session is one of a connection. The hub answers on the channel that the
-// peer began it on, and names links by the peer's handles.
+// peer began it on, and names links by the peer's handles. Only the goroutine
+// that reads ends it, but for DetachAll: then what that one is about to do in it
+// comes to nothing.
 type session struct {
 	conn      *Conn
 	channel   uint16
@@ -79,7 +81,7 @@ func (c *Conn) maxHandle() uint32 { return uint32(max(c.opt.MaxLinks, 256)) - 1 
 // endLocked ends s because of what the peer did. Who calls it tells the links
 // when the lock is free.
 func (s *session) endLocked(e *wire.Error) []*Link {
-	s.conn.queueLocked(s.channel, &wire.End{Error: e})
+	s.queueLocked(&wire.End{Error: e})
 	s.ending = true
 	return s.dropLinksLocked()
 }
@@ -87,7 +89,7 @@ func (s *session) endLocked(e *wire.Error) []*Link {
 // fail ends s.
 func (s *session) fail(e *wire.Error) {
 	s.conn.mu.Lock()
-	links := s.endLocked(e)
+	links := s.endLocked(e) // none if it has ended
 	s.conn.mu.Unlock()
 	tellAll(links)
 }
@@ -148,7 +150,7 @@ func (s *session) flow(f *wire.Flow) error {
 	var l *Link
 	if f.Handle != nil {
 		if l = s.links[*f.Handle]; l == nil {
-			c.mu.Unlock()
+			c.mu.Unlock() // s has ended, or does so now
 			s.fail(failure(condUnattached, "a flow for handle %d", *f.Handle))
 			return nil
 		}
@@ -205,15 +207,23 @@ func (s *session) queueFlowLocked(l *Link) {
 			f.Available = new(uint32)
 		}
 	}
-	s.queueLocked(&f)
+	s.queueWindowLocked(&f)
 }
 
-// queueLocked queues f with the state of the session.
-func (s *session) queueLocked(f *wire.Flow) {
+// queueWindowLocked queues f with the state of the session.
+func (s *session) queueWindowLocked(f *wire.Flow) {
 	s.incoming = window
 	f.NextIncomingID = &s.nextIncoming
 	f.IncomingWindow = window
 	f.NextOutgoingID = s.nextOutgoing
 	f.OutgoingWindow = window
-	s.conn.queueLocked(s.channel, f)
+	s.queueLocked(f)
+}
+
+// queueLocked queues a frame that is no transfer or disposition, unless s has
+// ended.
+func (s *session) queueLocked(body wire.Performative) {
+	if !s.ending {
+		s.conn.queueLocked(s.channel, body)
+	}
 }
