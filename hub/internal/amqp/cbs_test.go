@@ -1,6 +1,7 @@
 package amqp_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -299,5 +300,32 @@ func TestManyClaims(t *testing.T) {
 				t.Fatalf("put-token: %d", got)
 			}
 		}
+	}
+}
+
+// What a peer may claim is bounded, and one that has claimed it all can still
+// renew.
+func TestClaimsAreBounded(t *testing.T) {
+	h := hubtest.New(t)
+	p := newCBSPeer(t, h, "cbs")
+	key := h.Policy("service").SharedAccessKey
+	token := func(i int) string {
+		return wiretest.Sign(t, fmt.Sprintf("%s/messages/%d/%s", h.HostName, i, strings.Repeat("x", 15<<10)), "service", key, h.Now().Add(time.Hour))
+	}
+	taken := 0
+	for ; taken < 1000; taken++ {
+		got := statusOf(t, p.put(putToken("1", token(taken))))
+		if got == 403 {
+			break
+		}
+		if got != 200 {
+			t.Fatalf("token %d: %d", taken, got)
+		}
+	}
+	if taken < 200 || taken > 300 {
+		t.Errorf("it may claim %d tokens of 15 KiB", taken)
+	}
+	if got := statusOf(t, p.put(putToken("1", token(0)))); got != 200 {
+		t.Errorf("a renewal: %d, want 200", got)
 	}
 }
