@@ -17,6 +17,7 @@ import (
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 )
 
 func dialService(t testing.TB, h *hubtest.Hub) *wiretest.AMQPClient {
@@ -210,5 +211,65 @@ func TestMessagesKeepTheirOrder(t *testing.T) {
 				t.Fatalf("message %d of d%d is %q, %t, %v", i, d, got.Body, ok, err)
 			}
 		}
+	}
+}
+
+// A hub that closes answers what it has begun: what it has accepted is there when
+// it opens again.
+func TestClosingAnswersWhatHasBegun(t *testing.T) {
+	folder := node.Folder(t.TempDir())
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Storage: folder}))
+	const devices = 40
+	for i := range devices {
+		h.Device(fmt.Sprint("d", i))
+	}
+	p := newCBSPeer(t, h, "cbs")
+	if got := statusOf(t, p.put(putToken("1", serviceToken(t, h, "service")))); got != 200 {
+		t.Fatalf("put-token: %d", got)
+	}
+	if got := tryAttach(p.AMQPPeer, 2, "/messages/devicebound", true); got != "" {
+		t.Fatalf("the link is refused: %q", got)
+	}
+	var frames []byte
+	for i := range devices {
+		m := wire.AppendMessage(nil, &wire.Message{Properties: &wire.Properties{To: fmt.Sprintf("/devices/d%d/messages/devicebound", i)}, Data: [][]byte{[]byte("x")}})
+		frames = append(frames, wire.AppendFrame(nil, 0, &wire.Transfer{Handle: 2, DeliveryID: uint32p(uint32(i + 1)), DeliveryTag: []byte{byte(i)}}, m)...)
+	}
+	p.SendBytes(frames)
+	accepted := make(map[uint32]bool)
+	take := func(d *wire.Disposition) {
+		last := d.First
+		if d.Last != nil {
+			last = *d.Last
+		}
+		for id := d.First; id <= last; id++ {
+			if _, ok := d.State.(wire.Accepted); ok {
+				accepted[id] = true
+			}
+		}
+	}
+	first, _ := wiretest.ReceiveAMQP[*wire.Disposition](p.AMQPPeer)
+	take(first)
+	closed := make(chan error, 1)
+	go func() { closed <- h.Close() }()
+	for told := false; !told; {
+		f, err := p.Frame()
+		if err != nil {
+			t.Fatalf("the connection ended without a close: %v", err)
+		}
+		switch body := f.Body.(type) {
+		case *wire.Disposition:
+			take(body)
+		case *wire.Close:
+			told = true
+		}
+	}
+	p.Close()
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	again := wiretest.NewNode(t, node.Options{Storage: folder})
+	for id := range accepted {
+		wiretest.WantPending(t, again, fmt.Sprint("d", id-1), 1)
 	}
 }
