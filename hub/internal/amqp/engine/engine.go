@@ -6,10 +6,10 @@
 // An idle connection is the one goroutine that reads it. That one calls the
 // Handler, and Inlets and Outlets but for two cases: Ready is also called by a
 // goroutine that has written, when there is room again behind a Send that was
-// refused, and Detached by one of its own after Link.Detach. The calls to one
-// Inlet or Outlet come one at a time, and none under a lock that a method here
-// takes. They may call everything here but Wait, and should not take long, since
-// the peer is not read meanwhile.
+// refused, and Detached by one of its own after Detach or DetachAll. The calls to
+// one Inlet or Outlet come one at a time, and none under a lock that a method
+// here takes. They may call everything here but Wait, and should not take long,
+// since the peer is not read meanwhile.
 //
 // Methods may be called from any goroutine, also under the caller's locks. None
 // waits for the peer unless it says so: what is sent is queued, with a bound, and
@@ -39,7 +39,7 @@ type Handler interface {
 
 	// Attach decides on a link that the peer attaches. It sets Inlet or Outlet
 	// of the link, and may change what it is answered. A *wire.Error refuses it:
-	// by an attach with a null terminus on the hub's side of the address and a
+	// by an attach without source and target and a
 	// detach with the error behind it; amqp:link:stolen with the terminus echoed.
 	Attach(*Link) error
 }
