@@ -39,8 +39,8 @@ type Handler interface {
 
 	// Attach decides on a link that the peer attaches. It sets Inlet or Outlet
 	// of the link, and may change what it is answered. A *wire.Error refuses it:
-	// by an attach without source and target and a
-	// detach with the error behind it; amqp:link:stolen with the terminus echoed.
+	// by an attach without source and target, which amqp:link:stolen alone
+	// echoes, and a detach with the error behind it.
 	Attach(*Link) error
 }
 
