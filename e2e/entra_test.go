@@ -62,6 +62,7 @@ func TestEntraID(t *testing.T) {
 
 	h := startHub(t, "127.0.0.8", "--entra", entra)
 	h.iotdm(t, "service", "device", "create", "--device", "d1")
+	h.iotdm(t, "device", "send", "--device", "d1", "hello")
 	as := func(principal, secret string, args ...string) (string, int) {
 		cmd := exec.Command("iotdm", append(args, "--hub-name", h.address)...)
 		cmd.Env = append(os.Environ(), "IOTDM_DATA="+h.data, "SSL_CERT_FILE="+roots, "AZURE_AUTHORITY_HOST="+authority.URL,
@@ -77,6 +78,9 @@ func TestEntraID(t *testing.T) {
 	}{
 		"a reader reads a twin":                {"reader", "the secret", []string{"service", "twin", "get", "--device", "d1"}, 0, `"deviceId": "d1"`},
 		"a writer changes a twin":              {"writer", "the secret", []string{"service", "twin", "patch", "--device", "d1", "--tags", `{"a":1}`}, 0, `"a": 1`},
+		"a writer sends a message":             {"writer", "the secret", []string{"service", "c2d", "send", "--device", "d1", "--data", "hello"}, 0, "Sent 5 bytes to device d1"},
+		"a writer reads events":                {"writer", "the secret", []string{"service", "events", "--from", "earliest", "--follow=false"}, 0, "Telemetry  hello"},
+		"a reader may not send a message":      {"reader", "the secret", []string{"service", "c2d", "send", "--device", "d1", "--data", "hello"}, 4, "give it a role"},
 		"a reader may not change a twin":       {"reader", "the secret", []string{"service", "twin", "patch", "--device", "d1", "--tags", `{"a":1}`}, 4, "give it a role"},
 		"a principal without a role":           {"nobody", "the secret", []string{"service", "twin", "get", "--device", "d1"}, 4, "give it a role"},
 		"a wrong secret is the authority's no": {"reader", "wrong", []string{"service", "twin", "get", "--device", "d1"}, 4, "AADSTS7000215"},

@@ -142,13 +142,11 @@ func printEvents(ctx context.Context, s output.Streams, o eventsOptions) error {
 	defer client.Close()
 	reading, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := time.AfterFunc(time.Duration(o.idle), func() { cancel(errIdle) })
-	idle.Stop()
-	defer idle.Stop()
-	await := func() {
-		if o.idle > 0 && o.follow {
-			idle.Reset(time.Duration(o.idle))
-		}
+	await := func() {} // so long for the next event
+	if o.idle > 0 && o.follow {
+		idle := time.AfterFunc(time.Hour, func() { cancel(errIdle) }) // until reading has begun, which has limits of its own
+		defer idle.Stop()
+		await = func() { idle.Reset(time.Duration(o.idle)) }
 	}
 	q := o.query
 	q.Begun = func([]string) {
