@@ -72,6 +72,10 @@ const (
 // more waits.
 const maxTodo = 16
 
+// maxDeviceLinks bounds the links of a device on a connection. SDKs attach eight
+// at most, and .NET's new ones before it has detached the old.
+const maxDeviceLinks = 64
+
 // attachDevice attaches a link of a device or module.
 func (c *conn) attachDevice(l *engine.Link, a address) error {
 	sends := l.Role == wire.Sender
@@ -91,6 +95,9 @@ func (c *conn) attachDevice(l *engine.Link, a address) error {
 		d, err := c.device(peer, model)
 		if err != nil {
 			return err
+		}
+		if d.full() {
+			return refuse(condLimit, "a device has at most %d links", maxDeviceLinks)
 		}
 		if d.attach(l, a.node) {
 			break
@@ -202,6 +209,12 @@ func (ds *devices) gone() {
 		d.finish()
 	}
 	ds.running.Wait()
+}
+
+func (d *device) full() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.links) >= maxDeviceLinks
 }
 
 // join makes l one of d's, unless d has ended.

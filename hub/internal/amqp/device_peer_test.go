@@ -242,6 +242,7 @@ func (p *devicePeer) attach(role wire.Role, address string, change ...func(*wire
 	for _, f := range change {
 		f(a)
 	}
+	l.name = a.Name
 	p.send(a, nil)
 	l.answer, _ = await(p, func(a *wire.Attach) bool { return a.Name == l.name })
 	l.remote = l.answer.Handle

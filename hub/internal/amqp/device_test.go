@@ -88,6 +88,24 @@ func TestLinksOfDevicesThatAreRefused(t *testing.T) {
 	p.attach(wire.Sender, eventsOf(d1)) // the connection lives on
 }
 
+func TestTooManyLinksOfADevice(t *testing.T) {
+	h := newTestHub(t)
+	h.create(d1)
+	h.create(d2)
+	p := h.dialAs(d1, d2)
+	var first *peerLink
+	for i := range maxDeviceLinks {
+		l := p.attach(wire.Receiver, messagesOfD1, func(a *wire.Attach) { a.Name = fmt.Sprint(i) })
+		if first == nil {
+			first = l
+		}
+	}
+	p.refused(p.attach(wire.Sender, eventsOf(d1)), condLimit)
+	p.attach(wire.Sender, eventsOf(d2))
+	p.detach(first)
+	p.attach(wire.Sender, eventsOf(d1))
+}
+
 func TestAddressesOfDevices(t *testing.T) {
 	h := newTestHub(t)
 	id := hub.ID{Device: "d@%#1", Module: "m+?"}
