@@ -12,7 +12,8 @@
 //		...
 //	}
 //
-// All of that test is in thermostat_test.go. Programs in other languages run
+// All of that test is in thermostat_test.go, and that of a back end, which reads
+// what devices send, in backend_test.go. Programs in other languages run
 // against it too: set Hub.Env in their environment. Those that have the ports
 // 8883, 443 and 5671 built in need WithAddrs and WithAMQPAddrs.
 package hubtest
