@@ -202,7 +202,7 @@ func (s *Server) Readers() int {
 // An EventPartition says what a partition of the event log holds.
 type EventPartition struct {
 	First int64 // number of the oldest event that is kept, or of the next one
-	Last  int64 // number of the newest event, or of what was there before if it is empty
+	Last  int64 // number of the newest event; of the one before First if it is empty
 
 	// Of the newest event: -1 and the zero time if there is none.
 	LastOffset int64
@@ -232,7 +232,7 @@ func (s *Server) EventPartition(ctx context.Context, partition int, sources []Ev
 	if len(sources) > 0 {
 		last := s.newest.get(partition, sources)
 		if p.Empty = last.Sequence < b.First; p.Empty {
-			p.LastOffset, p.LastTime = -1, time.Time{}
+			p.Last, p.LastOffset, p.LastTime = b.First-1, -1, time.Time{}
 		} else {
 			p.Last, p.LastOffset, p.LastTime = last.Sequence, last.Offset, last.Time
 		}

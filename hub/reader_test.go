@@ -327,7 +327,7 @@ func TestEventPartition(t *testing.T) {
 	h.create("d1")
 	first := h.Now().Local()
 	check("without telemetry", nil, hub.EventPartition{LastTime: first})
-	check("without telemetry", telemetry, hub.EventPartition{Empty: true})
+	check("without telemetry", telemetry, none)
 	h.send("d1", "a", "b")
 	check("with telemetry", telemetry, hub.EventPartition{Last: 2, LastTime: first})
 	h.clock.Advance(time.Minute)
