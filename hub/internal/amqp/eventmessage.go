@@ -40,9 +40,7 @@ func (enc *eventEncoder) encode(e *hub.Event, metrics *partitionMetrics) []byte 
 	annotate("dt-dataschema", e.Model)
 	p := &enc.properties
 	*p = wire.Properties{}
-	if e.Source == hub.SourceTelemetry {
-		p.To = eventsAddress(e.From)
-	}
+	m.Properties = nil // there are readers for which a message that has any has a content type
 	for _, s := range e.System {
 		switch s.Name {
 		case "message-id":
@@ -59,9 +57,10 @@ func (enc *eventEncoder) encode(e *hub.Event, metrics *partitionMetrics) []byte 
 			p.ContentEncoding = s.Value
 		default:
 			annotate(wire.Symbol(s.Name), s.Value)
+			continue
 		}
+		m.Properties = p
 	}
-	m.Properties = p
 	m.ApplicationProperties = m.ApplicationProperties[:0]
 	for _, a := range e.Properties {
 		entry := wire.Entry{Key: a.Name}
@@ -83,12 +82,4 @@ func (enc *eventEncoder) encode(e *hub.Event, metrics *partitionMetrics) []byte 
 	m.Data = enc.data[:]
 	enc.buf = wire.AppendMessage(enc.buf[:0], m)
 	return enc.buf
-}
-
-// eventsAddress is where a device or module sends its telemetry to.
-func eventsAddress(id hub.ID) string {
-	if id.Module != "" {
-		return "/devices/" + id.Device + "/modules/" + id.Module + "/messages/events"
-	}
-	return "/devices/" + id.Device + "/messages/events"
 }

@@ -83,8 +83,7 @@ func TestEventMessage(t *testing.T) {
 				symbol("iothub-message-source", "twinChangeEvents"),
 				symbol("iothub-connection-device-id", "d"),
 			},
-			Properties: &wire.Properties{},
-			Data:       [][]byte{{}},
+			Data: [][]byte{{}},
 		}},
 		{"of a device", hub.Event{Enqueued: enqueued, Source: hub.SourceTelemetry, From: hub.ID{Device: "d"}, Body: []byte("b")}, nil, &wire.Message{
 			Annotations: wire.Map{
@@ -95,8 +94,7 @@ func TestEventMessage(t *testing.T) {
 				symbol("iothub-message-source", "Telemetry"),
 				symbol("iothub-connection-device-id", "d"),
 			},
-			Properties: &wire.Properties{To: "/devices/d/messages/events"},
-			Data:       [][]byte{[]byte("b")},
+			Data: [][]byte{[]byte("b")},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
