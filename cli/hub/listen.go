@@ -45,8 +45,8 @@ func (o *hubRunOptions) listen() (on node.Listeners, notes []string, err error) 
 	case err != nil:
 		err = o.explainListen("--https-addr", o.httpsAddr, err)
 	}
-	if err != nil {
-		return on, nil, err
+	if err != nil || o.amqpsAddr == "" {
+		return on, notes, err
 	}
 	on.AMQPS, err = net.Listen("tcp", o.amqpsAddr)
 	switch {

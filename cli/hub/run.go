@@ -62,7 +62,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			&urfave.StringFlag{Name: "https-addr", Destination: &o.httpsAddr, Value: defaultHTTPSAddr, EnvVars: []string{"IOTDM_HUB_HTTPS_ADDR"},
 				Usage: "REST, MQTT and AMQP over WebSocket, on `HOST:PORT`"},
 			&urfave.StringFlag{Name: "amqps-addr", Destination: &o.amqpsAddr, Value: defaultAMQPSAddr, EnvVars: []string{"IOTDM_HUB_AMQPS_ADDR"},
-				Usage: "AMQP over TLS, on `HOST:PORT`"},
+				Usage: "AMQP over TLS, on `HOST:PORT`; empty is none"},
 			&urfave.StringFlag{Name: "mqtt-addr", Destination: &o.mqttAddr, EnvVars: []string{"IOTDM_HUB_MQTT_ADDR"},
 				Usage: "also MQTT without TLS, on `HOST:PORT`"},
 			&urfave.StringFlag{Name: "amqp-addr", Destination: &o.amqpAddr, EnvVars: []string{"IOTDM_HUB_AMQP_ADDR"},

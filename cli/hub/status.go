@@ -73,8 +73,12 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 		return err
 	}
 	return o.output.Print(s, output.Result{Value: state, Text: func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT), %s (AMQP) and %s (REST), as process %d with the data folder %s\n",
-			state.MQTTS, state.AMQPS, state.HTTPS, state.PID, state.Data)
+		amqp := ""
+		if state.AMQPS != "" {
+			amqp = fmt.Sprintf(", %s (AMQP)", state.AMQPS)
+		}
+		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT)%s and %s (REST), as process %d with the data folder %s\n",
+			state.MQTTS, amqp, state.HTTPS, state.PID, state.Data)
 		return err
 	}})
 }
