@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -78,6 +79,29 @@ func TestTelemetry(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(hub.Event{}, "Partition", "Sequence", "Offset", "Enqueued", "AuthMethod", "Generation")); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// A device may say on a later link which model it has.
+func TestModelOfALaterLink(t *testing.T) {
+	h := newTestHub(t)
+	h.create(d1)
+	p := h.dialAs(d1)
+	p.attach(wire.Receiver, messagesOfD1)
+	l := p.attach(wire.Sender, eventsOf(d1), func(a *wire.Attach) {
+		a.Properties = wire.Fields{{Key: wire.Symbol("com.microsoft:model-id"), Value: "dtmi:x;1"}}
+	})
+	p.accepted(p.transfer(l, &wire.Message{Data: [][]byte{[]byte("x")}}))
+	if got := telemetryOf(t, h, "d1")[0].Model; got != "dtmi:x;1" {
+		t.Errorf("the event has the model %q", got)
+	}
+	twin, err := h.Twin(d1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ ModelID string }
+	if text, err := json.Marshal(twin); err != nil || json.Unmarshal(text, &got) != nil || got.ModelID != "dtmi:x;1" {
+		t.Errorf("the twin has the model %q: %s, %v", got.ModelID, text, err)
 	}
 }
 
