@@ -124,8 +124,12 @@ final class MessagingChecks {
         client.open();
         Checks.fails(protocol + ": unknown device", IotHubNotFoundException.class, () -> client.send("java-none", new Message("hello")));
         Checks.fails(protocol + ": too large", IotHubMessageTooLargeException.class, () -> client.send(id, new Message("x".repeat(300_000))));
+        BlockingQueue<Boolean> results = new LinkedBlockingQueue<>();
         for (int n = 0; n < 50; n++) {
-            client.send(id, new Message("hello"));
+            client.sendAsync(id, new Message("hello"), result -> results.add(result.wasSentSuccessfully()), null);
+        }
+        for (int n = 0; n < 50; n++) {
+            Checks.next("result", results);
         }
         Checks.fails(protocol + ": full queue", IotHubDeviceMaximumQueueDepthExceededException.class, () -> client.send(id, new Message("hello")));
         client.close();
