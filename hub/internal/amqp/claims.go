@@ -341,15 +341,28 @@ func (c *conn) caller(need hub.Permission, path string) (hub.Caller, error) {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
-	return c.firstCaller(need, path, func(cl *claim) (hub.Caller, error) {
+	caller, err := c.firstCaller(need, path, func(cl *claim) (hub.Caller, error) {
 		return c.door.hub.AuthenticateCaller(c.door.ctx, cl.token, cl.host, path)
 	})
+	if err != nil {
+		return hub.Caller{}, c.refusalOf(err)
+	}
+	return caller, nil
 }
 
 // reader is caller for path, such as "/ConsumerGroups/$Default/Partitions/0", of
 // the event hub called name. Of tokens it takes those for the built-in endpoint
 // too, which its clients sign with the text of the key, and the key itself.
 func (c *conn) reader(name, path string) (hub.Caller, error) {
+	caller, err := c.findReader(name, path)
+	if err != nil {
+		return hub.Caller{}, c.refusalOf(err)
+	}
+	return caller, nil
+}
+
+// findReader is reader with the error of the rules.
+func (c *conn) findReader(name, path string) (hub.Caller, error) {
 	if !strings.HasPrefix(strings.ToLower(path)+"/", "/"+strings.ToLower(name)+"/") {
 		path = "/" + name + "/" + strings.TrimPrefix(path, "/")
 	}
@@ -377,7 +390,7 @@ func (c *conn) firstCaller(need hub.Permission, path string, authenticate func(*
 	if refused == nil {
 		refused = hub.ErrUnauthorizedAccess.With("no token of a service came before the link to %s", words.Clip(path))
 	}
-	return hub.Caller{}, c.refusalOf(refused)
+	return hub.Caller{}, refused
 }
 
 // grant returns what the peer has proved of an identity: by a token for it, for

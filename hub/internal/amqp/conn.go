@@ -75,7 +75,7 @@ func (c *conn) Attach(l *engine.Link) error {
 		what = "receive from"
 	}
 	c.door.far.Info("refused", slog.String(words.LogRemote, c.remote()), slog.String(words.LogReason, "there is no address "+words.Clip(text)+" to "+what))
-	return refuse(condNotFound, "there is no address %q to %s", words.Clip(text), what)
+	return noEntity(condNotFound, "there is no address %q to %s", words.Clip(text), what)
 }
 
 // addressOf returns the address on the hub's side of a link.

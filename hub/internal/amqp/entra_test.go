@@ -97,6 +97,12 @@ func TestEntraTokens(t *testing.T) {
 			}
 		}
 	}
+	for principal, want := range map[string]int32{reader: 200, nobody: 401} {
+		c := wiretest.OpenAMQP(t, h, wiretest.DialAMQPTCP(t, h))
+		if got := askManagementWith(t, c, h.EventHub().EntityPath, issue(principal, h.Now().Add(time.Hour))); got != want {
+			t.Errorf("$management answers %d to the token of %s in the question, want %d", got, principal, want)
+		}
+	}
 	p := newCBSPeer(t, h, "cbs")
 	if got := statusOf(t, p.put(putPrincipal("jwt", issue(contributor, h.Now().Add(-time.Hour))))); got != 401 {
 		t.Errorf("a token that has expired: %d, want 401", got)

@@ -40,6 +40,12 @@ func refuse(condition wire.Symbol, format string, args ...any) *wire.Error {
 	return &wire.Error{Condition: condition, Description: fmt.Sprintf(format, args...)}
 }
 
+// noEntity refuses what does not exist in words of Event Hubs: by them the clients
+// for Java, .NET and Node know that it is of no use to try again.
+func noEntity(condition wire.Symbol, format string, args ...any) *wire.Error {
+	return refuse(condition, "The messaging entity of this address could not be found: "+format, args...)
+}
+
 // conditionOf is the condition of a refusal of the rules. Node's and .NET's
 // clients make their exceptions of it.
 func conditionOf(e *hub.Error) wire.Symbol {

@@ -90,7 +90,7 @@ func (c *conn) attachPartition(l *engine.Link, a address) error {
 func parsePartition(id string) (int, error) {
 	n, err := strconv.Atoi(id)
 	if err != nil || strconv.Itoa(n) != id {
-		return 0, refuse(condOutOfRange, "there is no partition %q", words.Clip(id))
+		return 0, noEntity(condOutOfRange, "there is no partition %q", words.Clip(id))
 	}
 	return n, nil
 }
@@ -127,6 +127,9 @@ func (c *conn) readerRefusal(err error) *wire.Error {
 	} {
 		if errors.Is(err, known.err) {
 			c.door.far.Info("refused", slog.String(words.LogRemote, c.remote()), slog.Any(words.LogReason, err))
+			if known.condition == condNotFound || known.condition == condOutOfRange {
+				return noEntity(known.condition, "%v", err)
+			}
 			return refuse(known.condition, "%v", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,10 @@ func errorOf(err error) *goamqp.Error {
 	return nil
 }
 
+// inVain is what clients for Java, .NET and Node look for in the description of
+// amqp:not-found, and of the status 404: without it they try again.
+var inVain = regexp.MustCompile("The messaging entity .* could not be found")
+
 func TestReaderAddresses(t *testing.T) {
 	r := newRawReader(t, hubtest.WithOptions(node.Options{ConsumerGroups: []string{"Group.1"}}))
 	r.send("d1", telemetry("a")...)
@@ -123,6 +128,9 @@ func TestReaderAddresses(t *testing.T) {
 			if tt.want != "" {
 				if condition(err) != tt.want {
 					t.Errorf("attach: %v, want %s", err, tt.want)
+				}
+				if e := errorOf(err); e == nil || !inVain.MatchString(e.Description) {
+					t.Errorf("clients try again after %v", err)
 				}
 				return
 			}
@@ -467,6 +475,10 @@ func TestManagementIsAsked(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := r.ask("1", tt.question, goamqp.ReceiverOptions{}, "")
+			description, _ := m.ApplicationProperties["status-description"].(string)
+			if got, want := inVain.MatchString(description), tt.status == 404; got != want {
+				t.Errorf("clients know that it is in vain: %t, want %t, by %q", got, want, description)
+			}
 			delete(m.ApplicationProperties, "status-description")
 			want := map[string]any{"status-code": tt.status, "errorCondition": tt.condition}
 			if got := m.ApplicationProperties; fmt.Sprint(got) != fmt.Sprint(want) {

@@ -171,11 +171,20 @@ func TestEveryAddressHasItsRights(t *testing.T) {
 // askManagement asks what an event hub is, and returns the status of the answer.
 func askManagement(t testing.TB, c *wiretest.AMQPClient, name string) int32 {
 	t.Helper()
+	return askManagementWith(t, c, name, "")
+}
+
+// askManagementWith is askManagement with a token in the question, if there is one.
+func askManagementWith(t testing.TB, c *wiretest.AMQPClient, name, token string) int32 {
+	t.Helper()
 	in, out := c.Receiver("$management"), c.Sender("$management")
 	ctx := wiretest.WithPatience(t)
 	m := &goamqp.Message{
 		Properties:            &goamqp.MessageProperties{MessageID: "q"},
 		ApplicationProperties: map[string]any{"operation": "READ", "name": name, "type": "com.microsoft:eventhub"},
+	}
+	if token != "" {
+		m.ApplicationProperties["security_token"] = token
 	}
 	if err := out.Send(ctx, m, nil); err != nil {
 		t.Fatal(err)
@@ -186,6 +195,44 @@ func askManagement(t testing.TB, c *wiretest.AMQPClient, name string) int32 {
 	}
 	status, _ := reply.ApplicationProperties["status-code"].(int32)
 	return status
+}
+
+// Java's clients put no token before they ask: the question has it.
+func TestManagementTakesTheTokenOfTheQuestion(t *testing.T) {
+	h := hubtest.New(t)
+	device := h.Device("d1")
+	name := h.EventHub().EntityPath
+	soon := h.Now().Add(time.Hour)
+	of := func(policy, path string) string {
+		return signText(t, "amqp://"+h.HostName+path, policy, h.Policy(policy).SharedAccessKey, soon)
+	}
+	for _, tt := range []struct {
+		name, put, shown string
+		want             int32
+	}{
+		{name: "the event hub", shown: of("service", "/"+name), want: 200},
+		{name: "all of the hub", shown: of("service", ""), want: 200},
+		{name: "a policy without the right", shown: of("registryRead", "/"+name), want: 401},
+		{name: "a consumer group", shown: of("service", "/"+name+"/ConsumerGroups/$Default"), want: 401},
+		{name: "what does not exist", shown: of("service", "/other"), want: 401},
+		{name: "another host", shown: strings.Replace(of("service", "/"+name), h.HostName, "elsewhere", 1), want: 401},
+		{name: "a wrong key", shown: signText(t, "amqp://"+h.HostName+"/"+name, "service", h.Policy("registryRead").SharedAccessKey, soon), want: 401},
+		{name: "expired", shown: signText(t, "amqp://"+h.HostName+"/"+name, "service", h.Policy("service").SharedAccessKey, h.Now().Add(-time.Hour)), want: 401},
+		{name: "of a device", shown: wiretest.Sign(t, h.HostName+"/devices/d1", "", device.SharedAccessKey, soon), want: 401},
+		{name: "no token", shown: "hello", want: 401},
+		{name: "none", want: 401},
+		{name: "a useless one after a good one", put: of("service", "/"+name), shown: "hello", want: 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := wiretest.OpenAMQP(t, h, wiretest.DialAMQPTCP(t, h))
+			if tt.put != "" {
+				c.Claim("", tt.put)
+			}
+			if got := askManagementWith(t, c, name, tt.shown); got != tt.want {
+				t.Errorf("$management answers %d, want %d", got, tt.want)
+			}
+		})
+	}
 }
 
 // A token opens what it is for and nothing beside it, however it is signed.
