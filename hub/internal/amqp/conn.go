@@ -15,6 +15,10 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
+// maxMessage is what a link says its largest message is, if its kind has no
+// smaller one. The SDK for C logs an error where a link says nothing.
+const maxMessage = 1 << 20
+
 // A conn is one AMQP connection. Who its peer is shows by the claims it has
 // made, over SASL, TLS and CBS: a service, a reader of events, one device or many.
 type conn struct {
@@ -52,6 +56,7 @@ func (c *conn) Attach(l *engine.Link) error {
 	text := addressOf(l)
 	a := parseAddress(text)
 	sends := l.Role == wire.Sender
+	l.MaxMessageSize = maxMessage
 	switch {
 	case a.node == nodeCBS:
 		return c.attachCBS(l)

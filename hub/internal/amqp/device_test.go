@@ -106,6 +106,21 @@ func TestTooManyLinksOfADevice(t *testing.T) {
 	p.attach(wire.Sender, eventsOf(d1))
 }
 
+// The SDK for C logs an error about each link that does not.
+func TestLinksSayTheirLargestMessage(t *testing.T) {
+	h := newTestHub(t)
+	h.create(d1)
+	p := h.dialAs(d1)
+	for _, l := range []*peerLink{
+		p.cbs, p.cbsIn, p.attach(wire.Sender, eventsOf(d1)), p.attach(wire.Receiver, messagesOfD1),
+		p.attach(wire.Sender, "/devices/d1/twin"), p.attach(wire.Receiver, "/devices/d1/twin"),
+	} {
+		if l.answer.MaxMessageSize == nil {
+			t.Errorf("link %q to %v of %v: none", l.name, l.answer.Target.Address, l.answer.Source.Address)
+		}
+	}
+}
+
 func TestAddressesOfDevices(t *testing.T) {
 	h := newTestHub(t)
 	id := hub.ID{Device: "d@%#1", Module: "m+?"}

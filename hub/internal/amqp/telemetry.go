@@ -16,6 +16,13 @@ const (
 	// service counts it: the names of system properties, and the types of values.
 	encodingRoom = 64 << 10
 
+	maxTelemetry = hub.MaxMessageSize + encodingRoom
+
+	// batchSlack is how much longer than it is told a batch may be. The SDK for C
+	// fills a batch with messages up to that, and does not count the heads of the
+	// data sections: 5 bytes for each message, which has 5 itself at least.
+	batchSlack = maxTelemetry
+
 	// formatBatch is the message format of several messages in one: the body is
 	// a data section for each, which holds it encoded.
 	formatBatch = 0x80013700
@@ -25,7 +32,7 @@ const (
 func (d *device) takeTelemetry(l *engine.Link) {
 	l.Inlet = telemetryInlet{d, l}
 	l.Credit = telemetryCredit
-	l.MaxMessageSize = hub.MaxMessageSize + encodingRoom
+	l.MaxMessageSize, l.Slack = maxTelemetry, batchSlack
 }
 
 // telemetryInlet takes telemetry.

@@ -127,6 +127,22 @@ func TestTelemetryInBatches(t *testing.T) {
 	}
 }
 
+// The SDK for C fills a batch with as many messages as the link's largest message
+// has room for, less 1024 bytes, and does not count the sections around them.
+func TestTelemetryInBatchesThatAreFull(t *testing.T) {
+	h := newTestHub(t)
+	h.create(d1)
+	p := h.dialAs(d1)
+	l := p.attach(wire.Sender, eventsOf(d1))
+	for _, body := range []string{"", "1", `{"temperature":21.5}`} {
+		one := wire.AppendMessage(nil, &wire.Message{Data: [][]byte{[]byte(body)}})
+		full := &wire.Message{Data: slices.Repeat([][]byte{one}, (int(*l.answer.MaxMessageSize)-1024)/len(one))}
+		p.accepted(p.transfer(l, full, batch))
+	}
+	p.rejected(p.transferRaw(l, make([]byte, maxTelemetry+batchSlack+1), batch), condTooLarge)
+	p.rejected(p.transfer(l, &wire.Message{Data: [][]byte{make([]byte, hub.MaxMessageSize+1)}}), condTooLarge)
+}
+
 func TestTelemetryThatIsRefused(t *testing.T) {
 	h := newTestHub(t)
 	h.create(d1)

@@ -108,7 +108,7 @@ func (l *Link) assembleLocked(t *wire.Transfer, payload []byte) (*Delivery, *wir
 		l.dropAssemblyLocked()
 		return nil, nil
 	}
-	if l.MaxMessageSize > 0 && uint64(len(a.Payload))+uint64(len(payload)) > l.MaxMessageSize {
+	if l.MaxMessageSize > 0 && uint64(len(a.Payload))+uint64(len(payload)) > l.MaxMessageSize+l.Slack {
 		l.session.conn.assembled -= len(a.Payload)
 		a.tooLong, a.Payload = true, nil
 	}

@@ -28,6 +28,7 @@ type Link struct {
 	Outlet              Outlet
 	Credit              uint32 // of an Inlet: how many deliveries may be under way, unsettled ones counted. 0 grants none
 	MaxMessageSize      uint64 // of an Inlet: larger deliveries are rejected by the engine with amqp:link:message-size-exceeded, announced to the peer; of an Outlet announced only. 0 is no bound
+	Slack               uint64 // of an Inlet: how much longer than announced a delivery may be
 	OfferedCapabilities []wire.Symbol
 	AnswerProperties    wire.Fields // of the answering attach
 
