@@ -123,6 +123,11 @@ func TestJavaSDKOverAMQP(t *testing.T) {
 	runJava(t, startHubOn443(t, "127.0.0.69"), [][]string{{"MessagingChecks"}, {"DeviceChecks", "amqp"}})
 }
 
+func TestJavaEventHubs(t *testing.T) {
+	t.Parallel()
+	runJava(t, startEventHub(t, "127.0.0.70"), [][]string{{"EventChecks"}})
+}
+
 // runJava runs programs, each a class and its arguments.
 func runJava(t *testing.T, h *hubProcess, programs [][]string) {
 	t.Helper()
