@@ -66,6 +66,7 @@ func newApp(s output.Streams) *urfave.App {
 		versionCommand(s),
 		helpCommand(s),
 	}
+	var wantVersion bool
 	return &urfave.App{
 		Name:                 "iotdm",
 		HelpName:             "iotdm",
@@ -79,9 +80,14 @@ func newApp(s output.Streams) *urfave.App {
 		Writer:               s.Out,
 		ErrWriter:            s.ErrOut,
 		Commands:             commands,
-		Flags:                []urfave.Flag{urfave.HelpFlag}, // urfave adds it only where there is no command "help"
-		Action:               command.HelpOrUnknown(commands),
-		OnUsageError:         command.UsageError,
-		ExitErrHandler:       func(*urfave.Context, error) {}, // Main alone decides the exit status
+		Flags:                []urfave.Flag{versionFlag(&wantVersion), urfave.HelpFlag}, // urfave adds that only where there is no command "help"
+		Action: func(ctx *urfave.Context) error {
+			if wantVersion && !ctx.Args().Present() {
+				return versionResult().Text(s.Out)
+			}
+			return command.HelpOrUnknown(commands)(ctx)
+		},
+		OnUsageError:   command.UsageError,
+		ExitErrHandler: func(*urfave.Context, error) {}, // Main alone decides the exit status
 	}
 }

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -12,12 +14,20 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
+// version is that of a release, given by
+//
+//	go build -ldflags "-X github.com/iotdm/iotdm/cli.version=1.2.3"
+//
+// Everything else the go command writes into the program by itself, the version
+// too where a module's version is installed.
+var version string
+
 func versionCommand(s output.Streams) *urfave.Command {
 	var o output.Options
 	return command.Leaf(&urfave.Command{
 		Name:  "version",
 		Usage: "print the version",
-		Description: "For example:\n" +
+		Description: "So does \"iotdm --version\". For example:\n" +
 			"   iotdm version --jq .version",
 		Flags: o.Flags(),
 		Action: func(*urfave.Context) error {
@@ -29,25 +39,40 @@ func versionCommand(s output.Streams) *urfave.Command {
 	})
 }
 
+// versionFlag stands for the command where people try it first.
+func versionFlag(want *bool) urfave.Flag {
+	return &urfave.BoolFlag{Name: "version", Destination: want, DisableDefaultText: true, Usage: "print the version"}
+}
+
 func versionResult() output.Result {
 	v := struct {
 		Version  string `json:"version"`
-		Revision string `json:"revision,omitempty"`
+		Commit   string `json:"commit,omitempty"`
+		Date     string `json:"date,omitempty"` // of the commit
+		Modified bool   `json:"modified,omitempty"`
 		Go       string `json:"go"`
 		Platform string `json:"platform"`
-	}{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	}{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			v.Version = info.Main.Version
-		}
+		v.Version = cmp.Or(v.Version, info.Main.Version)
 		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				v.Revision = setting.Value
+			switch setting.Key {
+			case "vcs.revision":
+				v.Commit = setting.Value
+			case "vcs.time":
+				v.Date = setting.Value
+			case "vcs.modified":
+				v.Modified = setting.Value == "true"
 			}
 		}
 	}
+	v.Version = cmp.Or(strings.TrimPrefix(v.Version, "v"), "(devel)")
 	return output.Result{Value: v, Text: func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "iotdm %s %s %s\n", v.Version, v.Platform, v.Go)
+		text := fmt.Sprintf("iotdm %s %s %s", v.Version, v.Platform, v.Go)
+		if v.Commit != "" {
+			text += fmt.Sprintf(", commit %.12s of %s%s", v.Commit, v.Date, output.Choose(v.Modified, " with changes", ""))
+		}
+		_, err := fmt.Fprintln(w, text)
 		return err
 	}}
 }
