@@ -43,6 +43,8 @@ type configurationOptions struct {
 	etag        string
 	targetSet   bool
 	prioritySet bool
+	ifMissing   bool
+	ifExists    bool
 }
 
 // configurationCommand makes a command about one configuration, which is its
@@ -193,7 +195,7 @@ func configurationCreateCommand(s output.Streams) *urfave.Command {
 	}, func(o *configurationOptions) []urfave.Flag {
 		return command.Concat([]urfave.Flag{
 			contentFlag(&o.content),
-		}, o.changeFlags())
+		}, o.changeFlags(), []urfave.Flag{ifMissingFlag(&o.ifMissing)})
 	}, func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
 		c := hubrest.Configuration{ID: o.id, SchemaVersion: "2.0"}
 		var err error
@@ -204,6 +206,11 @@ func configurationCreateCommand(s output.Streams) *urfave.Command {
 			return output.Result{}, err
 		}
 		created, err := client.CreateConfiguration(ctx, c)
+		if o.ifMissing {
+			created, err = keepExisting(s, "configuration "+o.id, "change it with \"iotdm service configuration update\"; another content needs another name", c, created, err, func() (hubrest.Configuration, error) {
+				return client.Configuration(ctx, o.id)
+			})
+		}
 		return output.Result{Value: created}, err
 	})
 }
@@ -244,13 +251,11 @@ func configurationGetCommand(s output.Streams) *urfave.Command {
 func configurationDeleteCommand(s output.Streams) *urfave.Command {
 	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete a configuration, and what it has set",
 		Description: "For example:\n   iotdm service configuration delete eco"},
-		func(o *configurationOptions) []urfave.Flag { return []urfave.Flag{command.ETagFlag(&o.etag)} },
+		func(o *configurationOptions) []urfave.Flag {
+			return []urfave.Flag{command.ETagFlag(&o.etag), ifExistsFlag(&o.ifExists)}
+		},
 		func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
-			err := client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`))
-			if err == nil {
-				s.Note("Deleted configuration %s", o.id)
-			}
-			return output.Result{}, err
+			return output.Result{}, passMissing(s, o.ifExists, "configuration "+o.id, client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`)))
 		})
 }
 

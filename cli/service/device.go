@@ -46,17 +46,14 @@ func deviceGetCommand(s output.Streams) *urfave.Command {
 func deviceDeleteCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
 	var etag string
+	var ifExists bool
 	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
 		Usage:       "remove a device identity with its twin and modules",
 		Description: "For example:\n   iotdm service device delete --device device-1",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
-		err := client.DeleteDevice(ctx, o.device, etag)
-		if err == nil {
-			s.Note("Deleted device %s", o.device)
-		}
-		return nil, err
-	}, command.ETagFlag(&etag))
+		return nil, passMissing(s, ifExists, "device "+o.device, client.DeleteDevice(ctx, o.device, etag))
+	}, command.ETagFlag(&etag), ifExistsFlag(&ifExists))
 }
 
 func deviceEnableCommand(s output.Streams) *urfave.Command {

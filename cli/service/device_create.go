@@ -10,6 +10,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 )
 
@@ -87,8 +88,9 @@ func parentScopes(ctx context.Context, client *hubrest.Client, device string) ([
 
 type deviceWriteOptions struct {
 	deviceOptions
-	fields deviceFields
-	etag   string
+	fields    deviceFields
+	etag      string
+	ifMissing bool
 }
 
 func deviceCreateCommand(s output.Streams) *urfave.Command {
@@ -100,8 +102,9 @@ func deviceCreateCommand(s output.Streams) *urfave.Command {
 			"   iotdm service device create --device device-1\n" +
 			"   iotdm service device create --device device-2 --primary-thumbprint @device-2.pem\n" +
 			"   iotdm service device create --device gateway --edge-enabled\n" +
-			"   iotdm service device create --device sensor --parent gateway",
-		Flags: command.Concat(o.Flags(), o.fields.flags()),
+			"   iotdm service device create --device sensor --parent gateway\n" +
+			"   iotdm service device create --device device-1 --if-missing",
+		Flags: command.Concat(o.Flags(), o.fields.flags(), []urfave.Flag{ifMissingFlag(&o.ifMissing)}),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.Check(), o.fields.check(ctx), o.fields.auth.checkNew()); err != nil {
 				return err
@@ -111,7 +114,13 @@ func deviceCreateCommand(s output.Streams) *urfave.Command {
 				if err := o.fields.apply(ctx, s, client, &d); err != nil {
 					return nil, err
 				}
-				return client.CreateDevice(ctx, d)
+				created, err := client.CreateDevice(ctx, d)
+				if !o.ifMissing {
+					return created, err
+				}
+				return keepExisting(s, target.Noun(o.About()), "change it with \"iotdm service device update\"", d, created, err, func() (hubrest.Device, error) {
+					return client.Device(ctx, o.device)
+				})
 			})
 		},
 	})

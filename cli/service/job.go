@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ type jobCreateOptions struct {
 	maxTime       command.Seconds
 	wait          bool
 	limitFailures int
+	ifMissing     bool
 }
 
 func jobCreateCommand(s output.Streams) *urfave.Command {
@@ -65,6 +67,7 @@ func jobCreateCommand(s output.Streams) *urfave.Command {
 			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how `LONG` the job may run"},
 			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
 			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
+			ifMissingFlag(&o.ifMissing),
 		}, o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.Check(); err != nil {
@@ -89,6 +92,8 @@ func (o *jobCreateOptions) Check() error {
 		return fail.Usagef("--limit-failures %d is negative", o.limitFailures)
 	case o.limitFailures > 0 && !o.wait:
 		return fail.Usagef("--limit-failures needs --wait: nobody else would count the failures")
+	case o.ifMissing && o.id == "":
+		return fail.Usagef("--if-missing needs --job: a job without an id of its own is always a new one")
 	case o.call.method != "":
 		return fail.First(o.call.check(), o.Output.Check())
 	}
@@ -146,6 +151,11 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 	defer client.Close()
 	noteHints(s, o.where)
 	job, err := client.CreateJob(ctx, request)
+	if o.ifMissing {
+		job, err = keepExisting(s, "job "+request.ID, "take another --job", askedJob(request), job, err, func() (hubrest.Job, error) {
+			return client.Job(ctx, request.ID)
+		})
+	}
 	if err != nil {
 		return explainJob(ctx, t, err, request.ID)
 	}
@@ -154,6 +164,18 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 		return watchJob(ctx, s, t, client, o.Output, request.ID, o.limitFailures)
 	}
 	return o.Output.Print(s, output.Result{Value: job})
+}
+
+// askedJob is a job of which only what was asked for is known.
+func askedJob(r hubrest.JobRequest) hubrest.Job {
+	j := hubrest.Job{Condition: r.Condition}
+	if r.Method != nil {
+		j.Method, _ = json.Marshal(map[string]any{"methodName": r.Method.Name, "payload": r.Method.Payload})
+	}
+	if r.Twin != nil {
+		j.Twin, _ = json.Marshal(map[string]any{"tags": r.Twin.Tags, "properties": map[string]any{"desired": r.Twin.Desired}})
+	}
+	return j
 }
 
 // explainJob is Target.Explain for a request about a job.

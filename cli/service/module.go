@@ -73,17 +73,14 @@ func moduleGetCommand(s output.Streams) *urfave.Command {
 func moduleDeleteCommand(s output.Streams) *urfave.Command {
 	var o moduleOptions
 	var etag string
+	var ifExists bool
 	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
 		Usage:       "remove a module identity with its twin",
 		Description: "For example:\n   iotdm service module delete --device device-1 --module camera",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
-		err := client.DeleteModule(ctx, o.About(), etag)
-		if err == nil {
-			s.Note("Deleted %s", target.Noun(o.About()))
-		}
-		return nil, err
-	}, command.ETagFlag(&etag))
+		return nil, passMissing(s, ifExists, target.Noun(o.About()), client.DeleteModule(ctx, o.About(), etag))
+	}, command.ETagFlag(&etag), ifExistsFlag(&ifExists))
 }
 
 // moduleColumns are what the table of modules shows.

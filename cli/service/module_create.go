@@ -8,6 +8,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 )
 
@@ -17,6 +18,7 @@ type moduleWriteOptions struct {
 	managedBySet bool // the flag was given, be it empty
 	auth         authFields
 	etag         string
+	ifMissing    bool
 }
 
 func (o *moduleWriteOptions) Flags() []urfave.Flag {
@@ -44,7 +46,7 @@ func moduleCreateCommand(s output.Streams) *urfave.Command {
 		Name:        "create",
 		Usage:       "register a module of a device and print its identity, with its keys",
 		Description: "For example:\n   iotdm service module create --device device-1 --module camera",
-		Flags:       o.Flags(),
+		Flags:       command.Concat(o.Flags(), []urfave.Flag{ifMissingFlag(&o.ifMissing)}),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.check(ctx), o.auth.checkNew()); err != nil {
 				return err
@@ -54,7 +56,13 @@ func moduleCreateCommand(s output.Streams) *urfave.Command {
 				if err := o.apply(s, &m); err != nil {
 					return nil, err
 				}
-				return client.CreateModule(ctx, m)
+				created, err := client.CreateModule(ctx, m)
+				if !o.ifMissing {
+					return created, err
+				}
+				return keepExisting(s, target.Noun(o.About()), "change it with \"iotdm service module update\"", m, created, err, func() (hubrest.Module, error) {
+					return client.Module(ctx, o.About())
+				})
 			})
 		},
 	})
