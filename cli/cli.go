@@ -34,9 +34,9 @@ import (
 
 // Main runs the command line args, of which the first is the program's own
 // name, and returns the exit status: 0 done, 1 failed, 2 wrong usage, 3 not
-// found or not online, 4 not authorized, 5 timed out. Results go to out and
-// everything else to errOut. An interrupt or SIGTERM ends the command cleanly;
-// a second one ends the process.
+// found or not online, 4 not authorized, 5 timed out, 130 interrupted. Results go
+// to out and everything else to errOut. An interrupt or SIGTERM ends the command
+// cleanly; a second one ends the process.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -49,7 +49,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	}
 	err := app.RunContext(ctx, command.Arrange(app.Commands, completionArguments(args)))
 	if _, explained := errors.AsType[*fail.Error](err); err != nil && ctx.Err() != nil && !explained {
-		err = fail.Errorf(fail.Failed, "interrupted")
+		err = fail.Errorf(fail.Interrupted, "interrupted")
 	}
 	return report(s, err)
 }

@@ -67,14 +67,17 @@ LIKE, BETWEEN or JOIN.
    iotdm service query "..." --explain           how the rows are found
    iotdm service query "..." --from twins.json   the same language on a file
 `,
-	"exit-statuses": `   0   done
-   1   failed, for example since a device answered with a status that is not 2xx
-   2   wrong usage
-   3   not found, or not online
-   4   not authorized
-   5   timed out
+	"exit-statuses": `   0     done
+   1     failed, such as when a device answered with a status other than 2xx
+   2     wrong usage
+   3     not found, or not online
+   4     not authorized
+   5     timed out
+   130   interrupted by Ctrl-C or SIGTERM before all was done
 
-What went wrong is one line on standard error that begins with "iotdm:".
+What runs until it is stopped, such as a hub, a device or a watch, exits with 0
+on Ctrl-C. What went wrong is one line on standard error, which begins with
+"iotdm:".
 `,
 	"output": `Results go to standard output; progress, notes and errors go to standard error.
 

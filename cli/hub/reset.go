@@ -1,10 +1,9 @@
 package hub
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -16,8 +15,8 @@ import (
 )
 
 type hubResetOptions struct {
-	data string
-	yes  bool
+	data    string
+	confirm command.Confirmation
 }
 
 func hubResetCommand(s output.Streams) *urfave.Command {
@@ -29,26 +28,19 @@ func hubResetCommand(s output.Streams) *urfave.Command {
 			"   iotdm hub reset --yes",
 		Flags: []urfave.Flag{
 			localhub.Flag(&o.data),
-			&urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Destination: &o.yes, DisableDefaultText: true, Usage: "do not ask"},
+			o.confirm.Flag(),
 		},
-		Action: func(*urfave.Context) error { return resetHub(s, o) },
+		Action: func(ctx *urfave.Context) error { return resetHub(ctx.Context, s, o) },
 	})
 }
 
-func resetHub(s output.Streams, o hubResetOptions) error {
+func resetHub(ctx context.Context, s output.Streams, o hubResetOptions) error {
 	dir, err := localhub.Folder(o.data)
 	if err != nil {
 		return err
 	}
-	if !o.yes {
-		if !output.IsTerminal(s.In) {
-			return fail.Usagef("this deletes the hub in %s; say --yes if that is what you want", dir)
-		}
-		fmt.Fprintf(s.ErrOut, "Delete the hub in %s with all its devices, twins, keys and certificates? [y/N] ", dir)
-		answer, _ := bufio.NewReader(s.In).ReadString('\n') // no answer is no
-		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-			return fail.Errorf(fail.Failed, "nothing deleted")
-		}
+	if err := o.confirm.Ask(ctx, s, fmt.Sprintf("Delete the hub in %s with all its devices, twins, keys and certificates", dir)); err != nil {
+		return err
 	}
 	err = node.Reset(dir)
 	if errors.Is(err, node.ErrNeverRun) {

@@ -87,9 +87,9 @@ func exportDevices(ctx context.Context, s output.Streams, o deviceExportOptions)
 	written := identities(ex.Count)
 	switch {
 	case ctx.Err() != nil && toFile:
-		return fail.Errorf(fail.Failed, "interrupted after %s; %s is as it was", written, o.file)
+		return fail.Errorf(fail.Interrupted, "interrupted after %s; %s is as it was", written, o.file)
 	case ctx.Err() != nil:
-		return fail.Errorf(fail.Failed, "interrupted after %s", written)
+		return fail.Errorf(fail.Interrupted, "interrupted after %s", written)
 	case err != nil:
 		return t.Explain(ctx, err, target.NoIdentity)
 	}

@@ -171,7 +171,7 @@ func (o *deviceImportOptions) conclude(ctx context.Context, s output.Streams, t 
 	resume := fmt.Sprintf("%s; go on with --from-line %d", o.summary(im), im.Resume())
 	switch {
 	case ctx.Err() != nil:
-		return fail.Errorf(fail.Failed, "interrupted: %s", resume)
+		return fail.Errorf(fail.Interrupted, "interrupted: %s", resume)
 	case err != nil && im.Broken != nil && errors.Is(err, im.Broken):
 		return fail.Errorf(fail.Failed, "%s %v: %s", o.name(), fail.PlainPathError(err), resume)
 	case err != nil:

@@ -319,7 +319,7 @@ func watchJob(ctx context.Context, s output.Streams, t target.Target, client *hu
 	job, err := f.followUpTo(ctx, limit)
 	if err != nil {
 		if ctx.Err() != nil {
-			return fail.Errorf(fail.Failed, "interrupted; job %s goes on: see \"iotdm service job watch %s\", or end it with \"iotdm service job cancel %s\"", id, id, id)
+			return fail.Errorf(fail.Interrupted, "interrupted; job %s goes on: see \"iotdm service job watch %s\", or end it with \"iotdm service job cancel %s\"", id, id, id)
 		}
 		return explainJob(ctx, t, err, id)
 	}

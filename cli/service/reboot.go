@@ -169,7 +169,7 @@ func waitForReboot(ctx context.Context, s output.Streams, t target.Target, r *Re
 	}
 	switch {
 	case ctx.Err() != nil:
-		return fail.Errorf(fail.Failed, "interrupted while waiting for %s; it was asked to reboot and may still do so", target.Noun(r.Device))
+		return fail.Errorf(fail.Interrupted, "interrupted while waiting for %s; it was asked to reboot and may still do so", target.Noun(r.Device))
 	case timedOut:
 		return fail.Errorf(fail.TimedOut, "%s %s: %s; look with \"iotdm service twin get --device %s\"", target.Noun(r.Device), report.Verdict, report.Reason, o.device)
 	case err != nil:

@@ -331,7 +331,7 @@ func (r *fleetReboot) conclude(ctx context.Context, devices []string, err error)
 	}
 	switch {
 	case ctx.Err() != nil:
-		return fail.Errorf(fail.Failed, "interrupted: %s", text)
+		return fail.Errorf(fail.Interrupted, "interrupted: %s", text)
 	case errors.Is(err, errTooManyFailures):
 		return fail.Errorf(fail.Failed, "stopped after %s: %s", output.Count(r.failures, "failure"), text)
 	case err != nil:

@@ -15,6 +15,7 @@ const (
 	NotFound     = 3 // not found, or not online
 	Unauthorized = 4
 	TimedOut     = 5
+	Interrupted  = 130 // by Ctrl-C or SIGTERM, before all was done; what is meant to run until then exits with 0
 )
 
 // An Error is an error with an exit status, worded for the user: what failed,
