@@ -17,6 +17,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/systemd"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/mqttdevice"
@@ -75,11 +76,10 @@ func deviceRunCommand(s output.Streams) *urfave.Command {
 }
 
 func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error {
-	super, err := findSupervisor()
+	manager, err := systemd.FindManager()
 	if err != nil {
 		return err
 	}
-	defer super.close()
 	t, err := o.as.find(ctx, s, target.Choice{Create: true, Usual: target.LocalDevice})
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 	opt.Device.OnState = func(state mqttdevice.State) {
 		link.Changed(state)
 		if text := connectionText(t, state); text != "" {
-			super.status(text)
+			manager.Status(text)
 		}
 	}
 	if err := fail.First(o.commands.options(&opt, t), o.telemetry.options(s, &opt)); err != nil {
@@ -120,20 +120,20 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 		s.Print("%s", messageText(m))
 		return nil
 	})
-	return serveDevice(ctx, s, t, a, super)
+	return serveDevice(ctx, s, t, a, manager)
 }
 
 // serveDevice is the device's life, from connecting until ctx ends.
-func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agent.Agent, super supervisor) error {
+func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agent.Agent, manager systemd.Manager) error {
 	ctx, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		super.watch(ctx, a.Alive, s.Note)
+		manager.Watch(ctx, a.Alive, s.Note)
 	}()
 	defer func() { cancel(); <-watched }()
 	// It is ready although it may have to wait for the network: that is no reason to start it again.
-	super.tell("READY=1")
+	manager.Ready()
 	if err := a.Connect(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -143,7 +143,7 @@ func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agen
 	s.Note("%s is connected to %s; waiting for direct methods, press Ctrl-C to exit", t.Identity(), t.Host())
 	<-ctx.Done()
 	s.Note("Disconnecting")
-	super.tell("STOPPING=1")
+	manager.Stopping()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/systemd"
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
@@ -106,6 +107,10 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 }
 
 func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hubrest.EventSource) error {
+	manager, err := systemd.FindManager()
+	if err != nil {
+		return err
+	}
 	dir, err := localhub.Folder(o.data)
 	if err != nil {
 		return err
@@ -158,12 +163,33 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	// Whoever connects since the ports are open waits until here. What is
 	// printed from now on is the log.
 	failed := n.Serve(on)
+	manager.Ready()
+	watched := watchHub(ctx, s, n, manager)
 	select {
 	case <-ctx.Done():
 		s.Note("Stopping ...")
 	case err = <-failed:
 	}
+	watched()
+	manager.Stopping()
 	return errors.Join(err, stopHub(s, n))
+}
+
+// watchHub gives the service manager signs of life and a status, until the
+// function that it returns is called. A hub whose rules hang gives none.
+func watchHub(ctx context.Context, s output.Streams, n *node.Node, manager systemd.Manager) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	alive := func() error {
+		manager.Status(output.Count(n.ConnectedDevices(), "connected device"))
+		return nil
+	}
+	alive()
+	go func() {
+		defer close(ended)
+		manager.Watch(ctx, alive, s.Note)
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // stopHub gives what is in flight some time to finish. A direct method may

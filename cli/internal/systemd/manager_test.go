@@ -1,4 +1,4 @@
-package device
+package systemd
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// serviceManager listens as systemd does.
-func serviceManager(t *testing.T) *net.UnixConn {
+// listen hears what a service manager hears, as systemd does.
+func listen(t *testing.T) *net.UnixConn {
 	if runtime.GOOS == "windows" {
 		t.Skip("there are no datagram sockets of this kind")
 	}
@@ -29,6 +29,19 @@ func serviceManager(t *testing.T) *net.UnixConn {
 	return conn
 }
 
+// find returns the manager that listens on conn.
+func find(t *testing.T, conn *net.UnixConn) Manager {
+	t.Helper()
+	m, err := FindManager()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := hear(t, conn); got != "STATUS=starting" {
+		t.Errorf("the service manager hears %q", got)
+	}
+	return m
+}
+
 func hear(t *testing.T, conn *net.UnixConn) string {
 	t.Helper()
 	conn.SetReadDeadline(time.Now().Add(time.Minute))
@@ -40,28 +53,21 @@ func hear(t *testing.T, conn *net.UnixConn) string {
 	return string(b[:n])
 }
 
-func TestSupervisorHears(t *testing.T) {
-	manager := serviceManager(t)
-	v, err := findSupervisor()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.close()
-	v.tell("READY=1", "STATUS=here")
-	v.status("not connected:\nREADY=1")
-	got := []string{hear(t, manager), hear(t, manager)}
-	if diff := cmp.Diff([]string{"READY=1\nSTATUS=here", "STATUS=not connected: READY=1"}, got); diff != "" {
+func TestManagerHears(t *testing.T) {
+	conn := listen(t)
+	m := find(t, conn)
+	m.Ready()
+	m.Status("not connected:\nREADY=1")
+	m.Stopping()
+	got := []string{hear(t, conn), hear(t, conn), hear(t, conn)}
+	if diff := cmp.Diff([]string{"READY=1", "STATUS=not connected: READY=1", "STOPPING=1"}, got); diff != "" {
 		t.Errorf("the service manager hears (-want +got):\n%s", diff)
 	}
 }
 
 func TestWatchdogHearsOnlyOfWhatIsAlive(t *testing.T) {
-	manager := serviceManager(t)
-	v, err := findSupervisor()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.close()
+	conn := listen(t)
+	m := find(t, conn)
 	ctx, cancel := context.WithCancel(t.Context())
 	asked, noted := 0, 0
 	alive := func() error {
@@ -73,10 +79,10 @@ func TestWatchdogHearsOnlyOfWhatIsAlive(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		v.watch(ctx, alive, func(string, ...any) { noted++ })
+		m.Watch(ctx, alive, func(string, ...any) { noted++ })
 	}()
 	for range 3 {
-		if got := hear(t, manager); got != "WATCHDOG=1" {
+		if got := hear(t, conn); got != "WATCHDOG=1" {
 			t.Errorf("the service manager hears %q", got)
 		}
 	}
@@ -88,29 +94,28 @@ func TestWatchdogHearsOnlyOfWhatIsAlive(t *testing.T) {
 }
 
 func TestWatchdogOfAnotherProcess(t *testing.T) {
-	serviceManager(t)
+	conn := listen(t)
 	t.Setenv("WATCHDOG_PID", "1")
-	v, err := findSupervisor()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.close()
-	if v.watchdog != 0 {
-		t.Errorf("watchdog %v, want none", v.watchdog)
+	if m := find(t, conn); m.watchdog != 0 {
+		t.Errorf("watchdog %v, want none", m.watchdog)
 	}
 }
 
-func TestNoSupervisor(t *testing.T) {
+func TestNoManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	v, err := findSupervisor()
+	m, err := FindManager()
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.tell("READY=1")
-	v.watch(t.Context(), nil, nil)
-	v.close()
+	m.Ready()
+	m.Watch(t.Context(), nil, nil)
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "none"))
-	if _, err := findSupervisor(); err == nil {
+	if _, err := FindManager(); err == nil {
 		t.Error("a socket that does not exist is no error")
+	}
+	t.Setenv("NOTIFY_SOCKET", "")
+	t.Setenv("WATCHDOG_USEC", "soon")
+	if _, err := FindManager(); err == nil {
+		t.Error("a time that is none is no error")
 	}
 }
