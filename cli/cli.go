@@ -42,7 +42,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	s := output.Streams{In: in, Out: out, ErrOut: errOut}
+	s := output.NewStreams(in, out, errOut)
 	app := newApp(s)
 	if complete(ctx, s, app.Commands, args) {
 		return 0

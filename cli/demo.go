@@ -71,7 +71,7 @@ func (g *stage) say(role, format string, args ...any) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	fmt.Fprintf(g.s.Out, "%6.2fs %s %s\n", time.Since(g.start).Seconds(), label, fmt.Sprintf(format, args...))
+	fmt.Fprintf(output.Unguarded(g.s.Out), "%6.2fs %s %s\n", time.Since(g.start).Seconds(), label, output.Visible(fmt.Sprintf(format, args...)))
 }
 
 func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration) (err error) {

@@ -69,6 +69,9 @@ func (v *fleetView) follow(f *fleet.Fleet, host string) (stop func()) {
 		group.Wait()
 		v.mu.Lock()
 		defer v.mu.Unlock()
+		if v.terminal {
+			output.EraseLine(v.ErrOut) // which the terminal has written ^C on
+		}
 		v.drawn = 0 // the last summary stays
 		v.Note("Disconnecting")
 	}
@@ -115,10 +118,13 @@ func (v *fleetView) above(format string, args ...any) {
 // erase takes the summary from the terminal.
 func (v *fleetView) erase() {
 	if v.drawn > 0 {
-		fmt.Fprintf(v.ErrOut, "\x1b[%dA\x1b[J", v.drawn)
+		fmt.Fprint(output.Unguarded(v.ErrOut), upAndErase(v.drawn))
 		v.drawn = 0
 	}
 }
+
+// upAndErase goes up so many lines from the start of one, and erases all from there.
+func upAndErase(lines int) string { return fmt.Sprintf("\r\x1b[%dA\x1b[J", lines) }
 
 func (v *fleetView) show(s fleet.Stats) {
 	v.mu.Lock()
@@ -131,12 +137,12 @@ func (v *fleetView) show(s fleet.Stats) {
 	}
 	var text strings.Builder
 	if v.drawn > 0 {
-		fmt.Fprintf(&text, "\x1b[%dA\x1b[J", v.drawn)
+		text.WriteString(upAndErase(v.drawn))
 	}
 	for _, line := range lines {
-		text.WriteString(output.Fit(v.ErrOut, line) + "\n") // a line that wraps would count as two
+		text.WriteString(output.Fit(v.ErrOut, output.Visible(line)) + "\n") // a line that wraps would count as two
 	}
-	fmt.Fprint(v.ErrOut, text.String())
+	fmt.Fprint(output.Unguarded(v.ErrOut), text.String())
 	v.drawn = len(lines)
 }
 

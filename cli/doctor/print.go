@@ -35,14 +35,14 @@ func (p *printer) begin(what string) {
 func (p *printer) done(c Check) {
 	p.end()
 	if p.people && p.err == nil {
-		_, p.err = io.WriteString(p.Out, p.format(c))
+		_, p.err = io.WriteString(output.Unguarded(p.Out), p.format(c))
 	}
 }
 
 // end takes away what begin wrote.
 func (p *printer) end() {
 	if p.wait {
-		io.WriteString(p.ErrOut, output.EraseLine)
+		output.EraseLine(p.ErrOut)
 	}
 }
 
@@ -50,7 +50,7 @@ func (p *printer) end() {
 func Print(s output.Streams, w io.Writer, checks []Check) error {
 	p := newPrinter(s, true)
 	for _, c := range checks {
-		if _, err := io.WriteString(w, p.format(c)); err != nil {
+		if _, err := io.WriteString(output.Unguarded(w), p.format(c)); err != nil {
 			return err
 		}
 	}
@@ -65,9 +65,9 @@ func (p *printer) format(c Check) string {
 		label = verdictColours[c.Verdict] + label + "\x1b[0m"
 	}
 	indent := verdict + name + 1
-	text := label + fmt.Sprintf("%-*s ", name, c.Name) + wrap(c.Detail, indent, p.width) + "\n"
+	text := label + fmt.Sprintf("%-*s ", name, c.Name) + wrap(output.Visible(c.Detail), indent, p.width) + "\n"
 	if c.Remedy != "" {
-		text += strings.Repeat(" ", indent) + "-> " + wrap(c.Remedy, indent+3, p.width) + "\n"
+		text += strings.Repeat(" ", indent) + "-> " + wrap(output.Visible(c.Remedy), indent+3, p.width) + "\n"
 	}
 	return text
 }
@@ -83,7 +83,7 @@ func wrap(text string, indent, width int) string {
 	for i, word := range strings.Split(text, " ") {
 		switch {
 		case i == 0:
-		case column+1+len(word) > width:
+		case column+1+output.Width(word) > width:
 			b.WriteString("\n" + strings.Repeat(" ", indent))
 			column = indent
 		default:
@@ -91,7 +91,7 @@ func wrap(text string, indent, width int) string {
 			column++
 		}
 		b.WriteString(word)
-		column += len(word)
+		column += output.Width(word)
 	}
 	return b.String()
 }

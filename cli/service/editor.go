@@ -48,7 +48,7 @@ func (e *editor) edit(text []byte) ([]byte, error) {
 	signal.Notify(interrupts, os.Interrupt)
 	defer signal.Stop(interrupts)
 	c := e.process()
-	c.Stdin, c.Stdout, c.Stderr = e.In, e.Out, e.ErrOut
+	c.Stdin, c.Stdout, c.Stderr = e.In, output.Unguarded(e.Out), output.Unguarded(e.ErrOut)
 	if err := c.Run(); err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			hint := ""

@@ -48,7 +48,7 @@ func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
 // clear takes the line from a terminal, to make room for another.
 func (b *progressBar) clear() {
 	if b.terminal && b.shown != "" {
-		fmt.Fprint(b.ErrOut, output.EraseLine)
+		output.EraseLine(b.ErrOut)
 		b.shown = ""
 	}
 }

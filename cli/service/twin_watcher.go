@@ -285,17 +285,17 @@ func (w *twinWatcher) print(on hubrest.Target, c twinChange) error {
 	w.broken = w.o.Output.PrintEvent(w.Streams, output.Result{Value: c, Text: func(out io.Writer) error {
 		line := c.Time.Local().Format(time.TimeOnly) + "  "
 		if w.o.where != "" {
-			line += on.String() + "  "
+			line += output.OneLine(on.String()) + "  "
 		}
 		if c.Change != "" {
-			line += target.Noun(on) + " was " + c.Change
+			line += output.OneLine(target.Noun(on)) + " was " + c.Change
 		} else {
-			line += output.Printable(c.Path) + ": " + c.values(output.Colours(out))
+			line += output.OneLine(c.Path) + ": " + c.values(output.Colours(out))
 		}
 		if c.By != "" {
-			line += "  (" + output.Printable(c.By) + ")"
+			line += "  (" + output.OneLine(c.By) + ")"
 		}
-		_, err := fmt.Fprintln(out, line)
+		_, err := fmt.Fprintln(output.Unguarded(out), line)
 		return err
 	}})
 	return w.broken
@@ -303,7 +303,7 @@ func (w *twinWatcher) print(on hubrest.Target, c twinChange) error {
 
 // values are the old value and the new one.
 func (c twinChange) values(coloured bool) string {
-	old, now := output.Printable(orNothing(c.Old)), output.Printable(orNothing(c.New))
+	old, now := output.Visible(orNothing(c.Old)), output.Visible(orNothing(c.New))
 	if coloured {
 		old, now = "\x1b[31m"+old+"\x1b[0m", "\x1b[32m"+now+"\x1b[0m"
 	}

@@ -88,7 +88,7 @@ func (o *Options) Print(s Streams, r Result) error {
 	switch {
 	case !o.ForPeople():
 	case r.Text != nil:
-		return r.Text(s.Out)
+		return r.Text(Guard(s.Out))
 	case r.Columns != nil:
 		format = "table"
 	}
@@ -123,7 +123,7 @@ func (o *Options) PrintEvent(s Streams, r Result) error {
 		return err
 	}
 	line.WriteByte('\n')
-	_, err = s.Out.Write(line.Bytes())
+	_, err = io.WriteString(s.Out, Visible(line.String()))
 	return err
 }
 
@@ -131,7 +131,7 @@ func (o *Options) PrintEvent(s Streams, r Result) error {
 // one line, TSV, what --jq makes of it, or text, which a table is here too.
 func (o *Options) PrintLine(s Streams, r Result) error {
 	if o.Format == "table" {
-		return r.Text(s.Out)
+		return r.Text(Guard(s.Out))
 	}
 	return o.PrintEvent(s, r)
 }
@@ -143,7 +143,7 @@ func PrintJSON(w io.Writer, doc []byte) error {
 		return fmt.Errorf("print as JSON: %w", err)
 	}
 	b.WriteByte('\n')
-	_, err := w.Write(b.Bytes())
+	_, err := io.WriteString(w, Visible(b.String()))
 	return err
 }
 
@@ -189,12 +189,14 @@ func PrintYAML(w io.Writer, doc []byte) error {
 		return fmt.Errorf("print as YAML: %w", err)
 	}
 	blockStyle(&node)
-	e := yaml.NewEncoder(w)
+	var b strings.Builder
+	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
-	if err := e.Encode(&node); err != nil {
+	if err := errors.Join(e.Encode(&node), e.Close()); err != nil {
 		return fmt.Errorf("print as YAML: %w", err)
 	}
-	return e.Close()
+	_, err := io.WriteString(w, Visible(b.String())) // what it escapes stands in quotes
+	return err
 }
 
 // blockStyle undoes the look of JSON, except for the quotes around text that
@@ -260,9 +262,9 @@ func MemberColumns(array gjson.Result) []Column {
 func cell(v gjson.Result) string {
 	switch v.Type {
 	case gjson.JSON:
-		return v.Get("@ugly").Raw
+		return visibleCell(v.Get("@ugly").Raw)
 	case gjson.Number:
 		return v.Raw
 	}
-	return strings.NewReplacer("\t", " ", "\n", " ", "\r", " ").Replace(v.String())
+	return visibleCell(v.String())
 }

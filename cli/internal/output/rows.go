@@ -6,11 +6,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"regexp"
-	"strings"
-	"unicode/utf8"
-
-	"github.com/tidwall/gjson"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
 )
@@ -57,9 +52,10 @@ func streamJSON(w io.Writer, rows iter.Seq2[json.RawMessage, error]) error {
 		if err := json.Indent(&b, row, "  ", "  "); err != nil {
 			return fmt.Errorf("print as JSON: %w", err)
 		}
-		if _, err := b.WriteTo(w); err != nil {
+		if _, err := io.WriteString(w, Visible(b.String())); err != nil {
 			return err
 		}
+		b.Reset()
 		separator = ",\n  "
 	}
 	if separator != "\n  " {
@@ -116,80 +112,4 @@ func streamTable(w io.Writer, rows iter.Seq2[json.RawMessage, error], columns fu
 			return err
 		}
 	}
-}
-
-// A table prints rows in columns that are as wide as the headings and the first
-// rows need.
-type table struct {
-	w       io.Writer
-	tsv     bool // no headings, a tab between the cells
-	columns []Column
-	widths  []int
-}
-
-// begin prints the headings and the first rows.
-func (t *table) begin(first []json.RawMessage) error {
-	var lines [][]string
-	if !t.tsv {
-		var headings []string
-		for _, c := range t.columns {
-			headings = append(headings, c.heading())
-		}
-		lines = append(lines, headings)
-	}
-	for _, row := range first {
-		lines = append(lines, t.cells(row))
-	}
-	return t.printAligned(lines)
-}
-
-// printAligned prints lines in columns that are as wide as they need.
-func (t *table) printAligned(lines [][]string) error {
-	for _, cells := range lines {
-		for i, c := range cells {
-			if i == len(t.widths) {
-				t.widths = append(t.widths, 0)
-			}
-			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c))
-		}
-	}
-	for _, cells := range lines {
-		if err := t.print(cells); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *table) cells(row json.RawMessage) []string {
-	cells := make([]string, len(t.columns))
-	value := gjson.ParseBytes(row)
-	for i, c := range t.columns {
-		if cells[i] = cell(value.Get(c.Path())); !t.tsv {
-			cells[i] = withoutFraction(cells[i])
-		}
-	}
-	return cells
-}
-
-var fraction = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$`)
-
-// withoutFraction returns a time to the second, and anything else as it is.
-func withoutFraction(cell string) string { return fraction.ReplaceAllString(cell, "${1}Z") }
-
-func (t *table) print(cells []string) error {
-	if t.tsv {
-		_, err := fmt.Fprintln(t.w, strings.Join(cells, "\t"))
-		return err
-	}
-	var line strings.Builder
-	for i, c := range cells {
-		line.WriteString(c)
-		if i < len(cells)-1 {
-			const gap = 3
-			line.WriteString(strings.Repeat(" ", max(t.widths[i]-utf8.RuneCountInString(c), 0)+gap))
-		}
-	}
-	_, err := fmt.Fprintln(t.w, strings.TrimRight(line.String(), " "))
-	return err
 }

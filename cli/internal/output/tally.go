@@ -51,7 +51,7 @@ func (t *Tally) Clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.shown {
-		fmt.Fprint(t.ErrOut, EraseLine)
+		EraseLine(t.ErrOut)
 		t.shown = false
 	}
 }

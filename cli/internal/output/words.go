@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -45,11 +44,10 @@ func Clip(text string) string {
 	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
-// Printable is text as it is, or quoted if it is no text or has control
-// characters other than line breaks and tabs.
+// Printable is text as it is, or quoted if it is no text or has what would act on
+// a terminal, so that it can be told from text that looks so.
 func Printable(text string) string {
-	odd := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
-	if !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, acts) {
 		return strconv.Quote(text)
 	}
 	return text
