@@ -198,12 +198,14 @@ func (i Identity) grant(t sas.Token, host string, id ID) (Grant, error) {
 }
 
 // parseToken reads a shared access signature that has not expired.
-func (s *Server) parseToken(text string) (sas.Token, error) {
+func (s *Server) parseToken(text string) (sas.Token, error) { return parseTokenAt(s.Now(), text) }
+
+func parseTokenAt(at time.Time, text string) (sas.Token, error) {
 	t, err := sas.ParseToken(text)
 	switch {
 	case err != nil:
 		return t, ErrUnauthorizedAccess.With("%v", err)
-	case t.Expired(s.Now()):
+	case t.Expired(at):
 		return t, ErrUnauthorizedAccess.With("the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
 	}
 	return t, nil

@@ -106,10 +106,16 @@ func matchAction(pattern, action string) bool {
 // Errors: ErrUnauthorizedAccess, whatever the cause, with a text that is for the
 // hub's log alone.
 func (s *Server) AuthenticateCaller(ctx context.Context, credential, host, path string) (Caller, error) {
+	return s.AuthenticateCallerAt(ctx, s.Now(), credential, host, path)
+}
+
+// AuthenticateCallerAt is AuthenticateCaller for a signature that counts at
+// another time than the hub's.
+func (s *Server) AuthenticateCallerAt(ctx context.Context, at time.Time, credential, host, path string) (Caller, error) {
 	if token, ok := cutBearer(credential); ok {
 		return s.authenticatePrincipal(ctx, token)
 	}
-	t, err := s.parseToken(credential)
+	t, err := parseTokenAt(at, credential)
 	if err != nil {
 		return Caller{}, err
 	}

@@ -146,5 +146,8 @@ var (
 	ErrCACertificateNotFound = &Error{Status: 404, Code: 404900, Name: "CertificateNotFound", Text: "Not found"}
 	ErrCACertificateExists   = &Error{Status: 409, Code: 409900, Name: "CertificateAlreadyExists", Text: "Conflict"}
 
+	// The service has no test controls.
+	ErrNoTestControls = &Error{Status: 403, Code: 403900, Name: "TestControlsOff", Text: "this hub has no test controls. It was started without --test-controls"}
+
 	ErrGatewayTimeout = &Error{Status: 504, Code: 504101, Name: "GatewayTimeout", Text: "Timed out waiting for the response from device."}
 )

@@ -25,6 +25,8 @@ var (
 	ErrPreconditionFailed = errors.New("precondition failed")
 	// ErrAlreadyExists: what was to be created is there already.
 	ErrAlreadyExists = errors.New("already exists")
+	// ErrNoTestControls: the hub was not started with --test-controls.
+	ErrNoTestControls = errors.New("no test controls")
 )
 
 // An Error is an answer of the hub that is not a success. See the article "Understand and resolve Azure IoT Hub error
@@ -72,6 +74,8 @@ func (e *Error) Is(target error) bool {
 		return e.Status == http.StatusPreconditionFailed
 	case ErrAlreadyExists:
 		return e.Status == http.StatusConflict
+	case ErrNoTestControls:
+		return e.Name == "TestControlsOff"
 	}
 	return false
 }

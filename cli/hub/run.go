@@ -37,6 +37,7 @@ type hubRunOptions struct {
 	consumerGroups                  urfave.StringSlice
 	eventHubSources                 urfave.StringSlice
 	maxJobs                         int
+	testControls                    bool
 	verbose                         bool
 }
 
@@ -84,6 +85,8 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				Usage: "have clients of Event Hubs read `SOURCES` of telemetry,twin,lifecycle,connection (default: telemetry)"},
 			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
 				Usage: "run up to `N` jobs at a time"},
+			&urfave.BoolFlag{Name: "test-controls", Destination: &o.testControls, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_TEST_CONTROLS"},
+				Usage: "let who has all rights reset the hub, move its clock and the like"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
 				Usage: "log every packet and request"},
 		},
@@ -141,6 +144,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		ConsumerGroups: o.consumerGroups.Value(),
 		MaxJobs:        o.maxJobs,
 		Logger:         hubLogger(s, o.verbose),
+		TestControls:   o.testControls,
 	}
 	for _, source := range sources {
 		opt.EventHubSources = append(opt.EventHubSources, hub.EventSource(source))
@@ -235,6 +239,9 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 		}
 	}
 	s.Print("and keeps its keys%s in %s", output.Choose(o.ephemeral, "", " and state"), dir)
+	if o.testControls {
+		s.Print("Test controls are on: who has a key of iothubowner can reset the hub and move its clock.")
+	}
 	for _, note := range notes {
 		s.Print("%s", note)
 	}

@@ -93,6 +93,7 @@ func New(t testing.TB, options ...Option) *Hub {
 			t.Fatalf("hubtest: %v", err)
 		}
 	}
+	c.node.TestControls = true
 	n, err := node.New(c.node)
 	if err != nil {
 		on.Close()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/gofrs/flock"
 
@@ -33,6 +34,9 @@ type Info struct {
 	MQTTAddr  string `json:"mqttAddr,omitempty"`
 	AMQPAddr  string `json:"amqpAddr,omitempty"`
 	PID       int    `json:"pid"` // its process
+
+	TestControls bool          `json:"testControls,omitempty"` // it has them
+	ClockAhead   time.Duration `json:"clockAhead,omitempty"`   // how far its clock has been moved, in nanoseconds
 
 	CAFile     string       `json:"-"` // path of its CA's certificate
 	BundleFile string       `json:"-"` // path of that and all certificates the system trusts

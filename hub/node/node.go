@@ -28,6 +28,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/configurations"
+	"github.com/iotdm/iotdm/hub/controls"
 	"github.com/iotdm/iotdm/hub/entra"
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/internal/amqp"
@@ -92,6 +93,10 @@ type Options struct {
 
 	// Clock is the hub's time. Nil is the machine's.
 	Clock *clock.Clock
+
+	// TestControls lets callers with all rights do to the hub what only a test
+	// wants; see package controls. Its clock can be moved then.
+	TestControls bool
 }
 
 // EventHubName is the name of the built-in endpoint that is compatible with Event
@@ -107,6 +112,7 @@ type Node struct {
 	*hub.Server
 	Jobs           *jobs.Scheduler
 	Configurations *configurations.Engine
+	Controls       *controls.Controls // nil without Options.TestControls
 
 	folder  *folder
 	gate    *serve.Gate // in front of the doors
@@ -115,6 +121,9 @@ type Node struct {
 	rest    *rest.Door
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
+
+	publishing sync.Mutex // guards what follows
+	published  Info
 
 	once     sync.Once
 	closing  []func() error // what Close does, the last first
@@ -132,6 +141,9 @@ var ErrClosed = hub.ErrClosed
 // shared access policies on the first run. It does not listen.
 func New(opt Options) (*Node, error) {
 	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
+	if opt.TestControls && opt.Clock == nil {
+		opt.Clock = clock.New()
+	}
 	n := new(Node)
 	if err := n.open(opt); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -198,7 +210,11 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Jobs.Close)
-	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Aside: n.serveAside, Logger: opt.Logger})
+	if opt.TestControls {
+		n.Controls = controls.New(controls.Options{Clock: opt.Clock, Moved: n.publishClock})
+		n.atEnd(n.Controls.Close)
+	}
+	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Controls: n.Controls, Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
 	n.metrics = serveMetrics(newMetrics(
 		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk))
@@ -269,7 +285,29 @@ func (n *Node) Policies() []hub.Policy { return n.folder.policies() }
 
 // Publish writes to the data folder where the hub listens, so that commands of
 // the same user find it. It does nothing for a hub in memory.
-func (n *Node) Publish(info Info) error { return n.folder.publish(info) }
+func (n *Node) Publish(info Info) error {
+	n.publishing.Lock()
+	defer n.publishing.Unlock()
+	n.published = info
+	return n.publish()
+}
+
+// publishClock writes to the data folder how far the hub's clock has been moved.
+func (n *Node) publishClock() error {
+	n.publishing.Lock()
+	defer n.publishing.Unlock()
+	if n.published.HostName == "" { // it does not listen yet
+		return nil
+	}
+	return n.publish()
+}
+
+// publish publishes n.published. The caller holds n.publishing.
+func (n *Node) publish() error {
+	info := n.published
+	info.TestControls, info.ClockAhead = n.Controls != nil, n.Clock().Ahead()
+	return n.folder.publish(info)
+}
 
 // Shutdown stops accepting, lets direct methods and requests in flight finish
 // until ctx ends, and then closes the node.

@@ -4,19 +4,21 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/sas"
 )
 
-// authenticateCaller checks the credential of a request for the decoded path.
-func (d *Door) authenticateCaller(r *http.Request, path string) (hub.Caller, error) {
+// authenticateCaller checks the credential of a request for the decoded path, as
+// it counts at a time.
+func (d *Door) authenticateCaller(r *http.Request, at time.Time, path string) (hub.Caller, error) {
 	credential, err := credentialOf(r)
 	if err != nil {
 		return hub.Caller{}, err
 	}
-	return d.hub.AuthenticateCaller(r.Context(), credential, r.Host, path)
+	return d.hub.AuthenticateCallerAt(r.Context(), at, credential, r.Host, path)
 }
 
 // byItself reports whether the credential of a request is one that only devices
