@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 type hubRunOptions struct {
 	mqttsAddr, httpsAddr, amqpsAddr string
 	httpsExplicit, amqpsExplicit    bool
-	mqttAddr, amqpAddr              string
+	mqttAddr, amqpAddr, healthAddr  string
 	hosts                           urfave.StringSlice
 	data                            string
 	ephemeral                       bool
@@ -69,6 +70,8 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				Usage: "also MQTT without TLS, on `HOST:PORT`"},
 			&urfave.StringFlag{Name: "amqp-addr", Destination: &o.amqpAddr, EnvVars: []string{"IOTDM_HUB_AMQP_ADDR"},
 				Usage: "also AMQP without TLS, on `HOST:PORT`"},
+			&urfave.StringFlag{Name: "health-addr", Destination: &o.healthAddr, EnvVars: []string{"IOTDM_HUB_HEALTH_ADDR"},
+				Usage: "answer /health, /ready, /metrics and /ca.pem to anybody by HTTP on `HOST:PORT`"},
 			&urfave.StringSliceFlag{Name: "host", Destination: &o.hosts, EnvVars: []string{"IOTDM_HUB_HOST"},
 				Usage: "a further `NAME` or address, for the certificate"},
 			&urfave.StringFlag{Name: "data", Destination: &o.data, EnvVars: []string{"IOTDM_HUB_DATA", "IOTDM_DATA"},
@@ -128,6 +131,10 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	}
 	// Listening comes first: a port that is taken must leave no trace on disk.
 	on, notes, err := o.listen()
+	var health net.Listener
+	if err == nil && o.healthAddr != "" {
+		health, err = o.listenOn("--health-addr", o.healthAddr)
+	}
 	if err != nil {
 		on.Close()
 		return err
@@ -145,6 +152,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		MaxJobs:        o.maxJobs,
 		Logger:         hubLogger(s, o.verbose),
 		TestControls:   o.testControls,
+		Health:         health,
 	}
 	for _, source := range sources {
 		opt.EventHubSources = append(opt.EventHubSources, hub.EventSource(source))
@@ -159,6 +167,9 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		return fail.Errorf(fail.Failed, "%v%s", err, hint)
 	}
 	info := on.Info("localhost")
+	if health != nil {
+		info.HealthAddr = health.Addr().String()
+	}
 	if err := n.Publish(info); err != nil {
 		on.Close()
 		return errors.Join(fail.Errorf(fail.Failed, "%v", err), n.Close())
@@ -233,6 +244,7 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 		{"REST, MQTT and AMQP over WebSocket", info.HTTPSAddr},
 		{"MQTT without TLS", info.MQTTAddr},
 		{"AMQP without TLS", info.AMQPAddr},
+		{"health checks, over HTTP", info.HealthAddr},
 	} {
 		if door.addr != "" {
 			s.Print("  %-36s%s", door.what, door.addr)

@@ -50,6 +50,7 @@ type hubState struct {
 	AMQPS    string `json:"amqpsAddr,omitempty"`
 	MQTT     string `json:"mqttAddr,omitempty"`
 	AMQP     string `json:"amqpAddr,omitempty"`
+	Health   string `json:"healthAddr,omitempty"`
 	PID      int    `json:"pid"`
 	Data     string `json:"data"`
 }
@@ -77,8 +78,12 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 		if state.AMQPS != "" {
 			amqp = fmt.Sprintf(", %s (AMQP)", state.AMQPS)
 		}
-		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT)%s and %s (REST), as process %d with the data folder %s\n",
-			state.MQTTS, amqp, state.HTTPS, state.PID, state.Data)
+		health := ""
+		if state.Health != "" {
+			health = fmt.Sprintf(", health checks on %s", state.Health)
+		}
+		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT)%s and %s (REST)%s, as process %d with the data folder %s\n",
+			state.MQTTS, amqp, state.HTTPS, health, state.PID, state.Data)
 		return err
 	}})
 }
@@ -99,7 +104,7 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.PID, dir}
+	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir}
 	if err := checkHealth(ctx, t); err != nil {
 		return state, fail.Errorf(fail.NotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}

@@ -37,6 +37,7 @@ type Info struct {
 
 	TestControls bool          `json:"testControls,omitempty"` // it has them
 	ClockAhead   time.Duration `json:"clockAhead,omitempty"`   // how far its clock has been moved, in nanoseconds
+	HealthAddr   string        `json:"healthAddr,omitempty"`   // host:port it answers health checks on; see Options.Health
 
 	CAFile     string       `json:"-"` // path of its CA's certificate
 	BundleFile string       `json:"-"` // path of that and all certificates the system trusts

@@ -97,6 +97,12 @@ type Options struct {
 	// TestControls lets callers with all rights do to the hub what only a test
 	// wants; see package controls. Its clock can be moved then.
 	TestControls bool
+
+	// Health is where the hub answers GET /health, /ready, /metrics and /ca.pem
+	// to whoever reaches it, over plain HTTP and without a credential, from the
+	// beginning of New to the end of Close. The node owns it, also if New fails.
+	// Nil is nowhere.
+	Health net.Listener
 }
 
 // EventHubName is the name of the built-in endpoint that is compatible with Event
@@ -119,6 +125,7 @@ type Node struct {
 	mqtt    *mqtt.Door
 	amqp    *amqp.Door
 	rest    *rest.Door
+	health  *health // nil: none
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
 
@@ -157,6 +164,11 @@ func (n *Node) open(opt Options) (err error) {
 	var cancel context.CancelFunc
 	n.ctx, cancel = context.WithCancel(context.Background())
 	n.atEnd(cancel)
+	n.gate = serve.NewGate()
+	if opt.Health != nil {
+		n.health = serveHealth(opt.Health, n.gate, opt.Logger)
+		n.atEnd(n.health.close)
+	}
 	var bearer func(context.Context, string) (hub.Caller, error)
 	if opt.Entra != nil {
 		v, err := entra.New(*opt.Entra, opt.Clock.Now)
@@ -169,6 +181,7 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
+	n.health.change(func() { n.health.ca = n.folder.caPEM() })
 	for _, warning := range n.folder.warnings {
 		opt.Logger.Warn(warning)
 	}
@@ -192,7 +205,6 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Server.Close)
-	n.gate = serve.NewGate()
 	n.mqtt = mqtt.New(n.Server, opt.Logger)
 	n.atEnd(n.mqtt.Close)
 	// What services ask over AMQP does not come of the connection of a device, and
@@ -216,11 +228,13 @@ func (n *Node) open(opt Options) (err error) {
 	}
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Controls: n.Controls, Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
-	n.metrics = serveMetrics(newMetrics(
-		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk))
+	metrics := newMetrics(
+		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
+	n.metrics = serveMetrics(metrics)
 	if err := opt.Seed.apply(n.Server); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
+	n.health.change(func() { n.health.metrics, n.health.store = metrics, db })
 	return nil
 }
 
@@ -244,29 +258,35 @@ func (n *Node) openEvents(opt Options) (*eventlog.Log, error) {
 	return eventlog.OpenMemory(o)
 }
 
+// listen puts the gate in front of a door's listener: the hub serves.
+func (n *Node) listen(l net.Listener, door string) net.Listener {
+	n.health.change(func() { n.health.serving = true })
+	return n.gate.Listen(l, door)
+}
+
 // ServeMQTTS serves MQTT over TLS on l until the node closes, and then returns
 // ErrClosed. It owns l.
 func (n *Node) ServeMQTTS(l net.Listener) error {
-	return n.mqtt.ServeTLS(n.gate.Listen(l, "mqtts"), n.TLSConfig())
+	return n.mqtt.ServeTLS(n.listen(l, "mqtts"), n.TLSConfig())
 }
 
 // ServeMQTT serves MQTT over plain TCP on l as ServeMQTTS does. Keys and tokens
 // cross the network readable: it is for loopback.
-func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(n.gate.Listen(l, "mqtt")) }
+func (n *Node) ServeMQTT(l net.Listener) error { return n.mqtt.Serve(n.listen(l, "mqtt")) }
 
 // ServeAMQPS serves AMQP over TLS on l as ServeMQTTS does.
 func (n *Node) ServeAMQPS(l net.Listener) error {
-	return n.amqp.ServeTLS(n.gate.Listen(l, "amqps"), n.TLSConfig())
+	return n.amqp.ServeTLS(n.listen(l, "amqps"), n.TLSConfig())
 }
 
 // ServeAMQP serves AMQP over plain TCP on l as ServeMQTT does, such as for
 // clients of Event Hubs that are told to use an emulator.
-func (n *Node) ServeAMQP(l net.Listener) error { return n.amqp.Serve(n.gate.Listen(l, "amqp")) }
+func (n *Node) ServeAMQP(l net.Listener) error { return n.amqp.Serve(n.listen(l, "amqp")) }
 
 // ServeHTTPS serves REST, and MQTT and AMQP over WebSocket, over TLS on l as
 // ServeMQTTS does.
 func (n *Node) ServeHTTPS(l net.Listener) error {
-	return n.rest.ServeTLS(n.gate.Listen(l, "https"), n.TLSConfig())
+	return n.rest.ServeTLS(n.listen(l, "https"), n.TLSConfig())
 }
 
 // TLSConfig returns the TLS configuration of the hub's listeners: TLS 1.2 or
@@ -312,6 +332,7 @@ func (n *Node) publish() error {
 // Shutdown stops accepting, lets direct methods and requests in flight finish
 // until ctx ends, and then closes the node.
 func (n *Node) Shutdown(ctx context.Context) error {
+	n.health.change(func() { n.health.stopping = true })
 	n.mqtt.StopListening()
 	n.amqp.StopListening()
 	n.rest.StopListening()
@@ -324,6 +345,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 // goroutine of n has ended. It may be called more than once.
 func (n *Node) Close() error {
 	n.once.Do(func() {
+		n.health.forget()
 		var errs []error
 		for i := len(n.closing) - 1; i >= 0; i-- {
 			errs = append(errs, n.closing[i]())
