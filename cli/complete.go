@@ -12,7 +12,9 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/condition"
+	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/hub"
 )
 
 // patience bounds what a person waits for after pressing Tab.
@@ -21,9 +23,15 @@ const patience = 2 * time.Second
 // most bounds the candidates that are asked of a hub.
 const most = "200"
 
-// A candidates function returns what a value may be that begins with typed.
-// Hub are the flags on the command line that say which hub.
-type candidates func(ctx context.Context, hub []string, typed string) []string
+// A candidates function returns what the value may be that is typed.
+type candidates func(ctx context.Context, at place) []string
+
+// A place is where on a command line something is typed.
+type place struct {
+	hub    []string // the flags that say which hub
+	device string   // that the command is about; "" if it is not known yet
+	typed  string
+}
 
 // complete prints the candidates for the value that is being typed, and reports
 // whether it is one that a hub or this program knows. Everything else, such as
@@ -43,7 +51,7 @@ func complete(ctx context.Context, s output.Streams, commands []*urfave.Command,
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, c := range of(ctx, hubWords(cmd, rest), typed) {
+	for _, c := range of(ctx, place{hub: hubWords(cmd, rest), device: deviceOf(cmd, rest), typed: typed}) {
 		if strings.HasPrefix(c, typed) {
 			s.Print("%s", c)
 		}
@@ -74,7 +82,38 @@ func valueCandidates(cmd *urfave.Command, rest []string, typed string) candidate
 	if strings.HasPrefix(typed, "-") {
 		return nil
 	}
-	return argumentCandidates[strings.Trim(cmd.ArgsUsage, "[]")]
+	return argumentCandidates[command.ArgumentWord(cmd, len(positionals(cmd, rest)))]
+}
+
+// positionals are the words that are neither flags nor their values.
+func positionals(cmd *urfave.Command, words []string) (found []string) {
+	for i := 0; i < len(words); i++ {
+		if !strings.HasPrefix(words[i], "-") {
+			found = append(found, words[i])
+		} else if f := command.OurFlag(cmd, strings.TrimLeft(words[i], "-")); f != nil && command.TakesValue(f) {
+			i++
+		}
+	}
+	return found
+}
+
+// deviceOf returns the device that words name.
+func deviceOf(cmd *urfave.Command, words []string) string {
+	for i, word := range words {
+		name, value, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
+		f := command.OurFlag(cmd, name)
+		switch {
+		case !strings.HasPrefix(word, "-") || f == nil || f.Names()[0] != "device":
+		case hasValue:
+			return value
+		case i+1 < len(words):
+			return words[i+1]
+		}
+	}
+	if found := positionals(cmd, words); len(found) > 0 && command.ArgumentWord(cmd, 0) == "DEVICE" {
+		return found[0]
+	}
+	return ""
 }
 
 // eventSources are what events tell of.
@@ -83,10 +122,13 @@ var eventSources = []string{"telemetry", "twin", "lifecycle", "connection"}
 // flagCandidates are by the names of flags.
 var flagCandidates = map[string]candidates{
 	"ack":               oneOf("none", "positive", "negative", "full"),
+	"config-id":         configurationIDs,
+	"consumer-group":    consumerGroups,
 	"device":            deviceIDs,
 	"event-hub-sources": oneOf(eventSources...),
 	"job":               jobIDs,
 	"method":            methodNames,
+	"module":            moduleIDs,
 	"output":            oneOf("json", "table", "tsv", "yaml"),
 	"properties":        oneOf("sys", "app", "anno", "all"),
 	"source":            oneOf(eventSources...),
@@ -95,27 +137,48 @@ var flagCandidates = map[string]candidates{
 
 // argumentCandidates are by what the help calls an argument.
 var argumentCandidates = map[string]candidates{
-	"JOB":   jobIDs,
-	"SHELL": oneOf("bash", "zsh", "fish", "powershell"),
-	"TOPIC": func(context.Context, []string, string) []string { return topicNames() },
+	"CONFIGURATION": configurationIDs,
+	"DEVICE":        deviceIDs,
+	"JOB":           jobIDs,
+	"METHOD":        methodNames,
+	"MODULE":        moduleIDs,
+	"SHELL":         oneOf("bash", "zsh", "fish", "powershell"),
+	"TOPIC":         func(context.Context, place) []string { return topicNames() },
 }
 
 func oneOf(names ...string) candidates {
-	return func(context.Context, []string, string) []string { return names }
+	return func(context.Context, place) []string { return names }
 }
 
-func deviceIDs(ctx context.Context, hub []string, typed string) []string {
-	return ask(ctx, hub, "service", "query", "SELECT TOP "+most+" deviceId FROM devices WHERE STARTSWITH(deviceId, "+condition.Quote(typed)+")", "--jq", ".[].deviceId")
+func deviceIDs(ctx context.Context, at place) []string {
+	return ask(ctx, at, "service", "query", "SELECT TOP "+most+" deviceId FROM devices WHERE STARTSWITH(deviceId, "+condition.Quote(at.typed)+")", "--jq", ".[].deviceId")
 }
 
-func jobIDs(ctx context.Context, hub []string, typed string) []string {
-	return ask(ctx, hub, "service", "job", "list", "--jq", ".[].jobId")
+func moduleIDs(ctx context.Context, at place) []string {
+	return ask(ctx, at, "service", "module", "list", "--device", at.device, "--jq", ".[].moduleId")
+}
+
+func configurationIDs(ctx context.Context, at place) []string {
+	return ask(ctx, at, "service", "configuration", "list", "--jq", ".[].id")
+}
+
+func jobIDs(ctx context.Context, at place) []string {
+	return ask(ctx, at, "service", "job", "list", "--jq", ".[].jobId")
+}
+
+// consumerGroups are those of the hub on this machine; no other tells.
+func consumerGroups(context.Context, place) []string {
+	info, err := localhub.Read("")
+	if err != nil {
+		return nil
+	}
+	return append([]string{hub.DefaultConsumerGroup}, info.ConsumerGroups...)
 }
 
 // methodNames are those that jobs called, and the one our own device answers: a
 // hub does not know what methods a device has.
-func methodNames(ctx context.Context, hub []string, typed string) []string {
-	names := ask(ctx, hub, "service", "job", "list", "--type", "method", "--jq", ".[].cloudToDeviceMethod.methodName")
+func methodNames(ctx context.Context, at place) []string {
+	names := ask(ctx, at, "service", "job", "list", "--type", "method", "--jq", ".[].cloudToDeviceMethod.methodName")
 	names = append(names, "rebootDevice")
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -123,11 +186,11 @@ func methodNames(ctx context.Context, hub []string, typed string) []string {
 
 // ask runs a command of this program and returns the lines it prints. Trouble
 // is of no interest to somebody who pressed Tab.
-func ask(ctx context.Context, hub []string, args ...string) []string {
+func ask(ctx context.Context, at place, args ...string) []string {
 	var out bytes.Buffer
 	s := output.Streams{In: strings.NewReader(""), Out: &out, ErrOut: io.Discard}
 	app := newApp(s)
-	cmd := append(append([]string{"iotdm"}, args...), hub...)
+	cmd := append(append([]string{"iotdm"}, args...), at.hub...)
 	if err := app.RunContext(ctx, command.Arrange(app.Commands, cmd)); err != nil {
 		return nil
 	}

@@ -62,8 +62,9 @@ func (o *c2dSendOptions) About() hubrest.Target { return hubrest.Target{DeviceID
 func c2dSendCommand(s output.Streams) *urfave.Command {
 	var o c2dSendOptions
 	return command.Leaf(&urfave.Command{
-		Name:  "send",
-		Usage: "send a message to a device, which gets it when it is connected",
+		Name:      "send",
+		ArgsUsage: "[DEVICE]",
+		Usage:     "send a message to a device, which gets it when it is connected",
 		Description: "Sends it over AMQP, to Azure IoT Hub too. With --wait it stays until the device\n" +
 			"has taken the message, or will not, and takes the feedback on other messages\n" +
 			"meanwhile. For example:\n" +
@@ -228,6 +229,7 @@ func c2dPurgeCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
 	return target.OneCall(s, &urfave.Command{
 		Name:        "purge",
+		ArgsUsage:   "[DEVICE]",
 		Usage:       "throw away the messages that wait for a device",
 		Description: "For example:\n   iotdm service c2d purge --device device-1",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {

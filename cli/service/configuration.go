@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,21 +48,15 @@ type configurationOptions struct {
 	ifExists    bool
 }
 
-// configurationCommand makes a command about one configuration, which is its
-// argument or --config-id.
-func configurationCommand(s output.Streams, c *urfave.Command, flags func(*configurationOptions) []urfave.Flag, run func(context.Context, target.Target, *hubrest.Client, configurationOptions) (output.Result, error)) *urfave.Command {
+// configurationCommand makes a command about configurations, which are its
+// arguments or --config-id.
+func configurationCommand(s output.Streams, c *urfave.Command, flags func(*configurationOptions) []urfave.Flag, run func(context.Context, *hubrest.Client, configurationOptions) (any, error)) *urfave.Command {
 	var o configurationOptions
-	c.ArgsUsage = "[CONFIGURATION]"
+	c.ArgsUsage = cmp.Or(c.ArgsUsage, "[CONFIGURATION]")
 	c.Flags = command.Concat([]urfave.Flag{
 		&urfave.StringFlag{Name: "config-id", Aliases: []string{"c"}, Destination: &o.id, Usage: "the configuration's `ID`, instead of the argument"},
 	}, flags(&o), o.Flags())
 	c.Action = func(ctx *urfave.Context) error {
-		if arg := ctx.Args().First(); arg != "" {
-			if o.id != "" {
-				return fail.Usagef("give the configuration as argument or with --config-id, not both")
-			}
-			o.id = arg
-		}
 		if o.id == "" {
 			return fail.Usagef("CONFIGURATION is missing; see \"iotdm service configuration list\"")
 		}
@@ -79,20 +74,14 @@ func configurationCommand(s output.Streams, c *urfave.Command, flags func(*confi
 		if err := o.Output.Check(); err != nil {
 			return err
 		}
-		t, client, err := o.Open(s)
-		if err != nil {
-			return err
+		columns := configurationColumns
+		if c.Name == "delete" {
+			columns = nil
 		}
-		defer client.Close()
-		noteHints(s, o.target)
-		r, err := run(ctx.Context, t, client, o)
-		if err != nil {
-			return explainConfiguration(ctx.Context, t, err, o.id)
-		}
-		if r.Value == nil {
-			return nil
-		}
-		return o.Output.Print(s, r)
+		return o.Each(ctx, s, target.Errand{Columns: columns, Explain: explainConfiguration, Call: func(ctx context.Context, client *hubrest.Client, _ string) (any, error) {
+			noteHints(s, o.target)
+			return run(ctx, client, o)
+		}})
 	}
 	return command.Leaf(c)
 }
@@ -196,14 +185,14 @@ func configurationCreateCommand(s output.Streams) *urfave.Command {
 		return command.Concat([]urfave.Flag{
 			contentFlag(&o.content),
 		}, o.changeFlags(), []urfave.Flag{ifMissingFlag(&o.ifMissing)})
-	}, func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+	}, func(ctx context.Context, client *hubrest.Client, o configurationOptions) (any, error) {
 		c := hubrest.Configuration{ID: o.id, SchemaVersion: "2.0"}
 		var err error
 		if c.Content, err = parseContent(o.content); err != nil {
-			return output.Result{}, err
+			return nil, err
 		}
 		if err := o.apply(&c); err != nil {
-			return output.Result{}, err
+			return nil, err
 		}
 		created, err := client.CreateConfiguration(ctx, c)
 		if o.ifMissing {
@@ -211,7 +200,7 @@ func configurationCreateCommand(s output.Streams) *urfave.Command {
 				return client.Configuration(ctx, o.id)
 			})
 		}
-		return output.Result{Value: created}, err
+		return created, err
 	})
 }
 
@@ -223,39 +212,39 @@ func configurationUpdateCommand(s output.Streams) *urfave.Command {
 			"   iotdm service configuration update eco --where \"tags.site = 'south'\" --priority 5",
 	}, func(o *configurationOptions) []urfave.Flag {
 		return command.Concat(o.changeFlags(), []urfave.Flag{command.ETagFlag(&o.etag)})
-	}, func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+	}, func(ctx context.Context, client *hubrest.Client, o configurationOptions) (any, error) {
 		c, err := client.Configuration(ctx, o.id)
 		if err != nil {
-			return output.Result{}, err
+			return nil, err
 		}
 		if err := o.apply(&c); err != nil {
-			return output.Result{}, err
+			return nil, err
 		}
 		if o.etag != "" {
 			c.ETag = strings.Trim(o.etag, `"`)
 		}
 		updated, err := client.UpdateConfiguration(ctx, c)
-		return output.Result{Value: updated}, err
+		return updated, err
 	})
 }
 
 func configurationGetCommand(s output.Streams) *urfave.Command {
-	return configurationCommand(s, &urfave.Command{Name: "get", Usage: "print a configuration with its metrics",
+	return configurationCommand(s, &urfave.Command{Name: "get", Usage: "print configurations with their metrics", ArgsUsage: "[CONFIGURATION...]",
 		Description: "For example:\n   iotdm service configuration get eco"}, noFlags,
-		func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
+		func(ctx context.Context, client *hubrest.Client, o configurationOptions) (any, error) {
 			c, err := client.Configuration(ctx, o.id)
-			return output.Result{Value: c}, err
+			return c, err
 		})
 }
 
 func configurationDeleteCommand(s output.Streams) *urfave.Command {
-	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete a configuration, and what it has set",
+	return configurationCommand(s, &urfave.Command{Name: "delete", Usage: "delete configurations, and what they have set", ArgsUsage: "[CONFIGURATION...]",
 		Description: "For example:\n   iotdm service configuration delete eco"},
 		func(o *configurationOptions) []urfave.Flag {
 			return []urfave.Flag{command.ETagFlag(&o.etag), ifExistsFlag(&o.ifExists)}
 		},
-		func(ctx context.Context, _ target.Target, client *hubrest.Client, o configurationOptions) (output.Result, error) {
-			return output.Result{}, passMissing(s, o.ifExists, "configuration "+o.id, client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`)))
+		func(ctx context.Context, client *hubrest.Client, o configurationOptions) (any, error) {
+			return nil, passMissing(s, o.ifExists, "configuration "+o.id, client.DeleteConfiguration(ctx, o.id, strings.Trim(o.etag, `"`)))
 		})
 }
 

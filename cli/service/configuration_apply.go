@@ -20,6 +20,7 @@ func configurationApplyCommand(s output.Streams) *urfave.Command {
 	var o configurationApplyOptions
 	return command.Leaf(&urfave.Command{
 		Name:        "apply",
+		ArgsUsage:   "[DEVICE]",
 		Aliases:     []string{"set-modules"},
 		Usage:       "set the modules of one IoT Edge device, once, without a configuration",
 		Description: "For example:\n   iotdm service configuration apply --device edge-1 --content @deployment.json",

@@ -34,11 +34,14 @@ func (o *deviceOptions) do(ctx context.Context, s output.Streams, call target.Ca
 
 func deviceGetCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
-	return target.OneCall(s, &urfave.Command{
-		Name:        "get",
-		Usage:       "print a device identity, with its keys",
-		Description: "For example:\n   iotdm service device get --device device-1 --jq .connectionState",
-	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+	return target.EachCall(s, &urfave.Command{
+		Name:      "get",
+		Usage:     "print device identities, with their keys",
+		ArgsUsage: "[DEVICE...]",
+		Description: "For example:\n" +
+			"   iotdm service device get device-1 --jq .connectionState\n" +
+			"   iotdm service device get device-1 device-2 -o table",
+	}, &o, deviceColumns, func(ctx context.Context, client *hubrest.Client) (any, error) {
 		return client.Device(ctx, o.device)
 	})
 }
@@ -47,11 +50,12 @@ func deviceDeleteCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
 	var etag string
 	var ifExists bool
-	return target.OneCall(s, &urfave.Command{
+	return target.EachCall(s, &urfave.Command{
 		Name:        "delete",
-		Usage:       "remove a device identity with its twin and modules",
-		Description: "For example:\n   iotdm service device delete --device device-1",
-	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+		Usage:       "remove device identities with their twins and modules",
+		ArgsUsage:   "[DEVICE...]",
+		Description: "For example:\n   iotdm service device delete device-1 device-2",
+	}, &o, nil, func(ctx context.Context, client *hubrest.Client) (any, error) {
 		return nil, passMissing(s, ifExists, "device "+o.device, client.DeleteDevice(ctx, o.device, etag))
 	}, command.ETagFlag(&etag), ifExistsFlag(&ifExists))
 }
@@ -59,23 +63,25 @@ func deviceDeleteCommand(s output.Streams) *urfave.Command {
 func deviceEnableCommand(s output.Streams) *urfave.Command {
 	return deviceStatusCommand(s, hubrest.Enabled, &urfave.Command{
 		Name:        "enable",
-		Usage:       "let a device connect again",
-		Description: "For example:\n   iotdm service device enable --device device-1",
+		Usage:       "let devices connect again",
+		ArgsUsage:   "[DEVICE...]",
+		Description: "For example:\n   iotdm service device enable device-1 device-2",
 	})
 }
 
 func deviceDisableCommand(s output.Streams) *urfave.Command {
 	return deviceStatusCommand(s, hubrest.Disabled, &urfave.Command{
 		Name:        "disable",
-		Usage:       "refuse a device, and end its connection",
-		Description: "For example:\n   iotdm service device disable --device device-1 --status-reason stolen",
+		Usage:       "refuse devices, and end their connections",
+		ArgsUsage:   "[DEVICE...]",
+		Description: "For example:\n   iotdm service device disable device-1 device-2 --status-reason stolen",
 	})
 }
 
 func deviceStatusCommand(s output.Streams, status hubrest.Status, c *urfave.Command) *urfave.Command {
 	var o deviceOptions
 	var reason string
-	return target.OneCall(s, c, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
+	return target.EachCall(s, c, &o, deviceColumns, func(ctx context.Context, client *hubrest.Client) (any, error) {
 		d, err := client.Device(ctx, o.device)
 		if err != nil {
 			return nil, err

@@ -96,8 +96,9 @@ type deviceWriteOptions struct {
 func deviceCreateCommand(s output.Streams) *urfave.Command {
 	var o deviceWriteOptions
 	return command.Leaf(&urfave.Command{
-		Name:  "create",
-		Usage: "register a device and print its identity, with its keys",
+		Name:      "create",
+		ArgsUsage: "[DEVICE]",
+		Usage:     "register a device and print its identity, with its keys",
 		Description: "For example:\n" +
 			"   iotdm service device create --device device-1\n" +
 			"   iotdm service device create --device device-2 --primary-thumbprint @device-2.pem\n" +
@@ -129,8 +130,9 @@ func deviceCreateCommand(s output.Streams) *urfave.Command {
 func deviceUpdateCommand(s output.Streams) *urfave.Command {
 	var o deviceWriteOptions
 	return command.Leaf(&urfave.Command{
-		Name:  "update",
-		Usage: "change a device identity; what no flag names stays",
+		Name:      "update",
+		ArgsUsage: "[DEVICE]",
+		Usage:     "change a device identity; what no flag names stays",
 		Description: "For example:\n" +
 			"   iotdm service device update --device device-1 --status disabled --status-reason \"in repair\"",
 		Flags: command.Concat(o.Flags(), o.fields.flags(), []urfave.Flag{command.ETagFlag(&o.etag)}),

@@ -199,69 +199,53 @@ type jobOptions struct {
 	id string
 }
 
-// jobCommand makes a command about one job, which is its argument or --job.
-func jobCommand(s output.Streams, name, usage, example string, run func(context.Context, output.Streams, jobOptions) error) *urfave.Command {
+// jobCommand finishes a command about jobs, which are its arguments or --job.
+func jobCommand(s output.Streams, c *urfave.Command, run func(*urfave.Context, output.Streams, jobOptions) error) *urfave.Command {
 	var o jobOptions
-	return command.Leaf(&urfave.Command{
-		Name:      name,
-		Usage:     usage,
-		ArgsUsage: "[JOB]",
-		Description: "For example:\n" +
-			"   iotdm service job " + name + " " + example,
-		Flags: command.Concat([]urfave.Flag{
-			&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID`, instead of the argument"},
-		}, o.Flags()),
-		Action: func(ctx *urfave.Context) error {
-			if arg := ctx.Args().First(); arg != "" {
-				if o.id != "" {
-					return fail.Usagef("give the job as argument or with --job, not both")
-				}
-				o.id = arg
-			}
-			if o.id == "" {
-				return fail.Usagef("JOB is missing; see \"iotdm service job list\"")
-			}
-			if err := o.Output.Check(); err != nil {
-				return err
-			}
-			return run(ctx.Context, s, o)
-		},
-	})
+	c.Flags = command.Concat([]urfave.Flag{
+		&urfave.StringFlag{Name: "job", Aliases: []string{"job-id"}, Destination: &o.id, Usage: "the job's `ID`, instead of the argument"},
+	}, o.Flags())
+	c.Action = func(ctx *urfave.Context) error {
+		if o.id == "" {
+			return fail.Usagef("JOB is missing; see \"iotdm service job list\"")
+		}
+		if err := o.Output.Check(); err != nil {
+			return err
+		}
+		return run(ctx, s, o)
+	}
+	return command.Leaf(c)
 }
 
 func jobGetCommand(s output.Streams) *urfave.Command {
-	return jobCommand(s, "get", "print a job", "job-1", onJob((*hubrest.Client).Job))
+	return jobCommand(s, &urfave.Command{Name: "get", Usage: "print jobs", ArgsUsage: "[JOB...]",
+		Description: "For example:\n   iotdm service job get job-1"}, onJobs((*hubrest.Client).Job))
 }
 
 func jobCancelCommand(s output.Streams) *urfave.Command {
-	return jobCommand(s, "cancel", "end a job, so that it reaches no more devices", "job-1", onJob((*hubrest.Client).CancelJob))
+	return jobCommand(s, &urfave.Command{Name: "cancel", Usage: "end jobs, so that they reach no more devices", ArgsUsage: "[JOB...]",
+		Description: "For example:\n   iotdm service job cancel job-1 job-2"}, onJobs((*hubrest.Client).CancelJob))
 }
 
-// onJob runs a request about one job and prints the job.
-func onJob(do func(*hubrest.Client, context.Context, string) (hubrest.Job, error)) func(context.Context, output.Streams, jobOptions) error {
-	return func(ctx context.Context, s output.Streams, o jobOptions) error {
-		t, client, err := o.Open(s)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		job, err := do(client, ctx, o.id)
-		if err != nil {
-			return explainJob(ctx, t, err, o.id)
-		}
-		return o.Output.Print(s, output.Result{Value: job})
+// onJobs makes a request about each job and prints the jobs.
+func onJobs(do func(*hubrest.Client, context.Context, string) (hubrest.Job, error)) func(*urfave.Context, output.Streams, jobOptions) error {
+	return func(ctx *urfave.Context, s output.Streams, o jobOptions) error {
+		return o.Each(ctx, s, target.Errand{Columns: jobColumns, Explain: explainJob, Call: func(ctx context.Context, client *hubrest.Client, id string) (any, error) {
+			return do(client, ctx, id)
+		}})
 	}
 }
 
 func jobWatchCommand(s output.Streams) *urfave.Command {
-	return jobCommand(s, "watch", "show a job's progress, and its failures as they come, until it has ended", "job-1",
-		func(ctx context.Context, s output.Streams, o jobOptions) error {
+	return jobCommand(s, &urfave.Command{Name: "watch", Usage: "show a job's progress, and its failures as they come, until it has ended", ArgsUsage: "[JOB]",
+		Description: "For example:\n   iotdm service job watch job-1"},
+		func(ctx *urfave.Context, s output.Streams, o jobOptions) error {
 			t, client, err := o.Open(s)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			return watchJob(ctx, s, t, client, o.Output, o.id, 0)
+			return watchJob(ctx.Context, s, t, client, o.Output, o.id, 0)
 		})
 }
 

@@ -71,8 +71,9 @@ type methodInvokeOptions struct {
 func methodInvokeCommand(s output.Streams) *urfave.Command {
 	var o methodInvokeOptions
 	return command.Leaf(&urfave.Command{
-		Name:  "invoke",
-		Usage: "call a direct method and print the device's answer",
+		Name:      "invoke",
+		ArgsUsage: "[DEVICE] [METHOD]",
+		Usage:     "call a direct method and print the device's answer",
 		Description: "For example:\n" +
 			"   iotdm service method invoke --device device-1 --method reboot --payload '{\"delay\": 5}'\n\n" +
 			"Without --payload the device gets null. A call that has no payload at all reaches it as an empty body, on which\n" +

@@ -63,6 +63,7 @@ func moduleGetCommand(s output.Streams) *urfave.Command {
 	var o moduleOptions
 	return target.OneCall(s, &urfave.Command{
 		Name:        "get",
+		ArgsUsage:   "[DEVICE] [MODULE]",
 		Usage:       "print a module identity, with its keys",
 		Description: "For example:\n   iotdm service module get --device device-1 --module camera",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
@@ -76,6 +77,7 @@ func moduleDeleteCommand(s output.Streams) *urfave.Command {
 	var ifExists bool
 	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
+		ArgsUsage:   "[DEVICE] [MODULE]",
 		Usage:       "remove a module identity with its twin",
 		Description: "For example:\n   iotdm service module delete --device device-1 --module camera",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
@@ -96,6 +98,7 @@ func moduleListCommand(s output.Streams) *urfave.Command {
 	var o deviceOptions
 	return target.OneCall(s, &urfave.Command{
 		Name:        "list",
+		ArgsUsage:   "[DEVICE]",
 		Usage:       "list the modules of a device",
 		Description: "For example:\n   iotdm service module list --device device-1",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {

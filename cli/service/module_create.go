@@ -44,6 +44,7 @@ func moduleCreateCommand(s output.Streams) *urfave.Command {
 	var o moduleWriteOptions
 	return command.Leaf(&urfave.Command{
 		Name:        "create",
+		ArgsUsage:   "[DEVICE] [MODULE]",
 		Usage:       "register a module of a device and print its identity, with its keys",
 		Description: "For example:\n   iotdm service module create --device device-1 --module camera",
 		Flags:       command.Concat(o.Flags(), []urfave.Flag{ifMissingFlag(&o.ifMissing)}),
@@ -72,6 +73,7 @@ func moduleUpdateCommand(s output.Streams) *urfave.Command {
 	var o moduleWriteOptions
 	return command.Leaf(&urfave.Command{
 		Name:        "update",
+		ArgsUsage:   "[DEVICE] [MODULE]",
 		Usage:       "change a module identity; what no flag names stays",
 		Description: "For example:\n   iotdm service module update --device device-1 --module camera --managed-by ops",
 		Flags:       command.Concat(o.Flags(), []urfave.Flag{command.ETagFlag(&o.etag)}),

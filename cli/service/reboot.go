@@ -35,8 +35,9 @@ type rebootOptions struct {
 func rebootCommand(s output.Streams) *urfave.Command {
 	o := rebootOptions{call: methodOptions{method: RebootMethod}, wait: command.Seconds(10 * time.Minute)}
 	return command.Leaf(&urfave.Command{
-		Name:  "reboot",
-		Usage: "reboot a device and wait until it reports when it did",
+		Name:      "reboot",
+		ArgsUsage: "[DEVICE]",
+		Usage:     "reboot a device and wait until it reports when it did",
 		Description: "Calls a direct method, prints the device's answer, and waits until the device reports what has come of\n" +
 			"it: that it rebooted, came back without a reboot, or could not. A device that reports no more than the\n" +
 			"tutorial's has rebooted when its rebootTime is newer than before the call. For example:\n" +

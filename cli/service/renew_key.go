@@ -60,6 +60,7 @@ func deviceRenewKeyCommand(s output.Streams) *urfave.Command {
 	r := renewal{Subject: &o}
 	return target.OneCall(s, &urfave.Command{
 		Name:        "renew-key",
+		ArgsUsage:   "[DEVICE]",
 		Usage:       "give a device new keys",
 		Description: renewKeyHelp + "   iotdm service device renew-key --device device-1 --key secondary",
 	}, &r, func(ctx context.Context, client *hubrest.Client) (any, error) {
@@ -79,6 +80,7 @@ func moduleRenewKeyCommand(s output.Streams) *urfave.Command {
 	r := renewal{Subject: &o}
 	return target.OneCall(s, &urfave.Command{
 		Name:        "renew-key",
+		ArgsUsage:   "[DEVICE] [MODULE]",
 		Usage:       "give a module new keys",
 		Description: renewKeyHelp + "   iotdm service module renew-key --device device-1 --module camera --key secondary",
 	}, &r, func(ctx context.Context, client *hubrest.Client) (any, error) {

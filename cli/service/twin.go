@@ -23,28 +23,28 @@ type twinGetOptions struct {
 
 func twinGetCommand(s output.Streams) *urfave.Command {
 	var o twinGetOptions
-	return command.Leaf(&urfave.Command{
-		Name:  "get",
-		Usage: "print the device twin",
+	return target.EachCall(s, &urfave.Command{
+		Name:      "get",
+		Usage:     "print device twins",
+		ArgsUsage: "[DEVICE...]",
 		Description: "For example:\n" +
-			"   iotdm service twin get --device device-1\n" +
-			"   iotdm service twin get --device device-1 --jq .properties.reported.rebootTime",
-		Flags: command.Concat(o.on.flags(), o.Flags()),
-		Action: func(ctx *urfave.Context) error {
-			if err := fail.First(o.on.check(), o.Output.Check()); err != nil {
-				return err
-			}
-			return getTwin(ctx.Context, s, o)
-		},
-	})
-}
-
-func getTwin(ctx context.Context, s output.Streams, o twinGetOptions) error {
-	return o.Call(ctx, s, o.on.target(), func(ctx context.Context, client *hubrest.Client) (any, error) {
+			"   iotdm service twin get device-1\n" +
+			"   iotdm service twin get device-1 --jq .properties.reported.rebootTime\n" +
+			"   iotdm service twin get device-1 device-2 -o table",
+	}, &o, twinColumns, func(ctx context.Context, client *hubrest.Client) (any, error) {
 		twin, err := client.Twin(ctx, o.on.target())
 		return twin.Raw, err
 	})
 }
+
+func (o *twinGetOptions) Flags() []urfave.Flag {
+	return command.Concat(o.on.flags(), o.Service.Flags())
+}
+
+// Check refuses options that make no sense together.
+func (o *twinGetOptions) Check() error { return fail.First(o.on.check(), o.Output.Check()) }
+
+func (o *twinGetOptions) About() hubrest.Target { return o.on.target() }
 
 // twinChangeOptions are those of patch and replace, which differ only in what
 // happens to what they do not name.

@@ -30,8 +30,9 @@ type twinEditOptions struct {
 func twinEditCommand(s output.Streams) *urfave.Command {
 	var o twinEditOptions
 	return command.Leaf(&urfave.Command{
-		Name:  "edit",
-		Usage: "edit tags and desired properties in your editor",
+		Name:      "edit",
+		ArgsUsage: "[DEVICE]",
+		Usage:     "edit tags and desired properties in your editor",
 		Description: "Opens $VISUAL or $EDITOR. What you save is compared with what was there, and\n" +
 			"the difference is sent as a patch. When somebody else writes in between, both\n" +
 			"changes are merged, and what you both have changed comes back to your editor.\n" +

@@ -26,8 +26,9 @@ type twinWatchOptions struct {
 func twinWatchCommand(s output.Streams) *urfave.Command {
 	o := twinWatchOptions{interval: command.Seconds(2 * time.Second)}
 	return command.Leaf(&urfave.Command{
-		Name:  "watch",
-		Usage: "print each change of the twin, and who made it, until Ctrl-C",
+		Name:      "watch",
+		ArgsUsage: "[DEVICE]",
+		Usage:     "print each change of the twin, and who made it, until Ctrl-C",
 		Description: "Follows the changes as they come. A hub that does not stream them, such as\n" +
 			"Azure IoT Hub, is asked for the twin again and again instead: then nobody\n" +
 			"knows who made a change, and of several between two readings the last one\n" +

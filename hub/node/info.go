@@ -39,6 +39,8 @@ type Info struct {
 	ClockAhead   time.Duration `json:"clockAhead,omitempty"`   // how far its clock has been moved, in nanoseconds
 	HealthAddr   string        `json:"healthAddr,omitempty"`   // host:port it answers health checks on; see Options.Health
 
+	ConsumerGroups []string `json:"consumerGroups,omitempty"` // that it has besides $Default
+
 	CAFile     string       `json:"-"` // path of its CA's certificate
 	BundleFile string       `json:"-"` // path of that and all certificates the system trusts
 	Policies   []hub.Policy `json:"-"` // its shared access policies, with keys

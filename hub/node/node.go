@@ -129,6 +129,8 @@ type Node struct {
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
 
+	consumerGroups []string
+
 	publishing sync.Mutex // guards what follows
 	published  Info
 
@@ -196,9 +198,10 @@ func (n *Node) open(opt Options) (err error) {
 	}
 	n.closing = append(n.closing, events.Close)
 	disk := diskMetrics(db, events) // before anything is appended
+	n.consumerGroups = slices.Concat(opt.ConsumerGroups, opt.Seed.consumerGroups())
 	n.Server, err = hub.New(hub.Options{
 		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
-		EventSources: opt.EventSources, ConsumerGroups: slices.Concat(opt.ConsumerGroups, opt.Seed.consumerGroups()),
+		EventSources: opt.EventSources, ConsumerGroups: n.consumerGroups,
 		Logger: opt.Logger, Clock: opt.Clock,
 	})
 	if err != nil {
@@ -326,6 +329,7 @@ func (n *Node) publishClock() error {
 func (n *Node) publish() error {
 	info := n.published
 	info.TestControls, info.ClockAhead = n.Controls != nil, n.Clock().Ahead()
+	info.ConsumerGroups = n.consumerGroups
 	return n.folder.publish(info)
 }
 

@@ -27,8 +27,10 @@ func Group(name, usage string, subs ...*urfave.Command) *urfave.Command {
 	}
 }
 
-// Leaf finishes a command that does something. Its ArgsUsage says whether it
-// takes an argument: "" none, "NAME" one, "[NAME]" one or none.
+// Leaf finishes a command that does something. Its ArgsUsage are the words that
+// its help has for arguments: "NAME" is one, "[NAME]" one or none, "[NAME...]"
+// any number. What a flag names too, such as DEVICE, is put into that flag, of
+// several the first.
 func Leaf(c *urfave.Command) *urfave.Command {
 	c.HideHelpCommand = true
 	c.OnUsageError = UsageError
@@ -39,7 +41,7 @@ func Leaf(c *urfave.Command) *urfave.Command {
 	var most *limit
 	c.Flags, most = limitOf(c.Flags)
 	c.Action = func(ctx *urfave.Context) error {
-		if err := checkArguments(ctx); err != nil {
+		if err := fail.First(checkArguments(ctx), argumentsToFlags(ctx)); err != nil {
 			return err
 		}
 		if most != nil {
@@ -54,19 +56,16 @@ func Leaf(c *urfave.Command) *urfave.Command {
 // would drop in silence.
 func checkArguments(ctx *urfave.Context) error {
 	c, n := ctx.Command, ctx.NArg()
-	most := 1
-	if c.ArgsUsage == "" {
-		most = 0
-	}
+	words := strings.Fields(c.ArgsUsage)
 	switch {
-	case n > most:
-		extra := ctx.Args().Get(most)
-		if hasFlag(c, "device") && !ctx.IsSet("device") {
+	case n > len(words) && !strings.Contains(c.ArgsUsage, "..."):
+		extra := ctx.Args().Get(len(words))
+		if hasFlag(c, "device") && !ctx.IsSet("device") && len(words) == 0 {
 			return fail.Usagef("unexpected argument %q; name a device with --device %s", extra, extra)
 		}
 		return fail.Usagef("unexpected argument %q; see \"%s --help\"", extra, c.HelpName)
-	case n == 0 && most == 1 && !strings.HasPrefix(c.ArgsUsage, "["):
-		return fail.Usagef("%s is missing; see \"%s --help\"", c.ArgsUsage, c.HelpName)
+	case n < len(words) && !strings.HasPrefix(words[n], "["):
+		return fail.Usagef("%s is missing; see \"%s --help\"", words[n], c.HelpName)
 	}
 	return nil
 }

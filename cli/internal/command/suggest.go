@@ -1,11 +1,15 @@
 package command
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // DidYouMean returns ", did you mean ...?" with the closest of names, or
-// nothing when none is close.
+// nothing when none is close: at most two letters are wrong, and of three letters
+// one.
 func DidYouMean(typed string, names []string) string {
-	best, least := "", 1+len(typed)/3
+	best, least := "", min(2, len(strings.TrimLeft(typed, "-"))/3)
 	for _, name := range names {
 		if d := editDistance(typed, name); len(name) > 2 && d <= least {
 			best, least = name, d-1
@@ -17,23 +21,25 @@ func DidYouMean(typed string, names []string) string {
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// editDistance counts the bytes to insert, delete or replace to turn a into b
-// (Levenshtein).
+// editDistance counts the bytes to insert, delete or replace, and the neighbours
+// to exchange, to turn a into b (Damerau-Levenshtein, no byte twice).
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		before, last, row = last, row, before
 		row[0] = i + 1
 		for j := range len(b) {
-			cost := diagonal
+			cost := last[j]
 			if a[i] != b[j] {
 				cost++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			row[j+1] = min(cost, row[j]+1, last[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
 	}
 	return row[len(b)]

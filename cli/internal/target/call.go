@@ -26,6 +26,11 @@ func (o *Service) Call(ctx context.Context, s output.Streams, on hubrest.Target,
 	if err != nil {
 		return t.Explain(ctx, err, on)
 	}
+	return o.print(s, v)
+}
+
+// print prints what a call returns.
+func (o *Service) print(s output.Streams, v any) error {
 	switch v := v.(type) {
 	case nil:
 		return nil
@@ -42,6 +47,7 @@ type Subject interface {
 	Check() error
 	About() hubrest.Target // the identity that errors are about; NoIdentity for none
 	Call(context.Context, output.Streams, hubrest.Target, Call) error
+	Each(*urfave.Context, output.Streams, Errand) error
 }
 
 // OneCall finishes a command that makes one call and prints what it returns. It
