@@ -78,6 +78,7 @@ var arrows = map[string][]string{
 	"cli/service":            {"agent", "cli/bulk", "cli/internal/command", "cli/internal/condition", "cli/internal/event", "cli/internal/fail", "cli/internal/output", "cli/internal/target", "hub/query", "hubamqp", "hubrest", "internal/jsontext", "sas", "twin"},
 	"cli":                    {"agent", "cli/device", "cli/doctor", "cli/hub", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "cli/sas", "cli/service", "hub", "hub/node", "hubrest", "sas"},
 	"":                       {"cli"},
+	"examples/ci/go":         {"hubamqp", "mqttdevice"},
 	"e2e":                    {},
 }
 
