@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -82,13 +84,59 @@ func TestExamplesNeedAHub(t *testing.T) {
 			needsAHub(t, args)
 		}
 	})
-	readme, err := os.ReadFile("../README.md")
+	documents, err := filepath.Glob("../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range examples(t, string(readme)) {
-		if args[1] == "service" || args[1] == "device" {
-			needsAHub(t, args)
+	for _, document := range append(documents, "../README.md") {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range examples(t, string(text)) {
+			if args[1] == "service" || args[1] == "device" {
+				needsAHub(t, args)
+			}
+		}
+	}
+}
+
+// What docs/AZ.md says to type instead of a command of Azure CLI is a command of
+// ours, with the flags that it names.
+func TestAZNamesCommands(t *testing.T) {
+	text, err := os.ReadFile("../docs/AZ.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := map[string][]string{}
+	leaves(newApp(output.Streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {
+		for _, f := range c.Flags {
+			flags[strings.TrimPrefix(path, "iotdm ")] = append(flags[strings.TrimPrefix(path, "iotdm ")], f.Names()...)
+		}
+	})
+	code := regexp.MustCompile("`([^`]+)`")
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		for _, m := range code.FindAllStringSubmatch(cells[2], -1) {
+			words := strings.Fields(m[1])
+			if !slices.Contains([]string{"service", "device", "hub", "sas"}, words[0]) || slices.Contains(words, "...") {
+				continue
+			}
+			var path string
+			for i := len(words); i > 0 && flags[path] == nil; i-- {
+				path = strings.Join(words[:i], " ")
+			}
+			if flags[path] == nil {
+				t.Errorf("%q is no command: %s", m[1], line)
+			}
+			for _, word := range words {
+				if name := strings.TrimLeft(word, "-"); name != word && !slices.Contains(flags[path], name) {
+					t.Errorf("%q has no flag %s: %s", path, word, line)
+				}
+			}
 		}
 	}
 }
