@@ -12,9 +12,7 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/condition"
-	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
-	"github.com/iotdm/iotdm/hub"
 )
 
 // patience bounds what a person waits for after pressing Tab.
@@ -167,12 +165,8 @@ func jobIDs(ctx context.Context, at place) []string {
 }
 
 // consumerGroups are those of the hub on this machine; no other tells.
-func consumerGroups(context.Context, place) []string {
-	info, err := localhub.Read("")
-	if err != nil {
-		return nil
-	}
-	return append([]string{hub.DefaultConsumerGroup}, info.ConsumerGroups...)
+func consumerGroups(ctx context.Context, at place) []string {
+	return ask(ctx, at, "hub", "status", "--jq", "\"$Default\", .consumerGroups[]?")
 }
 
 // methodNames are those that jobs called, and the one our own device answers: a

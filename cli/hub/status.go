@@ -53,6 +53,8 @@ type hubState struct {
 	Health   string `json:"healthAddr,omitempty"`
 	PID      int    `json:"pid"`
 	Data     string `json:"data"`
+
+	ConsumerGroups []string `json:"consumerGroups,omitempty"` // besides $Default
 }
 
 func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error {
@@ -104,7 +106,7 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir}
+	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir, info.ConsumerGroups}
 	if err := checkHealth(ctx, t); err != nil {
 		return state, fail.Errorf(fail.NotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}
