@@ -69,7 +69,7 @@ var arrows = map[string][]string{
 	"cli/internal/localhub":  {"cli/internal/fail", "hub/node", "sas"},
 	"cli/internal/event":     {"cli/internal/output"},
 	"cli/internal/systemd":   {"cli/internal/fail", "cli/internal/output"},
-	"cli/internal/target":    {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "hub/node", "hubamqp", "hubrest", "mqttdevice", "sas"},
+	"cli/internal/target":    {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "hub/node", "hubamqp", "hubrest", "internal/jsontext", "mqttdevice", "sas"},
 	"cli/bulk":               {"cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/output", "hubrest", "internal/jsontext", "sas", "twin"},
 	"cli/doctor":             {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubamqp", "hubrest", "mqttdevice", "sas"},
 	"cli/sas":                {"cli/doctor", "cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubrest", "sas"},
