@@ -141,7 +141,7 @@ func TestSystemdUnits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for unit, most := range map[string]string{"iotdm-device.service": "2.2", "iotdm-hub.service": "1.8"} {
+	for unit, most := range map[string]string{"iotdm-device.service": "2.2", "iotdm-hub.service": "1.7"} {
 		t.Run(unit, func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join("..", "packaging", "systemd", unit))
 			if err != nil {
