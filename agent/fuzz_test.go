@@ -79,7 +79,7 @@ func FuzzRecords(f *testing.F) {
 		put(data)
 		now := time.Unix(at%(1<<35), 0).UTC()
 		if r, ok := record(t, file, data, readUpdateRecord); ok {
-			r.has(updateRequest{Version: "1"})
+			r.has(UpdateRequest{Version: "1"})
 			told(t, r.report())
 		}
 		put(data)

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,8 @@ const (
 // over HTTPS, checked, and given to Command. What goes on is reported as the property firmware, with the
 // names of the tutorial "Implement a device firmware update process": fwUpdateStatus is downloading,
 // verifying, applying, rebooting, and in the end current, error or rolledback; fwUpdateSubstatus has the
-// details. The package that runs already is not installed again, unless a Command has failed since.
+// details. The answer to the method has a requestId, which the report has too while it is about that request.
+// The package that runs already is not installed again, unless a Command has failed since.
 //
 // What was begun goes on after a restart of the agent, with one exception: if it ended while Command
 // ran, nobody knows what came of that, and it counts as failed.
@@ -91,7 +93,7 @@ type updater struct {
 // An updateJob is a request, and the version of the desired properties that it is from; 0: a direct
 // method.
 type updateJob struct {
-	request updateRequest
+	request UpdateRequest
 	version int64
 }
 
@@ -160,7 +162,12 @@ func (u *updater) answer(_ context.Context, m mqttdevice.Method) mqttdevice.Resp
 	if err != nil {
 		return message(400, err.Error())
 	}
-	return message(u.accept(updateJob{request, 0}))
+	status, text, id := u.accept(updateJob{request, 0})
+	answer := map[string]string{"message": text}
+	if id != "" {
+		answer["requestId"] = id
+	}
+	return mqttdevice.Response{Status: status, Payload: answer}
 }
 
 // act takes a request by a desired property. Its acknowledgement is in the report.
@@ -199,8 +206,9 @@ func (u *updater) done(w wish, acknowledged json.RawMessage) bool {
 	return true
 }
 
-// accept begins an update, or says why not, as a status and a text.
-func (u *updater) accept(job updateJob) (status int, text string) {
+// accept begins an update, or says why not, as a status and a text. The id is that of the update which
+// is under way for the request, empty if none is.
+func (u *updater) accept(job updateJob) (status int, text, id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	r, version := &u.record, job.request.Version
@@ -211,22 +219,23 @@ func (u *updater) accept(job updateJob) (status int, text string) {
 		r.DesiredVersion = job.version
 		r.Request, r.Phase, r.Code, r.Detail = &job.request, current, 200, "version "+version+" is installed already"
 		u.save()
-		return 200, r.Detail
+		return 200, r.Detail, ""
 	case u.next == nil && !r.Phase.final() && r.Request.same(job.request):
 		if job.version > 0 {
 			r.DesiredVersion = job.version
 			u.save()
 		}
-		return 202, fmt.Sprintf("the update to version %s is under way: %s", version, r.Phase)
+		return 202, fmt.Sprintf("the update to version %s is under way: %s", version, r.Phase), r.ID
 	case busy && job.version == 0:
-		return 409, fmt.Sprintf("the update to version %s is under way: %s", r.Request.Version, r.Phase)
+		return 409, fmt.Sprintf("the update to version %s is under way: %s", r.Request.Version, r.Phase), ""
 	case job.version == 0 && u.agent.turn.taken():
-		return 409, errNotNow.Error()
+		return 409, errNotNow.Error(), ""
 	}
 	if !busy {
 		if err := u.begin(job); err != nil {
-			return 500, err.Error()
+			return 500, err.Error(), ""
 		}
+		id = r.ID
 	} else {
 		u.next = &job // the newest desired property counts
 		if u.withdraw != nil {
@@ -234,13 +243,13 @@ func (u *updater) accept(job updateJob) (status int, text string) {
 		}
 	}
 	u.wake.Set()
-	return 202, "the update to version " + version + " has begun"
+	return 202, "the update to version " + version + " has begun", id
 }
 
 // begin writes down a request as the one to carry out. u.mu is held.
 func (u *updater) begin(job updateJob) error {
 	now := time.Now()
-	r := updateRecord{Version: u.record.Version, SHA256: u.record.SHA256, Request: &job.request, DesiredVersion: job.version, Started: now}
+	r := updateRecord{Version: u.record.Version, SHA256: u.record.SHA256, ID: rand.Text(), Request: &job.request, DesiredVersion: job.version, Started: now}
 	r.enter(downloading, ackInProgress, "", now)
 	if err := writeJSON(u.file, &r); err != nil {
 		u.agent.log.Error("the update is not stored", logError, err)
@@ -265,7 +274,7 @@ func (u *updater) refuse(version int64, why error) {
 	if !u.record.Phase.final() {
 		return // the report of what is under way is worth more
 	}
-	u.record.Request, u.record.DesiredVersion, u.record.Started, u.record.Times = nil, version, time.Time{}, nil
+	u.record.ID, u.record.Request, u.record.DesiredVersion, u.record.Started, u.record.Times = "", nil, version, time.Time{}, nil
 	u.record.enter(failed, 400, clip(why.Error(), maxDescription), time.Now())
 	u.save()
 }

@@ -24,7 +24,7 @@ func TestUpdateBackToWhatWasThere(t *testing.T) {
 		`202 {"message":"the update to version 1.0 has begun"}`,
 		`200 {"message":"version 1.0 is installed already"}`,
 	} {
-		if got := call(t, h, "firmwareUpdate", f.request("1.0")); got != want {
+		if got, _ := callUpdate(t, h, f.request("1.0")); got != want {
 			t.Errorf("answer %s, want %s", got, want)
 		}
 		p.awaitReportedThat("firmware.fwUpdateStatus", "current", func(got string) bool { return got == `"current"` })

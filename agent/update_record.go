@@ -48,7 +48,8 @@ type updateRecord struct {
 	Version string `json:"version"`          // what runs; empty: not known
 	SHA256  string `json:"sha256,omitempty"` // of the package it came from; empty: not from one
 
-	Request        *updateRequest      `json:"request,omitempty"`        // the last one; nil: it could not be read
+	ID             string              `json:"id,omitempty"`             // of the last request, as it was answered and is reported; empty: of an older agent
+	Request        *UpdateRequest      `json:"request,omitempty"`        // the last one; nil: it could not be read
 	DesiredVersion int64               `json:"desiredVersion,omitempty"` // of the desired properties that asked; 0: a direct method did
 	Phase          phase               `json:"phase,omitempty"`
 	Code           int                 `json:"code,omitempty"`   // how it is acknowledged
@@ -75,7 +76,7 @@ func (r *updateRecord) enter(p phase, code int, detail string, now time.Time) {
 
 // has reports whether the package of a request is what runs. Nobody knows what a command has left that
 // failed, or did not end.
-func (r *updateRecord) has(request updateRequest) bool {
+func (r *updateRecord) has(request UpdateRequest) bool {
 	known := r.Phase != failed || r.Times[applying].IsZero()
 	return known && r.Version == request.Version && (r.SHA256 == "" || r.SHA256 == request.SHA256)
 }
@@ -104,6 +105,7 @@ func (r *updateRecord) report() any {
 		Pending   string         `json:"pendingFwVersion"`
 		Status    phase          `json:"fwUpdateStatus"`
 		Substatus string         `json:"fwUpdateSubstatus"`
+		ID        string         `json:"requestId,omitempty"`
 		Started   string         `json:"lastFwUpdateStartTime"`
 		Ended     string         `json:"lastFwUpdateEndTime"`
 		Times     times          `json:"fwUpdateTimes,omitempty"`
@@ -112,7 +114,7 @@ func (r *updateRecord) report() any {
 		Version   int64          `json:"av,omitempty"`
 		Text      string         `json:"ad,omitempty"`
 	}{
-		Current: r.Version, Pending: r.pendingVersion(), Status: status, Substatus: r.Detail,
+		Current: r.Version, Pending: r.pendingVersion(), Status: status, Substatus: r.Detail, ID: r.ID,
 		Started: reportTime(r.Started), Ended: reportTime(r.Ended), Times: times{},
 	}
 	for p, t := range r.Times {

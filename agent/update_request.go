@@ -5,19 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"path"
 	"regexp"
 	"strings"
 )
 
-// An updateRequest is an update that the hub asks for, with the names of the tutorial "Implement a
-// device firmware update process".
-type updateRequest struct {
+// An UpdateRequest is an update that the hub asks for, with the names of the tutorial "Implement a
+// device firmware update process": the desired property firmware, or the payload of the direct method
+// firmwareUpdate.
+type UpdateRequest struct {
 	Version string `json:"fwVersion"`
-	URL     string `json:"fwPackageURI"`
-	SHA256  string `json:"fwPackageCheckValue"` // lower case hexadecimal digits
-	Size    int64  `json:"fwSize,omitempty"`    // 0: not known
+	URL     string `json:"fwPackageURI"`        // over https; its query may be a signature
+	SHA256  string `json:"fwPackageCheckValue"` // of the package, in lower case hexadecimal digits
+	Size    int64  `json:"fwSize,omitempty"`    // of the package in bytes; 0: not known
 }
 
 // maxPackageURL is how long the URL of a package may be, in bytes.
@@ -32,28 +34,28 @@ var (
 
 // parseUpdate reads a request: a desired property, or the payload of a direct method, which may be JSON
 // in a JSON string, as the first tutorial sends it. Names are compared without regard to case.
-func parseUpdate(value json.RawMessage, maxSize int64) (updateRequest, error) {
+func parseUpdate(value json.RawMessage, maxSize int64) (UpdateRequest, error) {
 	var text string
 	if json.Unmarshal(value, &text) == nil && json.Valid([]byte(text)) {
 		value = json.RawMessage(text)
 	}
 	var form struct {
-		updateRequest
+		UpdateRequest
 		ShortVersion string `json:"version"`
 		ShortURL     string `json:"url"`
 		ShortSHA256  string `json:"sha256"`
 		ShortSize    int64  `json:"size"`
 	}
 	if !isObject(value) {
-		return updateRequest{}, errors.New(`an update is an object with fwVersion, fwPackageURI and fwPackageCheckValue`)
+		return UpdateRequest{}, errors.New(`an update is an object with fwVersion, fwPackageURI and fwPackageCheckValue`)
 	}
 	if err := json.Unmarshal(value, &form); err != nil {
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return updateRequest{}, fmt.Errorf("%s cannot be a %s", e.Field, e.Value)
+			return UpdateRequest{}, fmt.Errorf("%s cannot be a %s", e.Field, e.Value)
 		}
-		return updateRequest{}, err
+		return UpdateRequest{}, err
 	}
-	r := updateRequest{
+	r := UpdateRequest{
 		Version: cmp.Or(form.Version, form.ShortVersion),
 		URL:     cmp.Or(form.URL, form.ShortURL),
 		SHA256:  strings.TrimPrefix(strings.ToLower(cmp.Or(form.SHA256, form.ShortSHA256)), "sha256:"),
@@ -62,7 +64,10 @@ func parseUpdate(value json.RawMessage, maxSize int64) (updateRequest, error) {
 	return r, r.check(maxSize)
 }
 
-func (r updateRequest) check(maxSize int64) error {
+// Check returns why an agent would refuse the request, be it of whatever size.
+func (r UpdateRequest) Check() error { return r.check(math.MaxInt64) }
+
+func (r UpdateRequest) check(maxSize int64) error {
 	switch {
 	case r.Version == "":
 		return errors.New("fwVersion is missing: the version of the package")
@@ -91,12 +96,12 @@ func (r updateRequest) check(maxSize int64) error {
 
 // same reports whether two requests are for the same package. The URL may be another: its query may be
 // a signature.
-func (r updateRequest) same(o updateRequest) bool {
+func (r UpdateRequest) same(o UpdateRequest) bool {
 	return r.Version == o.Version && r.SHA256 == o.SHA256
 }
 
 // fileName is what the package is called on the disk: as in the URL, if that is harmless.
-func (r updateRequest) fileName() string {
+func (r UpdateRequest) fileName() string {
 	if u, err := url.Parse(r.URL); err == nil {
 		if name := path.Base(u.Path); fileForm.MatchString(name) {
 			return name

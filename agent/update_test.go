@@ -56,6 +56,17 @@ func firmwareStatus(report string) string {
 	return text
 }
 
+// callUpdate is call for an update, without the request id of the answer, which differs, and that id.
+func callUpdate(t *testing.T, h *hubtest.Hub, payload string) (answer, id string) {
+	t.Helper()
+	answer = call(t, h, "firmwareUpdate", payload)
+	if before, after, ok := strings.Cut(answer, `,"requestId":"`); ok {
+		id, _, _ = strings.Cut(after, `"`)
+		answer = before + "}"
+	}
+	return answer, id
+}
+
 func (p *pumpAgent) awaitFirmware(want string) {
 	p.t.Helper()
 	limit := time.After(time.Minute)
@@ -84,10 +95,14 @@ func TestUpdateByDirectMethod(t *testing.T) {
 	opt := agent.Options{Folder: state, Update: agent.Update{Command: installer(installed), Version: "1.0"}}
 	p := connectPump(t, h, opt)
 	p.awaitFirmware("current 1.0> ()")
-	if got, want := call(t, h, "firmwareUpdate", f.request("2.0")), `202 {"message":"the update to version 2.0 has begun"}`; got != want {
-		t.Errorf("answer %s, want %s", got, want)
+	got, id := callUpdate(t, h, f.request("2.0"))
+	if want := `202 {"message":"the update to version 2.0 has begun"}`; got != want || id == "" {
+		t.Errorf("answer %s of request %q, want %s of some", got, id, want)
 	}
 	p.awaitFirmware("current 2.0> ()")
+	if reported := gjson.Get(p.reported("firmware"), "requestId").String(); reported != id {
+		t.Errorf("the report is about the request %q, want %q", reported, id)
+	}
 	if sum := fmt.Sprintf("%x", sha256.Sum256(readFile(t, installed))); sum != f.sha256 {
 		t.Errorf("what is installed has the SHA-256 %s, want %s", sum, f.sha256)
 	}
@@ -183,7 +198,8 @@ func TestUpdateIsRolledBack(t *testing.T) {
 		// It stays so, and another try is possible.
 		p = connectPump(t, h, opt)
 		p.awaitFirmware(tt.want)
-		if got, want := call(t, h, "firmwareUpdate", f.request("2.0")), `202 {"message":"the update to version 2.0 has begun"}`; got != want {
+		got, _ := callUpdate(t, h, f.request("2.0"))
+		if want := `202 {"message":"the update to version 2.0 has begun"}`; got != want {
 			t.Errorf("answer %s, want %s", got, want)
 		}
 		p.awaitFirmware(tt.want)
@@ -213,14 +229,15 @@ func TestUpdateAcrossRestarts(t *testing.T) {
 		Command: agent.Command{Args: []string{"sh", "-c", "echo $1 $2 >" + gate + "; sleep 1000", "sh", "{version}", "{version}"}},
 	}}
 	p := connectPump(t, h, opt)
-	call(t, h, "firmwareUpdate", f.request("2.0"))
+	_, first := callUpdate(t, h, f.request("2.0"))
 	<-asked
 	p.awaitFirmware("downloading 1.0>2.0 ()")
 	if got, want := call(t, h, "firmwareUpdate", f.request("3.0")), `409 {"message":"the update to version 2.0 is under way: downloading"}`; got != want {
 		t.Errorf("answer %s, want %s", got, want)
 	}
-	if got, want := call(t, h, "firmwareUpdate", f.request("2.0")), `202 {"message":"the update to version 2.0 is under way: downloading"}`; got != want {
-		t.Errorf("answer %s, want %s", got, want)
+	got, id := callUpdate(t, h, f.request("2.0"))
+	if want := `202 {"message":"the update to version 2.0 is under way: downloading"}`; got != want || id != first {
+		t.Errorf("answer %s of request %s, want %s of %s", got, id, want, first)
 	}
 	p.Close() // while it is downloaded: the next start goes on
 	p = connectPump(t, h, opt)
