@@ -112,15 +112,12 @@ func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration
 		return device.ExplainDevice(ctx, err)
 	}
 	g.say("device", "connected as %s, waiting for commands", target.LocalDevice)
-	return demoReboot(ctx, g, operator, &service.Rebooter{
-		Client: client,
-		Device: device.Identity(),
-		Call:   hubrest.Method{Name: service.RebootMethod, ResponseTimeout: 30*time.Second + rebootDuration},
-	})
+	call := hubrest.Method{Name: service.RebootMethod, ResponseTimeout: 30*time.Second + rebootDuration}
+	return demoReboot(ctx, g, operator, service.NewReboot(client, device.Identity(), call))
 }
 
 // demoReboot is the part of the tutorial's service program.
-func demoReboot(ctx context.Context, g *stage, operator target.Target, r *service.Rebooter) error {
+func demoReboot(ctx context.Context, g *stage, operator target.Target, r *service.Errand) error {
 	g.say("service", "Invoking device to reboot...")
 	answer, err := r.Invoke(ctx)
 	if ctx.Err() != nil {
@@ -133,11 +130,11 @@ func demoReboot(ctx context.Context, g *stage, operator target.Target, r *servic
 	if err := target.CheckAnswer(r.Device, r.Call.Name, answer); err != nil {
 		return err
 	}
-	now, _, _, err := r.Await(ctx, nil)
+	found, err := r.Await(ctx, nil)
 	if err != nil {
 		return operator.Explain(ctx, err, r.Device)
 	}
-	g.say("service", "Last reboot time: %s", gjson.ParseBytes(now.RebootTime))
+	g.say("service", "Last reboot time: %s", gjson.ParseBytes(found.RebootTime))
 	return nil
 }
 

@@ -43,7 +43,7 @@ func TestLoad(t *testing.T) {
 	t.Logf("resident: fleet %d MiB (%d at most), hub %d MiB", memory(t, cmd.Process.Pid, "VmRSS"), memory(t, cmd.Process.Pid, "VmHWM"), memory(t, h.pid(), "VmRSS"))
 
 	for _, job := range [][]string{
-		{"service", "reboot", "--where", "tags.fleet = 'load-'", "--jq", "length"},
+		{"service", "reboot", "--yes", "--where", "tags.fleet = 'load-'", "--jq", "length"},
 		{"service", "query", "SELECT COUNT() AS n FROM devices WHERE is_defined(properties.reported.rebootTime)", "--jq", ".[0].n"},
 		{"service", "query", "SELECT deviceId FROM devices WHERE connectionState = 'Connected'", "--jq", "length"},
 	} {

@@ -68,9 +68,9 @@ func deviceRunCommand(s output.Streams) *urfave.Command {
 			case err != nil:
 				return err
 			case many:
-				return runFleet(ctx.Context, s, o)
+				return command.UntilStopped(ctx.Context, runFleet(ctx.Context, s, o))
 			}
-			return runDevice(ctx.Context, s, o)
+			return command.UntilStopped(ctx.Context, runDevice(ctx.Context, s, o))
 		},
 	})
 }

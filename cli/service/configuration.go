@@ -13,6 +13,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
@@ -46,6 +47,7 @@ type configurationOptions struct {
 	prioritySet bool
 	ifMissing   bool
 	ifExists    bool
+	guard       guard
 }
 
 // configurationCommand makes a command about configurations, which are its
@@ -79,7 +81,6 @@ func configurationCommand(s output.Streams, c *urfave.Command, flags func(*confi
 			columns = nil
 		}
 		return o.Each(ctx, s, target.Errand{Columns: columns, Explain: explainConfiguration, Call: func(ctx context.Context, client *hubrest.Client, _ string) (any, error) {
-			noteHints(s, o.target)
 			return run(ctx, client, o)
 		}})
 	}
@@ -103,12 +104,32 @@ func explainConfiguration(ctx context.Context, t target.Target, err error, id st
 
 // changeFlags are the flags for what can be changed of a configuration.
 func (o *configurationOptions) changeFlags() []urfave.Flag {
-	return []urfave.Flag{
+	return command.Concat([]urfave.Flag{
 		&urfave.StringFlag{Name: "target-condition", Aliases: []string{"where", "tc"}, Destination: &o.target, Usage: "which twins: a `CONDITION` or '*'; for modules FROM devices.modules WHERE and a condition"},
 		&urfave.IntFlag{Name: "priority", Destination: &o.priority, Usage: "of two configurations that set the same, the one with the bigger `N` counts", DefaultText: "0"},
 		&urfave.StringFlag{Name: "labels", Destination: &o.labels, Usage: "a `JSON` object of texts, @FILE or -"},
 		&urfave.StringFlag{Name: "metrics", Destination: &o.metrics, Usage: "a `JSON` object from names to queries, @FILE or -"},
+	}, o.guard.flags())
+}
+
+// admit has the user agree to the twins that the condition of c chooses.
+func (o *configurationOptions) admit(ctx context.Context, s output.Streams, client *hubrest.Client, c hubrest.Configuration, addition string) (bool, error) {
+	if !o.guard.dryRun && c.TargetCondition == "" { // which chooses none
+		return true, nil
 	}
+	return o.guard.admit(ctx, s, client, o.Output, plan{verb: "Apply configuration " + c.ID + " to", where: scopeOf(c), addition: addition})
+}
+
+// scopeOf is a condition that chooses what a configuration does.
+func scopeOf(c hubrest.Configuration) string {
+	const edge = "capabilities.iotEdge = true" // which a deployment is for
+	switch {
+	case c.TargetCondition == "":
+		return "false"
+	case len(c.Content.Modules) == 0:
+		return c.TargetCondition
+	}
+	return edge + condition.And(c.TargetCondition)
 }
 
 // contentFlag is the flag for what a configuration sets. A deployment manifest
@@ -194,6 +215,9 @@ func configurationCreateCommand(s output.Streams) *urfave.Command {
 		if err := o.apply(&c); err != nil {
 			return nil, err
 		}
+		if goOn, err := o.admit(ctx, s, client, c, ""); err != nil || !goOn {
+			return nil, err
+		}
 		created, err := client.CreateConfiguration(ctx, c)
 		if o.ifMissing {
 			created, err = keepExisting(s, "configuration "+o.id, "change it with \"iotdm service configuration update\"; another content needs another name", c, created, err, func() (hubrest.Configuration, error) {
@@ -217,8 +241,18 @@ func configurationUpdateCommand(s output.Streams) *urfave.Command {
 		if err != nil {
 			return nil, err
 		}
+		before := scopeOf(c)
 		if err := o.apply(&c); err != nil {
 			return nil, err
+		}
+		if o.targetSet || o.guard.dryRun {
+			addition := ""
+			if sc, err := countScope(ctx, client, before); err == nil { // else it is one that chooses none
+				addition = fmt.Sprintf(", instead of %d", sc.Devices)
+			}
+			if goOn, err := o.admit(ctx, s, client, c, addition); err != nil || !goOn {
+				return nil, err
+			}
 		}
 		if o.etag != "" {
 			c.ETag = strings.Trim(o.etag, `"`)

@@ -48,6 +48,7 @@ type jobCreateOptions struct {
 	wait          bool
 	limitFailures int
 	ifMissing     bool
+	guard         guard
 }
 
 func jobCreateCommand(s output.Streams) *urfave.Command {
@@ -55,7 +56,8 @@ func jobCreateCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:  "create",
 		Usage: "start a job, or schedule it for later",
-		Description: "CONDITION is what stands behind WHERE in a query of devices, or '*' for all. For example:\n" +
+		Description: "CONDITION is what stands behind WHERE in a query of devices, or '*' for all. How many devices meet it\n" +
+			"is said first, and a person is asked; a script says --yes. For example:\n" +
 			"   iotdm service job create --where \"tags.site = 'north'\" --method lockDoor --wait\n" +
 			"   iotdm service job create --where '*' --desired '{\"interval\": 60}' --start 2026-12-24T06:00:00Z",
 		Flags: command.Concat([]urfave.Flag{
@@ -63,12 +65,12 @@ func jobCreateCommand(s output.Streams) *urfave.Command {
 			whereFlag(&o.where, "all devices that meet the query `CONDITION`, or '*'"),
 			&urfave.StringFlag{Name: "tags", Destination: &o.tags, Usage: "patch the twins' tags with this `JSON` object, @FILE or -"},
 			&urfave.StringFlag{Name: "desired", Destination: &o.desired, Usage: "patch the desired properties with this `JSON` object, @FILE or -"},
-			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z, or a duration from now such as 2h"},
+			&urfave.StringFlag{Name: "start", Aliases: []string{"start-time"}, Destination: &o.start, Usage: "when: a `TIME` such as 2026-12-24T06:00:00Z or 22:00, or a duration from now such as +2h"},
 			&urfave.GenericFlag{Name: "max-time", Aliases: []string{"ttl"}, Value: &o.maxTime, Usage: "how `LONG` the job may run"},
 			&urfave.BoolFlag{Name: "wait", Destination: &o.wait, DisableDefaultText: true, Usage: "show the progress until it has ended, as \"job watch\""},
 			&urfave.IntFlag{Name: "limit-failures", Destination: &o.limitFailures, DefaultText: "none", Usage: "with --wait: cancel the job when `N` devices have failed"},
 			ifMissingFlag(&o.ifMissing),
-		}, o.call.flags(), o.Flags()),
+		}, o.guard.flags(), o.call.flags(), o.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := o.Check(); err != nil {
 				return err
@@ -100,27 +102,15 @@ func (o *jobCreateOptions) Check() error {
 	return o.Output.Check()
 }
 
-// startTime reads --start.
-func (o *jobCreateOptions) startTime() (time.Time, error) {
-	if o.start == "" {
-		return time.Time{}, nil
-	}
-	if t, err := time.Parse(time.RFC3339, o.start); err == nil {
-		return t, nil
-	}
-	if d, err := time.ParseDuration(o.start); err == nil && d >= 0 {
-		return time.Now().Add(d), nil
-	}
-	return time.Time{}, fail.Usagef("--start %q is neither a time such as 2026-12-24T06:00:00Z nor a duration such as 2h", o.start)
-}
-
 func (o *jobCreateOptions) request(s output.Streams) (r hubrest.JobRequest, err error) {
 	r = hubrest.JobRequest{ID: o.id, Condition: o.where, MaxTime: time.Duration(o.maxTime)}
 	if r.ID == "" {
 		r.ID = newJobID("job")
 	}
-	if r.Start, err = o.startTime(); err != nil {
-		return r, err
+	if o.start != "" {
+		if r.Start, err = command.ParseTime("--start", o.start, time.Now()); err != nil {
+			return r, err
+		}
 	}
 	if o.call.method != "" {
 		call, err := o.call.call(s)
@@ -149,7 +139,16 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 		return err
 	}
 	defer client.Close()
-	noteHints(s, o.where)
+	p := plan{verb: "Patch the twins of", where: o.where, host: t.Host()}
+	if request.Method != nil {
+		p.verb = "Call " + request.Method.Name + " on"
+	}
+	if !request.Start.IsZero() {
+		p.addition = " now, at " + localTime(request.Start)
+	}
+	if goOn, err := o.guard.admit(ctx, s, client, o.Output, p); err != nil || !goOn {
+		return t.Explain(ctx, err, target.NoIdentity)
+	}
 	job, err := client.CreateJob(ctx, request)
 	if o.ifMissing {
 		job, err = keepExisting(s, "job "+request.ID, "take another --job", askedJob(request), job, err, func() (hubrest.Job, error) {
@@ -319,7 +318,7 @@ func watchJob(ctx context.Context, s output.Streams, t target.Target, client *hu
 		return fail.Errorf(fail.Failed, "job %s was cancelled", id)
 	case n != nil && n.Failed > 0:
 		return fail.Errorf(fail.Failed, "job %s failed on %d of %s", id, n.Failed, output.Count(n.Devices, "device"))
-	case n != nil && n.Devices == 0:
+	case n != nil && n.Devices == 0: // any more
 		s.Note("No device matches the condition")
 	}
 	return nil

@@ -33,10 +33,10 @@ type follower struct {
 // newFollower returns a follower that notes each device on which the job fails.
 func newFollower(s output.Streams, client *hubrest.Client, id string) *follower {
 	f := &follower{Streams: s, client: client, id: id, interesting: "devices.jobs.status = 'failed'", told: make(map[string]bool), began: time.Now()}
-	f.bar = progressBar{Streams: s, terminal: output.CanRedraw(s.ErrOut)}
+	f.bar = newProgressBar(s)
+	notes := failureNotes{Streams: s, bar: &f.bar}
 	f.failure = func(d hubrest.JobDevice) error {
-		f.bar.clear()
-		s.Note("%s failed: %s", d.DeviceID, jobFailure(d))
+		notes.tell("%s failed: %s", d.DeviceID, jobFailure(d))
 		return nil
 	}
 	return f
@@ -70,7 +70,7 @@ func (f *follower) follow(ctx context.Context) (hubrest.Job, error) {
 			if err := f.failures(ctx, job.Status.Ended()); err != nil {
 				return job, err
 			}
-			f.bar.show(*job.Statistics, time.Since(f.began))
+			f.bar.showJob(*job.Statistics, time.Since(f.began))
 		}
 		switch _, refused := asAnswer(err); {
 		case refused || ctx.Err() != nil:
@@ -112,16 +112,21 @@ func (f *follower) followUpTo(ctx context.Context, limit int) (hubrest.Job, erro
 
 // stop cancels the job, unless it has ended already.
 func (f *follower) stop(ctx context.Context) error {
-	f.Note("Stopping the job")
+	f.Note("Cancelling job %s", f.id)
 	_, err := f.client.CancelJob(ctx, f.id)
 	if refused, ok := asAnswer(err); !ok || refused.Status != http.StatusMethodNotAllowed && refused.Status != http.StatusBadRequest {
 		return err
 	}
 	job, err := f.client.Job(ctx, f.id)
 	if err == nil && !job.Status.Ended() { // Azure IoT Hub has it so
-		f.Note("This hub does not stop a job that is running already, so it goes on")
+		f.sayItGoesOn()
 	}
 	return err
+}
+
+// sayItGoesOn is for a job that could not be stopped.
+func (f *follower) sayItGoesOn() {
+	f.Note("Job %s could not be stopped and goes on; look with \"iotdm service job watch %s\"", f.id, f.id)
 }
 
 // settled reports whether every device of an ended job has its outcome: those

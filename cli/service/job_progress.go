@@ -10,20 +10,37 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
-// A progressBar shows the counts of a job: in one line that changes on a
-// terminal, in a line for each change elsewhere.
+// A progressBar shows how many of some devices are done: in one line that changes
+// on a terminal, in a line for each change elsewhere.
 type progressBar struct {
 	output.Streams
 	terminal bool
 	shown    string // the last line
 }
 
-func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
+func newProgressBar(s output.Streams) progressBar {
+	return progressBar{Streams: s, terminal: output.CanRedraw(s.ErrOut)}
+}
+
+// showJob shows the counts of a job.
+func (b *progressBar) showJob(n hubrest.JobStatistics, took time.Duration) {
 	done := n.Succeeded + n.Failed
 	text := fmt.Sprintf("%d of %s", done, output.Count(n.Devices, "device"))
 	if n.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", n.Failed)
 	}
+	live := text
+	if n.Running > 0 {
+		live += fmt.Sprintf(", %d under way", n.Running)
+	}
+	if took >= time.Second && done > 0 {
+		live += fmt.Sprintf(", %.0f/s", float64(done)/took.Seconds())
+	}
+	b.show(done, n.Devices, text, live)
+}
+
+// show shows a text, or on a terminal one that changes more often.
+func (b *progressBar) show(done, all int, text, live string) {
 	if !b.terminal {
 		if text != b.shown {
 			b.Note("%s", text)
@@ -31,16 +48,11 @@ func (b *progressBar) show(n hubrest.JobStatistics, took time.Duration) {
 		b.shown = text
 		return
 	}
-	if n.Running > 0 {
-		text += fmt.Sprintf(", %d under way", n.Running)
-	}
-	if took >= time.Second && done > 0 {
-		text += fmt.Sprintf(", %.0f/s", float64(done)/took.Seconds())
-	}
-	b.shown = text
-	width := min(30, cmp.Or(output.TerminalWidth(b.ErrOut), output.UsualWidth)-1-len("[] ")-len(text))
-	if full := width * done / n.Devices; width > 0 {
-		b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + text
+	b.shown = live
+	width := min(30, cmp.Or(output.TerminalWidth(b.ErrOut), output.UsualWidth)-1-len("[] ")-len(live))
+	if width > 0 {
+		full := width * done / all
+		b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + live
 	}
 	output.Redraw(b.ErrOut, b.shown)
 }
@@ -51,4 +63,25 @@ func (b *progressBar) clear() {
 		output.EraseLine(b.ErrOut)
 		b.shown = ""
 	}
+}
+
+// failureNotes tell of devices that fail as they do: of the first ones, for they
+// may be many, and most will fail for the same reason.
+type failureNotes struct {
+	output.Streams
+	bar  *progressBar // which is in the way
+	told int
+}
+
+func (n *failureNotes) tell(format string, args ...any) {
+	const most = 10
+	if n.told++; n.told > most+1 {
+		return
+	}
+	n.bar.clear()
+	if n.told > most {
+		n.Note("More failures are counted, but not shown one by one")
+		return
+	}
+	n.Note(format, args...)
 }

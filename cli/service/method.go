@@ -29,10 +29,16 @@ const (
 )
 
 func (o *methodOptions) flags() []urfave.Flag {
-	o.timeout = command.Seconds(30 * time.Second)
-	return []urfave.Flag{
+	return command.Concat([]urfave.Flag{
 		&urfave.StringFlag{Name: "method", Destination: &o.method, Value: o.method, Usage: "the `NAME` of the direct method"},
 		&urfave.StringFlag{Name: "payload", Destination: &o.payload, DefaultText: "null", Usage: "`JSON` for the device, @FILE or -"},
+	}, o.timeFlags())
+}
+
+// timeFlags are those of flags that say how long to wait for the answer.
+func (o *methodOptions) timeFlags() []urfave.Flag {
+	o.timeout = command.Seconds(30 * time.Second)
+	return []urfave.Flag{
 		&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "how `LONG` the device may take, 5s to 300s"},
 		&urfave.GenericFlag{Name: "connect-timeout", Value: &o.connectTimeout, Usage: "how `LONG` it may take to connect, 0s to 300s"},
 	}

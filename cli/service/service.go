@@ -17,6 +17,7 @@ import (
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("service", "operate devices: reboot, methods, twins, identities, queries",
 		rebootCommand(s),
+		updateCommand(s),
 		c2dCommands(s),
 		eventsCommand(s),
 		command.Group("method", "direct methods", methodInvokeCommand(s)),

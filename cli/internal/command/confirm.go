@@ -21,6 +21,9 @@ func (c *Confirmation) Flag() urfave.Flag {
 	return &urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Destination: &c.yes, DisableDefaultText: true, Usage: "do not ask"}
 }
 
+// Given reports whether --yes was, so that Ask does not say what is about to be done.
+func (c *Confirmation) Given() bool { return c.yes }
+
 // Ask returns nil if what may be done, such as "Reboot 3 devices". It asks on a
 // terminal, where anything but yes is no. Elsewhere nobody would see the
 // question, and to leave --yes out is wrong usage.

@@ -64,6 +64,15 @@ func (l *limit) run(ctx *urfave.Context, action urfave.ActionFunc) error {
 	return fail.Errorf(fail.TimedOut, "%v: %s", tooLong, left)
 }
 
+// UntilStopped is how a command ends that is meant to run until it is stopped: that
+// it was while it was starting is no failure.
+func UntilStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return WhyEnded(ctx)
+	}
+	return err
+}
+
 // WhyEnded is how a command fails that goes on until ctx ends: not at all after
 // Ctrl-C, which is meant to end it, and by --timeout.
 func WhyEnded(ctx context.Context) error {

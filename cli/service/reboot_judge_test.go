@@ -29,9 +29,9 @@ func TestNewerRebootTime(t *testing.T) {
 	}
 }
 
-func TestVerdict(t *testing.T) {
-	of := func(rebootTime, reboot string) ReportedReboots {
-		return ReportedReboots{RebootTime: json.RawMessage(rebootTime), Reboot: json.RawMessage(reboot)}
+func TestRebootJudge(t *testing.T) {
+	of := func(rebootTime, reboot string) reported {
+		return reported{properties: map[string]json.RawMessage{"rebootTime": json.RawMessage(rebootTime), "reboot": json.RawMessage(reboot)}}
 	}
 	const (
 		early, late  = `"2026-01-01T00:00:00Z"`, `"2026-01-02T00:00:00Z"`
@@ -42,7 +42,7 @@ func TestVerdict(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		answer      string
-		before, now ReportedReboots
+		before, now reported
 		want        string
 		reason      string
 	}{
@@ -65,10 +65,14 @@ func TestVerdict(t *testing.T) {
 		{"nonsense", ourAnswer, of(early, `[1]`), of(early, `{"requestId":7}`), "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			j := judge{before: tt.before}
+			j := rebootTask.judge(tt.before)
 			j.answered(json.RawMessage(tt.answer))
-			if got, reason := j.verdict(tt.now); got != tt.want || reason != tt.reason {
-				t.Errorf("verdict %q (%q), want %q (%q)", got, reason, tt.want, tt.reason)
+			got := j.find(tt.now)
+			if got.Verdict != tt.want || got.Reason != tt.reason {
+				t.Errorf("found %q (%q), want %q (%q)", got.Verdict, got.Reason, tt.want, tt.reason)
+			}
+			if final := tt.want != "" && tt.want != verdictRebooting; got.final != final {
+				t.Errorf("found %q, which is the last word: %v, want %v", got.Verdict, got.final, final)
 			}
 		})
 	}

@@ -1,0 +1,94 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/hubrest"
+)
+
+// callAll calls the method on the devices that the condition chooses, by a job.
+func (r *rollout) callAll(ctx context.Context, where string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	// Ctrl-C does not end this request: whether there is a job has to be known, to cancel it.
+	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	job, err := r.client.CreateJob(creating, hubrest.JobRequest{ID: newJobID(r.task.name), Condition: where, Method: &r.call})
+	if err != nil {
+		return err
+	}
+	timeout := command.Seconds(r.call.ResponseTimeout)
+	r.Note("Job %s calls %s on each device, which has %v to answer", job.ID, r.call.Name, &timeout)
+	f := newFollower(r.Streams, r.client, job.ID)
+	f.interesting = "devices.jobs.status = 'failed' OR devices.jobs.outcome.deviceMethodResponse.status < 200 OR devices.jobs.outcome.deviceMethodResponse.status >= 300"
+	f.failure = func(d hubrest.JobDevice) error {
+		r.failures++
+		if m := d.Outcome.Method; m != nil {
+			r.told.tell("%s %s", d.DeviceID, answeredStatus(*m))
+		} else {
+			r.told.tell("%s failed: %s", d.DeviceID, jobFailure(d))
+		}
+		if r.tooManyFailures() {
+			return errTooManyFailures
+		}
+		return nil
+	}
+	r.told.bar = &f.bar
+	defer func() { r.told.bar = &r.bar }()
+	ended, err := f.follow(ctx)
+	if errors.Is(err, errTooManyFailures) || ctx.Err() != nil {
+		ended, err = r.stop(ctx, f, err)
+	}
+	if ended.Status == hubrest.JobFailed {
+		return fail.Errorf(fail.Failed, "the job failed: %s", ended.FailureReason)
+	}
+	return errors.Join(err, r.answers(context.WithoutCancel(ctx), job.ID))
+}
+
+// stop cancels a job and waits for the devices that have been called already.
+func (r *rollout) stop(ctx context.Context, f *follower, why error) (hubrest.Job, error) {
+	if ctx.Err() != nil {
+		r.Note("Interrupted: no more devices are to be called, and those that were have %v to answer. Ctrl-C ends that, too", r.call.ResponseTimeout)
+	}
+	// After Ctrl-C too: the job would go on without us.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.call.ResponseTimeout+10*time.Second)
+	defer cancel()
+	if err := f.stop(ctx); err != nil {
+		return hubrest.Job{}, errors.Join(why, err)
+	}
+	f.failure = func(hubrest.JobDevice) error { return nil }
+	job, err := f.follow(ctx)
+	if err != nil { // such as a hub that does not cancel what is running
+		f.sayItGoesOn()
+	}
+	return job, errors.Join(why, err)
+}
+
+// answers takes what came of a job on each device.
+func (r *rollout) answers(ctx context.Context, job string) error {
+	for row, err := range r.client.JobDevices(ctx, job, "") {
+		if err != nil {
+			return err
+		}
+		d := r.devices[row.DeviceID]
+		if d == nil {
+			// It has come to match since the devices were looked for.
+			d = &rolloutDevice{taskReport: taskReport{Device: row.DeviceID}, judge: r.task.judge(reported{})}
+			r.devices[row.DeviceID] = d
+		}
+		switch m := row.Outcome.Method; {
+		case row.Status == "canceled":
+			d.Finding = Finding{Verdict: verdictNotCalled}
+		case m == nil:
+			d.Finding = Finding{Verdict: verdictFailed, Reason: jobFailure(row), final: true}
+		default:
+			d.answered(*m, d.judge)
+		}
+	}
+	return nil
+}
