@@ -84,9 +84,10 @@ func (j *updateJudge) find(now reported) Finding {
 	fw := reportedFirmware(now)
 	f := Finding{Version: fw.Version, Reason: fw.Detail, Firmware: fw.raw, final: true}
 	switch {
+	case j.request != "" && fw.Request == j.request: // maybe since before: it was under way already
 	case j.request != "" && fw.Request == j.before.Request:
 		return Finding{} // not ours yet
-	case j.request != "" && fw.Request != j.request:
+	case j.request != "":
 		f.Verdict, f.Reason = verdictFailed, "another update took its place"
 		if fw.Pending != "" {
 			f.Reason += ", to version " + fw.Pending

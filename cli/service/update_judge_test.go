@@ -28,6 +28,7 @@ func TestUpdateJudge(t *testing.T) {
 		{"nothing was ever reported", began, ``, ``, Finding{}},
 		{"the end of an earlier update to the same version", began, earlier, earlier, Finding{}},
 		{"downloading", began, earlier, ours("1.0", "downloading", "40%", ""), Finding{Verdict: "downloading", Reason: "40%", Version: "1.0"}},
+		{"under way since before the call", began, ours("1.0", "applying", "", ""), ours("1.0", "applying", "", ""), Finding{Verdict: "applying", Version: "1.0"}},
 		{"verifying", began, never, ours("1.0", "verifying", "", ""), Finding{Verdict: "verifying", Version: "1.0"}},
 		{"rebooting", began, never, ours("1.0", "rebooting", "", ""), Finding{Verdict: "rebooting", Version: "1.0"}},
 		{"updated", began, never, ours("2.0", "current", "", ""), Finding{Verdict: "updated", Version: "2.0", final: true}},
