@@ -117,7 +117,7 @@ func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration
 }
 
 // demoReboot is the part of the tutorial's service program.
-func demoReboot(ctx context.Context, g *stage, operator target.Target, r *service.Errand) error {
+func demoReboot(ctx context.Context, g *stage, operator target.Target, r *service.Assignment) error {
 	g.say("service", "Invoking device to reboot...")
 	answer, err := r.Invoke(ctx)
 	if ctx.Err() != nil {

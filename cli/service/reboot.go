@@ -68,15 +68,15 @@ func rebootFromService(ctx context.Context, s output.Streams, o rebootOptions) e
 	if err != nil {
 		return err
 	}
-	var then func(target.Target, *Errand) error
+	var then func(target.Target, *Assignment) error
 	if o.watch {
-		then = func(t target.Target, e *Errand) error { return watchRebootTime(ctx, s, t, e, o.Output) }
+		then = func(t target.Target, e *Assignment) error { return watchRebootTime(ctx, s, t, e, o.Output) }
 	}
 	return o.run(ctx, s, rebootTask, call, then)
 }
 
 // watchRebootTime polls as the tutorial's service program does, until ctx ends.
-func watchRebootTime(ctx context.Context, s output.Streams, t target.Target, e *Errand, opt output.Options) error {
+func watchRebootTime(ctx context.Context, s output.Streams, t target.Target, e *Assignment, opt output.Options) error {
 	s.Note("Reading rebootTime every 5 s, press Ctrl-C to exit")
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()

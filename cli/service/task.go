@@ -17,7 +17,7 @@ import (
 
 // A task is what a device is asked to do by a direct method and takes longer for
 // than an answer: to reboot, to update. Its reported properties tell what comes of
-// it. An [Errand] has one device do it, a rollout many.
+// it. An [Assignment] has one device do it, a rollout many.
 type task struct {
 	name       string   // as in ids of jobs and before "3 devices": reboot
 	report     string   // what the device reports: "reboot", "end of the update"

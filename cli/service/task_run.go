@@ -79,7 +79,7 @@ func (o *taskOptions) condition() string {
 
 // run has the device, or the devices, do the task. After one device's answer the
 // function then, if not nil, goes on instead.
-func (o *taskOptions) run(ctx context.Context, s output.Streams, k *task, call hubrest.Method, then func(target.Target, *Errand) error) error {
+func (o *taskOptions) run(ctx context.Context, s output.Streams, k *task, call hubrest.Method, then func(target.Target, *Assignment) error) error {
 	var at time.Time
 	if o.at != "" {
 		var err error
@@ -108,10 +108,10 @@ func (o *taskOptions) run(ctx context.Context, s output.Streams, k *task, call h
 	if o.where != "" {
 		return rollOut(ctx, s, t, client, k, call, o)
 	}
-	return o.runOne(ctx, s, t, &Errand{Device: hubrest.Target{DeviceID: o.device}, Call: call, client: client, task: k}, then)
+	return o.runOne(ctx, s, t, &Assignment{Device: hubrest.Target{DeviceID: o.device}, Call: call, client: client, task: k}, then)
 }
 
-func (o *taskOptions) runOne(ctx context.Context, s output.Streams, t target.Target, e *Errand, then func(target.Target, *Errand) error) error {
+func (o *taskOptions) runOne(ctx context.Context, s output.Streams, t target.Target, e *Assignment, then func(target.Target, *Assignment) error) error {
 	timeout := command.Seconds(e.Call.ResponseTimeout)
 	s.Note("Calling %s on %s, which has %v to answer ...", e.Call.Name, o.device, &timeout)
 	answer, err := e.Invoke(ctx)
@@ -156,7 +156,7 @@ func (o *taskOptions) printAnswer(s output.Streams, report taskReport) error {
 }
 
 // await waits for the end of a task that the device has begun.
-func (o *taskOptions) await(ctx context.Context, s output.Streams, t target.Target, e *Errand, report taskReport) error {
+func (o *taskOptions) await(ctx context.Context, s output.Streams, t target.Target, e *Assignment, report taskReport) error {
 	s.Note("Waiting for %s to report its %s ...", o.device, e.task.name)
 	limited, cancel := context.WithTimeout(ctx, time.Duration(o.wait))
 	defer cancel()

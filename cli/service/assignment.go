@@ -7,9 +7,9 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
-// An Errand carries a task through on one device. "service reboot", "service
+// An Assignment carries a task through on one device. "service reboot", "service
 // update" and "demo" share it.
-type Errand struct {
+type Assignment struct {
 	Device hubrest.Target
 	Call   hubrest.Method
 
@@ -19,13 +19,13 @@ type Errand struct {
 	seen   reported // what the device reported last
 }
 
-// NewReboot returns the errand to reboot a device by a direct method.
-func NewReboot(client *hubrest.Client, device hubrest.Target, call hubrest.Method) *Errand {
-	return &Errand{Device: device, Call: call, client: client, task: rebootTask}
+// NewReboot returns the assignment to reboot a device by a direct method.
+func NewReboot(client *hubrest.Client, device hubrest.Target, call hubrest.Method) *Assignment {
+	return &Assignment{Device: device, Call: call, client: client, task: rebootTask}
 }
 
 // Invoke remembers what was reported and then calls the method.
-func (e *Errand) Invoke(ctx context.Context) (hubrest.MethodAnswer, error) {
+func (e *Assignment) Invoke(ctx context.Context) (hubrest.MethodAnswer, error) {
 	before, err := e.task.reportedBy(ctx, e.client, e.Device)
 	if err != nil {
 		return hubrest.MethodAnswer{}, err
@@ -39,7 +39,7 @@ func (e *Errand) Invoke(ctx context.Context) (hubrest.MethodAnswer, error) {
 // Await polls the twin until it has the last word on the task. It returns what
 // it found last, also when ctx ends. The function, if not nil, is called with each
 // Finding that is another one. Trouble that may pass is waited out until ctx ends.
-func (e *Errand) Await(ctx context.Context, progress func(Finding)) (Finding, error) {
+func (e *Assignment) Await(ctx context.Context, progress func(Finding)) (Finding, error) {
 	const longest = 5 * time.Second
 	var found Finding
 	for pause := 200 * time.Millisecond; ; pause = min(pause*3/2, longest) {
