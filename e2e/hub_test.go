@@ -28,7 +28,7 @@ func startHub(t *testing.T, address string, flags ...string) *hubProcess {
 	} else {
 		l.Close()
 	}
-	args := append([]string{"hub", "run", "--data", h.data, "--host", address,
+	args := append([]string{"hub", "run", "--data", h.data,
 		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https),
 		"--amqps-addr", net.JoinHostPort(address, "5671")}, flags...)
 	h.program = start(t, exec.Command("iotdm", args...))
@@ -56,11 +56,11 @@ func (h *hubProcess) iotdm(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// connectionString returns a connection string with the hub's own address as
-// host name.
+// connectionString returns a connection string of the hub, which names the
+// address that it listens on.
 func (h *hubProcess) connectionString(t *testing.T, args ...string) string {
 	t.Helper()
-	return h.iotdm(t, append([]string{"hub", "connection-string", "--host", h.address}, args...)...)
+	return h.iotdm(t, append([]string{"hub", "connection-string"}, args...)...)
 }
 
 // env returns the variables that "iotdm hub env" sets.

@@ -44,7 +44,7 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 			command.ModuleFlag(&o.module, "for the module `ID` of the device"),
 			&urfave.BoolFlag{Name: "event-hub", Destination: &o.eventHub, DisableDefaultText: true, Usage: "for clients of Event Hubs"},
 			&urfave.BoolFlag{Name: "emulator", Destination: &o.emulator, DisableDefaultText: true, Usage: "for clients of Event Hubs, without TLS"},
-			&urfave.StringFlag{Name: "host", Destination: &o.host, Usage: "with the host name `NAME`"},
+			hostFlag(&o.host),
 			localhub.Flag(&o.hub.Data),
 		}, o.output.Flags()),
 		Action: func(ctx *urfave.Context) error {
@@ -64,6 +64,12 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 			return printConnectionString(ctx.Context, s, o)
 		},
 	})
+}
+
+// hostFlag is for commands that print connection strings.
+func hostFlag(host *string) urfave.Flag {
+	return &urfave.StringFlag{Name: "host", Destination: host,
+		Usage: "with the host name `NAME` (default: the first --host of the hub, or where it listens)"}
 }
 
 func printConnectionString(ctx context.Context, s output.Streams, o hubConnectionStringOptions) error {
@@ -104,5 +110,9 @@ func (o *hubConnectionStringOptions) identityConnection(ctx context.Context, s o
 		return sas.ConnectionString{}, err
 	}
 	t.Connection.HostName = localhub.HostWithPort(cmp.Or(o.host, info.HostName), info.MQTTSAddr, localhub.MQTTSPort)
+	if _, port := localhub.SplitPort(t.Connection.HostName); port != "" {
+		s.Note("Device SDKs have port %s built in and can't use this one. For them start the hub with --mqtts-addr HOST:%s;\n"+
+			"\"iotdm device\" and other MQTT clients take port %s, see \"iotdm hub mqtt-settings\".", localhub.MQTTSPort, localhub.MQTTSPort, port)
+	}
 	return t.Connection, nil
 }

@@ -14,6 +14,7 @@ import (
 
 type hubEnvOptions struct {
 	data   string
+	host   string
 	output output.Options
 }
 
@@ -25,7 +26,7 @@ func hubEnvCommand(s output.Streams) *urfave.Command {
 		Description: "For example:\n" +
 			"   eval \"$(iotdm hub env)\"\n" +
 			"   python3 service.py",
-		Flags: command.Concat([]urfave.Flag{localhub.Flag(&o.data)}, o.output.Flags()),
+		Flags: command.Concat([]urfave.Flag{hostFlag(&o.host), localhub.Flag(&o.data)}, o.output.Flags()),
 		Action: func(*urfave.Context) error {
 			if err := o.output.Check(); err != nil {
 				return err
@@ -40,11 +41,11 @@ func printHubEnv(s output.Streams, o hubEnvOptions) error {
 	if err != nil {
 		return err
 	}
-	owner, err := localhub.PolicyConnection(info, localhub.OwnerPolicy, "")
+	owner, err := localhub.PolicyConnection(info, localhub.OwnerPolicy, o.host)
 	if err != nil {
 		return err
 	}
-	events, err := localhub.EventHubConnection(info, localhub.OwnerPolicy, "", false)
+	events, err := localhub.EventHubConnection(info, localhub.OwnerPolicy, o.host, false)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -16,9 +17,9 @@ const (
 	// fallbackHTTPSAddr is for users who may not listen on ports below 1024.
 	fallbackHTTPSAddr = "127.0.0.1:8443"
 
-	// fallbackAMQPSAddr is for users who have a message broker on the port, or
+	// anyPort is for AMQP of users who have a message broker on its port, or
 	// another hub with ports of its own.
-	fallbackAMQPSAddr = "127.0.0.1:0"
+	anyPort = "0"
 )
 
 // listen opens what the hub listens on. Notes tell of ports that SDKs have built
@@ -48,15 +49,30 @@ func (o *hubRunOptions) listen() (on node.Listeners, notes []string, err error) 
 	if err != nil || o.amqpsAddr == "" {
 		return on, notes, err
 	}
+	if host := sameLoopback(o.mqttsAddr, o.httpsAddr); host != "" && !o.amqpsExplicit {
+		o.amqpsAddr = net.JoinHostPort(host, localhub.AMQPSPort)
+	}
 	on.AMQPS, err = net.Listen("tcp", o.amqpsAddr)
 	switch {
 	case err != nil && !o.amqpsExplicit:
 		notes = append(notes, "Another program has port "+localhub.AMQPSPort+", which SDKs have built in for AMQP. For them, end it and", "start the hub again.")
-		on.AMQPS, err = o.listenOn("--amqps-addr", fallbackAMQPSAddr)
+		host, _, _ := net.SplitHostPort(o.amqpsAddr)
+		on.AMQPS, err = o.listenOn("--amqps-addr", net.JoinHostPort(host, anyPort))
 	case err != nil:
 		err = o.explainListen("--amqps-addr", o.amqpsAddr, err)
 	}
 	return on, notes, err
+}
+
+// sameLoopback returns the loopback address that both are on, if they are: the
+// hub has it to itself then, and AMQP belongs there too.
+func sameLoopback(mqtts, https string) string {
+	host, _, err := net.SplitHostPort(mqtts)
+	other, _, otherErr := net.SplitHostPort(https)
+	if ip, ipErr := netip.ParseAddr(host); errors.Join(err, otherErr, ipErr) != nil || host != other || !ip.IsLoopback() {
+		return ""
+	}
+	return host
 }
 
 func (o *hubRunOptions) listenOn(flag, addr string) (net.Listener, error) {

@@ -55,9 +55,12 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			"desired, modules) and consumerGroups (names); what the hub has already stays as it is.\n\n" +
 			"Clients of Event Hubs read what devices send (see \"iotdm hub connection-string --event-hub\"). With\n" +
 			"--amqp-addr 127.0.0.1:5672 they can do so as from Event Hubs' emulator, without a certificate.\n\n" +
+			"Connection strings have the first --host; without one the address the hub listens on where\n" +
+			"\"localhost\" does not lead to it, else localhost. AMQP follows the others to a loopback address.\n\n" +
 			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
-			"into the hosts file and use \"iotdm hub connection-string --host iotdm.localhost\". For example:\n" +
+			"into the hosts file, and give that --host. For example:\n" +
 			"   iotdm hub run\n" +
+			"   iotdm hub run --mqtts-addr 127.0.0.2:8883 --https-addr 127.0.0.2:443 --data second\n" +
 			"   iotdm hub run --ephemeral --seed devices.yaml --mqtts-addr 127.0.0.1:0 --https-addr 127.0.0.1:0",
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
@@ -73,7 +76,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			&urfave.StringFlag{Name: "health-addr", Destination: &o.healthAddr, EnvVars: []string{"IOTDM_HUB_HEALTH_ADDR"},
 				Usage: "answer /health, /ready, /metrics and /ca.pem to anybody by HTTP on `HOST:PORT`"},
 			&urfave.StringSliceFlag{Name: "host", Destination: &o.hosts, EnvVars: []string{"IOTDM_HUB_HOST"},
-				Usage: "a further `NAME` or address, for the certificate"},
+				Usage: "a `NAME` or address of the hub, repeatable; the first is in connection strings"},
 			&urfave.StringFlag{Name: "data", Destination: &o.data, EnvVars: []string{"IOTDM_HUB_DATA", "IOTDM_DATA"},
 				Usage: "keep everything in `FOLDER`"},
 			&urfave.BoolFlag{Name: "ephemeral", Destination: &o.ephemeral, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_EPHEMERAL"},
@@ -145,7 +148,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	}
 	opt := node.Options{
 		Storage:        storage,
-		HostNames:      o.hosts.Value(),
+		HostNames:      on.Names(o.hosts.Value()),
 		Seed:           seed,
 		Entra:          principals,
 		ConsumerGroups: o.consumerGroups.Value(),
@@ -166,7 +169,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		}
 		return fail.Errorf(fail.Failed, "%v%s", err, hint)
 	}
-	info := on.Info("localhost")
+	info := on.Info(on.HostName(o.hosts.Value()))
 	if health != nil {
 		info.HealthAddr = health.Addr().String()
 	}
@@ -250,6 +253,9 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 			s.Print("  %-36s%s", door.what, door.addr)
 		}
 	}
+	if info.HostName != "localhost" {
+		s.Print("is called %s in connection strings,", info.HostName)
+	}
 	s.Print("and keeps its keys%s in %s", output.Choose(o.ephemeral, "", " and state"), dir)
 	if o.testControls {
 		s.Print("Test controls are on: who has a key of iothubowner can reset the hub and move its clock.")
@@ -265,7 +271,9 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 	s.Print("  iotdm device run                          be the device device-1")
 	s.Print("  iotdm service reboot --device device-1    reboot it")
 	s.Print("  eval \"$(iotdm hub env)\"                   for programs with an official SDK")
-	s.Print("C, Java and .NET SDKs want a host name with a dot; see \"iotdm hub run --help\".")
+	if !strings.Contains(info.HostName, ".") {
+		s.Print("C, Java and .NET SDKs want a host name with a dot; see \"iotdm hub run --help\".")
+	}
 	fmt.Fprintln(s.Out, "ready")
 }
 

@@ -94,12 +94,14 @@ func New(t testing.TB, options ...Option) *Hub {
 		}
 	}
 	c.node.TestControls = true
+	name := on.HostName(c.node.HostNames)
+	c.node.HostNames = on.Names(c.node.HostNames)
 	n, err := node.New(c.node)
 	if err != nil {
 		on.Close()
 		t.Fatalf("hubtest: %v", err)
 	}
-	info := on.Info("localhost")
+	info := on.Info(name)
 	h := &Hub{
 		Node:      n,
 		HostName:  info.HostName,

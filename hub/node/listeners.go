@@ -3,6 +3,9 @@ package node
 import (
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
+	"strings"
 )
 
 // Listeners are where a node serves. Nil ones are left out.
@@ -23,6 +26,56 @@ func (l Listeners) Close() {
 	}
 }
 
+// HostName returns the name for connection strings of a hub that listens here
+// and has the names hosts: the first of them that is no wildcard, else the
+// address it listens on where "localhost" does not lead to it, such as the
+// 127.0.0.2 of a hub beside another, else "localhost".
+func (l Listeners) HostName(hosts []string) string {
+	for _, host := range hosts {
+		if !strings.HasPrefix(host, "*.") {
+			return host
+		}
+	}
+	if list := l.addresses(); len(list) > 0 {
+		return list[0]
+	}
+	return "localhost"
+}
+
+// addresses are those that the listeners for TLS have and "localhost" does not
+// lead to.
+func (l Listeners) addresses() []string {
+	var list []string
+	for _, door := range []net.Listener{l.MQTTS, l.HTTPS, l.AMQPS} {
+		if door == nil {
+			continue
+		}
+		addr, err := netip.ParseAddrPort(door.Addr().String())
+		ip := addr.Addr().Unmap().WithZone("")
+		if err != nil || ip.IsUnspecified() || ip == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || ip == netip.IPv6Loopback() {
+			continue
+		}
+		if text := ip.String(); !slices.Contains(list, text) {
+			list = append(list, text)
+		}
+	}
+	return list
+}
+
+// Names returns what Options.HostNames should be for a hub that listens here and
+// has the names hosts: these, and the addresses that it listens on and localhost
+// does not lead to. One that is not of the loopback is left out where the hub has
+// a name: its CA would be made anew for it, and clients trust the old one.
+func (l Listeners) Names(hosts []string) []string {
+	names := slices.Clone(hosts)
+	for _, text := range l.addresses() {
+		if ip := netip.MustParseAddr(text); ip.IsLoopback() || text == l.HostName(hosts) {
+			names = append(names, text)
+		}
+	}
+	return names
+}
+
 // Info returns what there is to publish of the listeners of a hub that is
 // called host in connection strings.
 func (l Listeners) Info(host string) Info {
@@ -31,6 +84,9 @@ func (l Listeners) Info(host string) Info {
 			return ""
 		}
 		return l.Addr().String()
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		host = "[" + host + "]" // in a URL
 	}
 	return Info{
 		HostName: host, MQTTSAddr: addr(l.MQTTS), HTTPSAddr: addr(l.HTTPS), AMQPSAddr: addr(l.AMQPS),

@@ -21,11 +21,14 @@ const amqpPort = "5672"
 // HostWithPort is a HostName for a hub that listens on addr: the port is left
 // out where the SDKs know it.
 func HostWithPort(host, addr, known string) string {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil || port == known {
-		return host
+	host = strings.Trim(host, "[]")
+	if _, port, err := net.SplitHostPort(addr); err == nil && port != known {
+		return net.JoinHostPort(host, port)
 	}
-	return net.JoinHostPort(host, port)
+	if strings.Contains(host, ":") {
+		return "[" + host + "]" // in a URL
+	}
+	return host
 }
 
 // NamesThisMachine reports whether host is a name under which the local hub

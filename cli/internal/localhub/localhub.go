@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"net/netip"
 	"os"
 	"strings"
 
@@ -86,12 +85,8 @@ func EventHubConnection(info node.Info, policy, host string, emulator bool) (sas
 	if emulator {
 		addr, port = info.AMQPAddr, amqpPort
 	}
-	host = HostWithPort(cmp.Or(host, info.HostName), addr, port)
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
-		host = "[" + host + "]" // in a URL
-	}
 	return sas.EventHubConnectionString{
-		Host: host, SharedAccessKeyName: name, SharedAccessKey: key,
+		Host: HostWithPort(cmp.Or(host, info.HostName), addr, port), SharedAccessKeyName: name, SharedAccessKey: key,
 		EntityPath: node.EventHubName, UseDevelopmentEmulator: emulator,
 	}, nil
 }

@@ -162,16 +162,19 @@ func (o *Options) Target(c sas.ConnectionString) (Target, error) {
 		t.TLS, err = trust(o.CAFile, "")
 		return t, err
 	}
-	// A port is that of the door for which the connection string is made.
-	if port == "" || c.DeviceID != "" {
+	// A port is that of the door for which the connection string is made. With
+	// another port than ours it is another hub.
+	own := func(addr string) bool {
+		_, ours := localhub.SplitPort(addr)
+		return port == "" || port == ours
+	}
+	if c.DeviceID != "" || own(info.HTTPSAddr) {
 		t.HTTPSAddr = localhub.DialAddr(info.HTTPSAddr)
 	}
-	if port == "" || c.DeviceID == "" {
+	if c.DeviceID == "" || own(info.MQTTSAddr) {
 		t.MQTTSAddr = localhub.DialAddr(info.MQTTSAddr)
 	}
-	// Another port is that of another hub, about whose AMQP nothing is known.
-	_, ours := localhub.SplitPort(info.HTTPSAddr)
-	if t.NoAMQPS = port != "" && port != ours; !t.NoAMQPS {
+	if t.NoAMQPS = !own(info.HTTPSAddr); !t.NoAMQPS { // about the AMQP of another hub nothing is known
 		t.setAMQPS(info)
 	}
 	t.TLS, err = trust(o.CAFile, info.CAFile)
