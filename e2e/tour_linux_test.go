@@ -148,22 +148,23 @@ func (r tour) run(t *testing.T, blocks []block) {
 // stops them: they have to end well. What was started with "&" ends with the
 // shell.
 const prologue = `ip link set lo up
-going=
+going= began=0
 go_on() { # go_on TEXT COMMAND: start it, and wait until it prints the text
-  sh -ec "exec $2" >"$TYPED/$$.out" 2>&1 &
-  mv "$TYPED/$$.out" "$TYPED/$!.out"
-  going="$going $!"
-  until grep -q "$1" "$TYPED/$!.out"; do
-    kill -0 $! 2>/dev/null || { cat "$TYPED/$!.out"; exit 1; }
+  began=$((began + 1))
+  : >"$TYPED/$began"
+  sh -ec "exec $2" >>"$TYPED/$began" 2>&1 &
+  going="$going $!:$began"
+  until grep -q "$1" "$TYPED/$began"; do
+    kill -0 $! 2>/dev/null || { cat "$TYPED/$began"; exit 1; }
     sleep 0.05
   done
 }
 `
 
 const epilogue = `
-for pid in $going; do
-  kill -INT $pid
-  wait $pid || { echo "what goes on ended with $?:"; cat "$TYPED/$pid.out"; exit 1; }
+for one in $going; do
+  kill -INT "${one%:*}" || true
+  wait "${one%:*}" || { echo "what goes on ended with $?:"; cat "$TYPED/${one#*:}"; exit 1; }
 done
 `
 
