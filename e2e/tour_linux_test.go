@@ -30,7 +30,7 @@ var tours = []tour{
 	{document: "README.md", sections: []string{"A reboot, in three terminals", "A fleet"}},
 	{document: "README.md", sections: []string{"With Azure IoT Hub"}, not: "needs a hub of Azure"},
 	{document: "README.md", sections: []string{"On a real machine"}},
-	{document: "README.md", sections: []string{"Operate"}, before: "iotdm hub run\niotdm device run --device my-device"},
+	{document: "README.md", sections: []string{"Operate"}, before: "iotdm hub run\niotdm device run --device my-device\niotdm service twin patch --device my-device --tags '{\"site\": \"A\"}'"},
 	{document: "README.md", sections: []string{"Your own programs, unmodified, on a local hub"}},
 	{document: "docs/AZ.md", before: "iotdm hub run"},
 }
@@ -52,6 +52,9 @@ var goesOn = []struct{ command, begun string }{
 	{`^iotdm service twin watch`, ""},
 	{`^iotdm service events`, ""},
 }
+
+// asks are the commands that ask whether they may, which the reader answers.
+var asks = regexp.MustCompile(`^iotdm service (job create|configuration create|reboot --where) `)
 
 // TestDocuments types the commands of all documents, as their readers do: in a
 // shell, with a home of its own, on a machine on which nothing else runs. All that
@@ -182,6 +185,9 @@ func typeCommand(script *strings.Builder, place, command string) {
 			fmt.Fprintf(script, "go_on %s %s\n", quoted(on.begun), quoted(command))
 			return
 		}
+	}
+	if asks.MatchString(command) { // on a terminal
+		command = fmt.Sprintf("echo y | script -qec %s /dev/null", quoted(command))
 	}
 	script.WriteString(command + "\n")
 }
