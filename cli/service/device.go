@@ -46,20 +46,6 @@ func deviceGetCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func deviceDeleteCommand(s output.Streams) *urfave.Command {
-	var o deviceOptions
-	var etag string
-	var ifExists bool
-	return target.EachCall(s, &urfave.Command{
-		Name:        "delete",
-		Usage:       "remove device identities with their twins and modules",
-		ArgsUsage:   "[DEVICE...]",
-		Description: "For example:\n   iotdm service device delete device-1 device-2",
-	}, &o, nil, func(ctx context.Context, client *hubrest.Client) (any, error) {
-		return nil, passMissing(s, ifExists, "device "+o.device, client.DeleteDevice(ctx, o.device, etag))
-	}, command.ETagFlag(&etag), ifExistsFlag(&ifExists))
-}
-
 func deviceEnableCommand(s output.Streams) *urfave.Command {
 	return deviceStatusCommand(s, hubrest.Enabled, &urfave.Command{
 		Name:        "enable",
