@@ -15,5 +15,6 @@ func Commands(s output.Streams) *urfave.Command {
 		deviceRunCommand(s),
 		command.Group("twin", "the device's own view of its twin", deviceTwinGetCommand(s), deviceTwinReportCommand(s), deviceTwinWatchCommand(s)),
 		deviceSendCommand(s),
+		deviceMQTTSettingsCommand(s),
 	)
 }

@@ -78,7 +78,7 @@ func checkHub(s output.Streams, o hubCheckOptions) error {
 	}
 	saved := ""
 	if result.Saved != "" {
-		saved = fmt.Sprintf("; what can be read is saved, start it with \"iotdm hub run --data %s\"", shellQuote(result.Saved))
+		saved = fmt.Sprintf("; what can be read is saved, start it with \"iotdm hub run --data %s\"", command.ShellQuote(result.Saved))
 	}
 	switch {
 	case result.Damaged && saved == "":

@@ -3,7 +3,6 @@ package hub
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -65,12 +64,7 @@ func printHubEnv(s output.Streams, o hubEnvOptions) error {
 	}
 	return o.output.Print(s, output.Result{Value: v, Text: func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "export IOTHUB_CONNECTION_STRING=%s\nexport EVENTHUB_CONNECTION_STRING=%s\nexport SSL_CERT_FILE=%s\nexport REQUESTS_CA_BUNDLE=%s\nexport NODE_EXTRA_CA_CERTS=%s\n",
-			shellQuote(v.ConnectionString), shellQuote(v.EventHub), shellQuote(v.SSLCertFile), shellQuote(v.RequestsBundle), shellQuote(v.NodeExtra))
+			command.ShellQuote(v.ConnectionString), command.ShellQuote(v.EventHub), command.ShellQuote(v.SSLCertFile), command.ShellQuote(v.RequestsBundle), command.ShellQuote(v.NodeExtra))
 		return err
 	}})
-}
-
-// shellQuote quotes text for a POSIX shell.
-func shellQuote(text string) string {
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

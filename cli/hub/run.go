@@ -165,7 +165,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		on.Close()
 		hint := ""
 		if errors.Is(err, node.ErrDamaged) {
-			hint = fmt.Sprintf("; \"iotdm hub check --data %s\" says what can be read, and saves it", shellQuote(dir))
+			hint = fmt.Sprintf("; \"iotdm hub check --data %s\" says what can be read, and saves it", command.ShellQuote(dir))
 		}
 		return fail.Errorf(fail.Failed, "%v%s", err, hint)
 	}
@@ -266,7 +266,7 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 	s.Print("")
 	s.Print("Next, in another terminal:")
 	if usual, err := node.DefaultFolder(); err != nil || dir != usual {
-		s.Print("  export IOTDM_DATA=%s", shellQuote(dir))
+		s.Print("  export IOTDM_DATA=%s", command.ShellQuote(dir))
 	}
 	s.Print("  iotdm device run                          be the device device-1")
 	s.Print("  iotdm service reboot --device device-1    reboot it")

@@ -118,3 +118,17 @@ func ReadObject(s output.Streams, what, value string) (json.RawMessage, error) {
 	}
 	return doc, err
 }
+
+// ShellQuote quotes text for a POSIX shell, where it is printed for people to type.
+func ShellQuote(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// ShellWord is ShellQuote for a text that may need no quotes.
+func ShellWord(text string) string {
+	const plain = "-_./=+:,@%ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	if text != "" && strings.Trim(text, plain) == "" {
+		return text
+	}
+	return ShellQuote(text)
+}

@@ -24,7 +24,7 @@ func (t Target) DeviceOptions() mqttdevice.Options {
 		Transport:        t.Link.Transport,
 		Addr:             t.deviceAddr(),
 		WebSocketAddr:    t.HTTPSAddr,
-		ModelID:          t.Link.model,
+		ModelID:          t.Link.Model,
 		TLS:              t.Link.config(t.TLS),
 		Logger:           t.log,
 	}

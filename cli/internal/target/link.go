@@ -23,12 +23,20 @@ type LinkOptions struct {
 	model             string
 }
 
+const linkCategory = "How to connect"
+
 // Flags returns the flags that fill o.
 func (o *LinkOptions) Flags() []urfave.Flag {
-	const category = "How to connect"
-	return []urfave.Flag{
-		&urfave.StringFlag{Name: "transport", Category: category, Destination: &o.transport, Value: "auto",
+	return append([]urfave.Flag{
+		&urfave.StringFlag{Name: "transport", Category: linkCategory, Destination: &o.transport, Value: "auto",
 			Usage: "mqtt (port 8883), ws (MQTT over WebSocket, port 443), or auto: ws where port 8883 is blocked"},
+	}, o.CredentialFlags()...)
+}
+
+// CredentialFlags are Flags for a command that does not connect.
+func (o *LinkOptions) CredentialFlags() []urfave.Flag {
+	const category = linkCategory
+	return []urfave.Flag{
 		&urfave.StringFlag{Name: "cert-file", Category: category, Destination: &o.certFile,
 			Usage: "prove the identity with the certificate in `FILE` (PEM, then those that lead to its CA) instead of a key"},
 		&urfave.StringFlag{Name: "key-file", Category: category, Destination: &o.keyFile,
@@ -42,35 +50,38 @@ func (o *LinkOptions) Flags() []urfave.Flag {
 type Link struct {
 	Transport   mqttdevice.Transport
 	Certificate *tls.Certificate // nil: a key
-	model       string           // of Plug and Play; empty: none
+	Model       string           // of Plug and Play; empty: none
+
+	CertFile, KeyFile string // where Certificate was read from
 }
 
 var transports = map[string]mqttdevice.Transport{"auto": mqttdevice.Auto, "mqtt": mqttdevice.TCP, "ws": mqttdevice.WebSocket}
 
 // Link reads the certificate, if one is named.
 func (o *LinkOptions) Link() (Link, error) {
-	transport, known := transports[o.transport]
+	transport, known := transports[cmp.Or(o.transport, "auto")]
 	switch {
 	case !known:
 		return Link{}, fail.Usagef("--transport %q is not auto, mqtt or ws", o.transport)
 	case o.certFile == "" && o.keyFile != "":
 		return Link{}, fail.Usagef("--key-file goes with --cert-file; name the certificate too")
 	case o.certFile == "":
-		return Link{Transport: transport, model: o.model}, nil
+		return Link{Transport: transport, Model: o.model}, nil
 	}
 	cert, err := os.ReadFile(o.certFile)
 	if err != nil {
 		return Link{}, fail.Usagef("--cert-file: %v", fail.PlainPathError(err))
 	}
-	key, err := os.ReadFile(cmp.Or(o.keyFile, o.certFile))
+	keyFile := cmp.Or(o.keyFile, o.certFile)
+	key, err := os.ReadFile(keyFile)
 	if err != nil {
 		return Link{}, fail.Usagef("--key-file: %v", fail.PlainPathError(err))
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return Link{}, fail.Usagef("--cert-file %s, --key-file %s: %v", o.certFile, cmp.Or(o.keyFile, o.certFile), err)
+		return Link{}, fail.Usagef("--cert-file %s, --key-file %s: %v", o.certFile, keyFile, err)
 	}
-	return Link{transport, &pair, o.model}, nil
+	return Link{transport, &pair, o.model, o.certFile, keyFile}, nil
 }
 
 // checkConnection checks that the connection string of a device wants the

@@ -6,6 +6,7 @@
 package target
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -62,6 +63,7 @@ type Target struct {
 	AMQPSAddr  string
 	NoAMQPS    bool               // it does not listen for AMQP but over WebSocket
 	TLS        *tls.Config        // nil: the system's roots
+	CAFile     string             // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
 	Local      bool               // found through the data folder
 	entra      hubrest.Credential // of a principal of Entra ID; nil: with a key
 	Link       Link               // how a device connects
@@ -155,7 +157,7 @@ func (o *Options) service(s output.Streams) (Target, error) {
 // on this machine, that hub's CA is trusted and its ports are found, as if it
 // had not been given.
 func (o *Options) Target(c sas.ConnectionString) (Target, error) {
-	t := Target{Connection: c, log: o.Log}
+	t := Target{Connection: c, CAFile: o.CAFile, log: o.Log}
 	host, port := localhub.SplitPort(t.Host())
 	info, err := localhub.ReadRunning(o.Data)
 	if err != nil || !localhub.NamesThisMachine(host, info) {
@@ -177,6 +179,7 @@ func (o *Options) Target(c sas.ConnectionString) (Target, error) {
 	if t.NoAMQPS = !own(info.HTTPSAddr); !t.NoAMQPS { // about the AMQP of another hub nothing is known
 		t.setAMQPS(info)
 	}
+	t.CAFile = cmp.Or(o.CAFile, info.CAFile)
 	t.TLS, err = trust(o.CAFile, info.CAFile)
 	return t, err
 }
@@ -200,6 +203,7 @@ func (o *Options) LocalHub(policy string) (Target, error) {
 	}
 	t.Connection.HostName = info.HostName // the ports are in the addresses
 	t.MoreKeys = []sas.Key{localhub.PolicyKeys(info)[strings.ToLower(t.Connection.SharedAccessKeyName)][1]}
+	t.CAFile = cmp.Or(o.CAFile, info.CAFile)
 	t.TLS, err = trust(o.CAFile, info.CAFile)
 	return t, err
 }
