@@ -78,6 +78,7 @@ type Server struct {
 	touch  func(ID) // what has changed is told; nil is nobody
 
 	metrics   *metrics
+	refusals  refusals
 	queues    queues
 	feedbacks feedbacks
 
@@ -123,6 +124,7 @@ func New(opt Options) (*Server, error) {
 	s.often = words.NewLimited(s.log)
 	s.ctx = s.running.Context()
 	s.links.init()
+	s.refusals.init()
 	s.queues.init()
 	s.metrics = newMetrics(s)
 	if err := s.readers.init(opt.ConsumerGroups); err != nil {

@@ -76,6 +76,8 @@ func (id ID) twinKey() []byte {
 
 func (id ID) activityKey() []byte { return disk.Of(disk.Activity, id.Device, id.Module) }
 
+func (id ID) refusalKey() []byte { return disk.Of(disk.Refusal, id.Device, id.Module) }
+
 // parseID reads what String returned.
 func parseID(name string) ID {
 	device, module, _ := strings.Cut(name, "/")

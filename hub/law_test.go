@@ -213,7 +213,7 @@ func (l *law) connect(id hub.ID, model string) error {
 	}
 	l.watching.Go(func() {
 		<-link.gone
-		l.node.Detach(link)
+		l.node.Detach(link, "closed", errGone)
 	})
 	s := &lawSession{link: link}
 	if doc, err := l.node.DeviceTwin(id); err == nil {

@@ -64,6 +64,8 @@ type Peer struct {
 	Model string    // the Plug and Play model it announced
 	Grant Grant     // what its credential has proved
 	Since time.Time // when the connection was made
+
+	Door, Remote string // as in an Incident
 }
 
 // Reasons why the hub ends a connection.
@@ -101,11 +103,11 @@ func (s *Server) Attach(l Link) error {
 	// From here on a change of the identity, or the end of the server, finds
 	// l; one that came between Authenticate and here is found now.
 	if s.ctx.Err() != nil {
-		s.Detach(l)
+		s.Detach(l, "closing", ErrClosing)
 		return ErrServiceUnavailable.With("%v", ErrClosing)
 	}
 	if !s.stillValid(peer) {
-		s.Detach(l)
+		s.Detach(l, "revoked", ErrRevoked)
 		return ErrUnauthorizedAccess.With("%v", ErrRevoked)
 	}
 	return nil
@@ -122,11 +124,13 @@ func (s *Server) Ready(l Link) {
 	}
 }
 
-// Detach forgets l. Another link of the same identity is left alone. Messages
-// that l was sent and has not settled wait again.
-func (s *Server) Detach(l Link) {
-	id := l.Peer().ID
-	if change := s.links.remove(id, l, s.Now()); change != 0 {
+// Detach forgets l, and remembers why it has ended, of which the reason is a
+// word of the door's metrics. Another link of the same identity is left alone.
+// Messages that l was sent and has not settled wait again.
+func (s *Server) Detach(l Link, reason string, why error) {
+	peer := l.Peer()
+	id := peer.ID
+	if change := s.links.remove(id, l, s.incident(peer, reason, why)); change != 0 {
 		s.linkChanged(id, false, change)
 	}
 	s.Release(l) // to the connection that took over

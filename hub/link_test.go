@@ -37,6 +37,9 @@ type memoryLink struct {
 	reason    error    // of End
 }
 
+// errGone is why a memoryLink ends that its peer ends.
+var errGone = errors.New("the peer has gone")
+
 // A memoryMethod is how a peer answers its methods; nil takes none.
 type memoryMethod func(ctx context.Context, name string, payload json.RawMessage) (hub.MethodAnswer, error)
 
@@ -99,7 +102,7 @@ func (l *memoryLink) ended(t testing.TB) error {
 	case <-time.After(wiretest.Patience):
 		t.Fatalf("the link of %s has not ended", l.peer.ID)
 	}
-	l.hub.Detach(l)
+	l.hub.Detach(l, "closed", l.why())
 	return l.why()
 }
 
@@ -460,7 +463,7 @@ func TestALinkHasAWindowOfMessages(t *testing.T) {
 	l.wantNone(t)
 
 	// Those that are in hand when it goes wait for the one that comes.
-	n.Detach(l)
+	n.Detach(l, "closed", errGone)
 	wiretest.SendMessage(t, n, id.Device, wiretest.Message("5"))
 	next := attach(t, n, id)
 	next.open(5)

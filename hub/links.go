@@ -50,8 +50,9 @@ func (l *links) put(id ID, link Link) (before Link, change uint64) {
 	return before, l.changes
 }
 
-// remove returns the number of the change, 0 if it is none.
-func (l *links) remove(id ID, link Link, now time.Time) (change uint64) {
+// remove returns the number of the change, 0 if it is none. End is why, at
+// the time of it.
+func (l *links) remove(id ID, link Link, end *Incident) (change uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byID[id] != link {
@@ -66,7 +67,7 @@ func (l *links) remove(id ID, link Link, now time.Time) (change uint64) {
 			delete(l.modules, id.Device)
 		}
 	}
-	l.activity[id] = activity{Changed: now, Last: link.LastActivity()}
+	l.activity[id] = activity{Changed: end.Time, Last: link.LastActivity(), End: end}
 	l.changes++
 	return l.changes
 }
@@ -213,13 +214,16 @@ func (s *Server) connectedModules() int {
 
 // An activity is when a disconnected identity was last seen. It is informative
 // only: it reaches the disk a little later than it happens.
-type activity struct{ Changed, Last time.Time }
+type activity struct {
+	Changed, Last time.Time
+	End           *Incident // why it disconnected; nil in what is decoded
+}
 
 // activityDelay bounds how much activity a killed hub forgets.
 const activityDelay = 2 * time.Second
 
-// keepActivity stores the activity of disconnected identities until the server
-// closes.
+// keepActivity stores the activity of disconnected identities, and why others
+// were refused, until the server closes.
 func (s *Server) keepActivity() {
 	tick := s.clock.NewTicker(activityDelay)
 	defer tick.Stop()
@@ -234,8 +238,8 @@ func (s *Server) keepActivity() {
 }
 
 func (s *Server) flushActivity() {
-	pending := s.links.unstored()
-	if len(pending) == 0 {
+	pending, refused := s.links.unstored(), s.refusals.pending()
+	if len(pending)+len(refused) == 0 {
 		return
 	}
 	err := s.store.Update(disk.Activity, func(tx *store.Tx) error {
@@ -246,12 +250,18 @@ func (s *Server) flushActivity() {
 				tx.Set(id.activityKey(), a.encode())
 			}
 		}
+		for id, i := range refused {
+			if _, err := tx.Get(id.identityKey()); err == nil {
+				tx.Set(id.refusalKey(), i.append(nil))
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		s.log.Warn("storing when identities were last seen", words.LogReason, err)
 		return
 	}
+	s.refusals.stored(refused)
 	s.links.mu.Lock()
 	defer s.links.mu.Unlock()
 	for id, a := range pending {
@@ -261,10 +271,15 @@ func (s *Server) flushActivity() {
 	}
 }
 
-// A stored activity has no format: it is two numbers, and may be lost.
+// A stored activity has no format: it is two numbers and, since there are those,
+// an incident, and may be lost.
 func (a activity) encode() []byte {
 	b := binary.AppendVarint(nil, a.Changed.UnixNano())
-	return binary.AppendVarint(b, a.Last.UnixNano())
+	b = binary.AppendVarint(b, a.Last.UnixNano())
+	if a.End != nil {
+		b = a.End.append(b)
+	}
+	return b
 }
 
 func decodeActivity(data []byte) (a activity) {
@@ -274,4 +289,14 @@ func decodeActivity(data []byte) (a activity) {
 	}
 	last, _ := binary.Varint(data[n:])
 	return activity{Changed: time.Unix(0, changed), Last: time.Unix(0, last)}
+}
+
+// decodeEnd returns the incident of a stored activity, or nil.
+func decodeEnd(data []byte) *Incident {
+	for range 2 {
+		_, n := binary.Varint(data)
+		data = data[max(n, 0):]
+	}
+	end, _ := decodeIncident(data)
+	return end
 }

@@ -227,7 +227,7 @@ func (tx *Tx) remove(id ID) {
 	t, _ := tx.Twin(id)
 	t.remove(tx.Store, id)
 	tx.Store.Delete(id.identityKey())
-	for _, prefix := range []string{disk.Configured, disk.Activity, disk.Session} {
+	for _, prefix := range []string{disk.Configured, disk.Activity, disk.Refusal, disk.Session} {
 		tx.Store.Delete(disk.Of(prefix, id.Device, id.Module))
 	}
 	tx.note(change{kind: deleted, id: id, twin: t})

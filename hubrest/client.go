@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/iotdm/iotdm/internal/wait"
@@ -46,6 +47,8 @@ type Client struct {
 	wait func(context.Context, time.Duration) error // between two attempts
 
 	maxBody int64 // of an answer, in bytes
+
+	own atomic.Bool // the hub has said that it is one of iotdm
 }
 
 // A Credential fills the header Authorization. It is safe for concurrent use.

@@ -116,6 +116,9 @@ func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer,
 		log.Debug("no answer", keyTook, time.Since(start), keyErr, err)
 		return answer{}, gotConn.Load(), err
 	}
+	if a.header.Get("Server") == "iotdm" {
+		c.own.Store(true)
+	}
 	log.Debug("answer", keyStatus, a.status, keyTook, time.Since(start), keyBody, bodyText(a.body))
 	if a.status/100 != 2 && (r.accept == nil || !r.accept(a.status, a.header)) {
 		return a, true, parseError(a)

@@ -1,10 +1,14 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -14,6 +18,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/hubrest"
 )
 
 type hubStatusOptions struct {
@@ -26,8 +31,8 @@ func hubStatusCommand(s output.Streams) *urfave.Command {
 	var o hubStatusOptions
 	return command.Leaf(&urfave.Command{
 		Name:  "status",
-		Usage: "check that the local hub answers",
-		Description: "Exits with 3 when it does not. For example, in a script:\n" +
+		Usage: "check that the local hub answers, and whom it has refused",
+		Description: "Exits with 3 when it does not answer. For example, in a script:\n" +
 			"   iotdm hub run --ephemeral & iotdm hub status --wait 10s",
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.GenericFlag{Name: "wait", Value: &o.wait, Usage: "wait up to so `LONG` for the hub to answer"},
@@ -55,6 +60,8 @@ type hubState struct {
 	Data     string `json:"data"`
 
 	ConsumerGroups []string `json:"consumerGroups,omitempty"` // besides $Default
+
+	Refusals *hubrest.Refusals `json:"refusals,omitempty"` // nil if they cannot be read
 }
 
 func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error {
@@ -75,6 +82,7 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 	if err != nil {
 		return err
 	}
+	state.Refusals = askRefusals(ctx, o)
 	return o.output.Print(s, output.Result{Value: state, Text: func(w io.Writer) error {
 		amqp := ""
 		if state.AMQPS != "" {
@@ -86,6 +94,9 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 		}
 		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT)%s and %s (REST)%s, as process %d with the data folder %s\n",
 			state.MQTTS, amqp, state.HTTPS, health, state.PID, state.Data)
+		if err == nil && state.Refusals != nil {
+			_, err = io.WriteString(w, refusalText(*state.Refusals))
+		}
 		return err
 	}})
 }
@@ -106,7 +117,7 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir, info.ConsumerGroups}
+	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir, info.ConsumerGroups, nil}
 	if err := checkHealth(ctx, t); err != nil {
 		return state, fail.Errorf(fail.NotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}
@@ -128,4 +139,48 @@ func checkHealth(ctx context.Context, t target.Target) error {
 		return fmt.Errorf("GET /health: %s", response.Status)
 	}
 	return nil
+}
+
+// askRefusals asks the hub whom it has refused. That needs a key, which who may
+// not read the data folder does not have, and a hub that is not older.
+func askRefusals(ctx context.Context, o hubStatusOptions) *hubrest.Refusals {
+	t, err := o.hub.LocalHub("")
+	if err != nil {
+		return nil
+	}
+	client, err := t.Client()
+	if err != nil {
+		return nil
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	refusals, err := client.Refusals(ctx)
+	if err != nil {
+		return nil
+	}
+	return &refusals
+}
+
+// refusalText is whom a hub has refused, for people: counts, and the last ones.
+func refusalText(r hubrest.Refusals) string {
+	if len(r.Recent) == 0 {
+		return ""
+	}
+	var counts []string
+	for _, reason := range slices.Sorted(maps.Keys(r.Counts)) {
+		counts = append(counts, fmt.Sprintf("%d %s", r.Counts[reason], output.OneLine(reason)))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Refused since %s: %s; the last:\n", r.Since.Local().Format(time.DateTime), strings.Join(counts, ", "))
+	const most = 5
+	for _, one := range r.Recent[:min(len(r.Recent), most)] {
+		who := one.DeviceID
+		if one.ModuleID != "" {
+			who += "/" + one.ModuleID
+		}
+		fmt.Fprintf(&b, "  %s  %s  %s: %s (%s, %s)\n", one.Time.Local().Format(time.DateTime), output.OneLine(cmp.Or(who, "-")),
+			output.OneLine(one.Reason), output.OneLine(one.Detail), output.OneLine(one.Door), output.OneLine(one.Remote))
+	}
+	return b.String()
 }

@@ -38,12 +38,32 @@ func deviceGetCommand(s output.Streams) *urfave.Command {
 		Name:      "get",
 		Usage:     "print device identities, with their keys",
 		ArgsUsage: "[DEVICE...]",
-		Description: "For example:\n" +
+		Description: "A hub of iotdm also says, as .iotdm, when and why a device was last refused and\n" +
+			"disconnected. For example:\n" +
 			"   iotdm service device get device-1 --jq .connectionState\n" +
+			"   iotdm service device get device-1 --jq .iotdm.lastRefusal\n" +
 			"   iotdm service device get device-1 device-2 -o table",
 	}, &o, deviceColumns, func(ctx context.Context, client *hubrest.Client) (any, error) {
-		return client.Device(ctx, o.device)
+		d, err := client.Device(ctx, o.device)
+		return struct {
+			hubrest.Device
+			Own *hubrest.Connection `json:"iotdm,omitempty"`
+		}{d, connectionOf(ctx, client, o.About())}, err
 	})
+}
+
+// connectionOf is what a hub of iotdm tells besides an identity: why it is not
+// connected. It is nil if there is nothing to tell, and for a hub that is another's or older.
+func connectionOf(ctx context.Context, client *hubrest.Client, on hubrest.Target) *hubrest.Connection {
+	if !client.OwnHub() {
+		return nil
+	}
+	c, err := client.Connection(ctx, on)
+	c.ConnectionState = "" // the identity says it
+	if err != nil || c == (hubrest.Connection{}) {
+		return nil
+	}
+	return &c
 }
 
 func deviceEnableCommand(s output.Streams) *urfave.Command {

@@ -62,12 +62,18 @@ func (o *moduleOptions) do(ctx context.Context, s output.Streams, call target.Ca
 func moduleGetCommand(s output.Streams) *urfave.Command {
 	var o moduleOptions
 	return target.OneCall(s, &urfave.Command{
-		Name:        "get",
-		ArgsUsage:   "[DEVICE] [MODULE]",
-		Usage:       "print a module identity, with its keys",
-		Description: "For example:\n   iotdm service module get --device device-1 --module camera",
+		Name:      "get",
+		ArgsUsage: "[DEVICE] [MODULE]",
+		Usage:     "print a module identity, with its keys",
+		Description: "A hub of iotdm also says, as .iotdm, when and why the module was last refused and\n" +
+			"disconnected. For example:\n" +
+			"   iotdm service module get --device device-1 --module camera",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
-		return client.Module(ctx, o.About())
+		m, err := client.Module(ctx, o.About())
+		return struct {
+			hubrest.Module
+			Own *hubrest.Connection `json:"iotdm,omitempty"`
+		}{m, connectionOf(ctx, client, o.About())}, err
 	})
 }
 

@@ -88,6 +88,7 @@ func (c *conn) putToken(request *wire.Message) (status int, description string) 
 		}
 		status, description = refusal.Status, refusal.Error()
 	}
+	c.refused(claimedBy(token), err)
 	id := words.NewRequestID()
 	c.door.far.Info("token refused", slog.String(words.LogRemote, c.remote()), slog.Int(words.LogStatus, status),
 		slog.String(words.LogTracking, id.Compact()), slog.String(words.LogReason, err.Error()))

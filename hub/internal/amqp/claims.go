@@ -3,6 +3,7 @@ package amqp
 import (
 	"cmp"
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -112,23 +113,41 @@ func (c *conn) newClaim(token string) (claim, error) {
 // or not.
 func (c *conn) newIdentityClaim(cl claim, t sas.Token) (claim, error) {
 	err := error(hub.ErrUnauthorizedAccess.With("the token is for no device or module that could be"))
-	for _, path := range t.Paths() {
-		if len(path) < 2 || !strings.EqualFold(path[0], "devices") {
-			continue
-		}
-		id := hub.ID{Device: path[1]}
-		if len(path) >= 4 && strings.EqualFold(path[2], "modules") {
-			id.Module = path[3]
-		}
-		if id.Validate() != nil {
-			continue
-		}
+	for id := range identitiesIn(t) {
 		if _, err = c.door.hub.Authenticate(cl.host, id, cl.token, nil); err == nil {
 			cl.id, cl.key = id, "id "+id.String()+" "+strings.ToLower(t.Policy)
 			return cl, nil
 		}
 	}
 	return claim{}, unauthorized(err)
+}
+
+// identitiesIn are those that a token may be for, the likeliest first.
+func identitiesIn(t sas.Token) iter.Seq[hub.ID] {
+	return func(yield func(hub.ID) bool) {
+		for _, path := range t.Paths() {
+			if len(path) < 2 || !strings.EqualFold(path[0], "devices") {
+				continue
+			}
+			id := hub.ID{Device: path[1]}
+			if len(path) >= 4 && strings.EqualFold(path[2], "modules") {
+				id.Module = path[3]
+			}
+			if id.Validate() == nil && !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// claimedBy is the identity that a token, which nobody has checked, claims to be
+// of; zero if it is of none.
+func claimedBy(token string) hub.ID {
+	t, _ := sas.ParseToken(token)
+	for id := range identitiesIn(t) {
+		return id
+	}
+	return hub.ID{}
 }
 
 // unauthorized hides whether an identity exists from who has not proved to be it.
@@ -416,7 +435,7 @@ func (c *conn) grant(id hub.ID) (hub.Peer, error) {
 				c.claims.prove(cl.key)
 				c.known(&cl)
 			}
-			return hub.Peer{ID: id, Host: cl.host, Grant: g}, nil
+			return c.peer(id, cl.host, g), nil
 		}
 		refused = cmp.Or(refused, err)
 	}
@@ -430,6 +449,7 @@ func (c *conn) grant(id hub.ID) (hub.Peer, error) {
 	if refused == nil {
 		refused = hub.ErrUnauthorizedAccess.With("neither a token nor a client certificate for %s", words.Clip(id.String()))
 	}
+	c.refused(id, refused)
 	return hub.Peer{}, c.refusalOf(unauthorized(refused))
 }
 
@@ -449,7 +469,17 @@ func (c *conn) certified(id hub.ID) (hub.Peer, error) {
 			return hub.Peer{}, err
 		}
 	}
-	return hub.Peer{ID: id, Host: c.host, Grant: g}, nil
+	return c.peer(id, c.host, g), nil
+}
+
+func (c *conn) peer(id hub.ID, host string, g hub.Grant) hub.Peer {
+	return hub.Peer{ID: id, Host: host, Grant: g, Door: c.over.Door, Remote: c.remote()}
+}
+
+// refused tells the rules of a credential that was not accepted; id is zero if
+// it does not say whose it is.
+func (c *conn) refused(id hub.ID, err error) {
+	c.door.hub.Refused(c.peer(id, "", hub.Grant{}), wordOf(err), err)
 }
 
 // claim takes a claim that has been checked: from now on the peer is known, and

@@ -164,6 +164,7 @@ func (c *conn) device(peer hub.Peer, model string) (*device, error) {
 	ds.live++
 	ds.mu.Unlock()
 	if err := c.door.hub.Attach(d); err != nil {
+		c.refused(peer.ID, err)
 		d.end(err, false)
 		d.finish()
 		return nil, c.refusalOf(err)
@@ -396,7 +397,7 @@ func (d *device) finish() {
 		c := d.conn
 		d.end(cmp.Or(c.why(), errDetached), false)
 		d.settled()
-		c.door.hub.Detach(d)
+		c.door.hub.Detach(d, wordOf(d.why()), d.why())
 		close(d.gone)
 		peer := d.Peer()
 		c.devices.mu.Lock()

@@ -112,7 +112,7 @@ func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 		if err != nil {
 			nc.Close()
 			over.Refused(whyTLS)
-			d.logHandshake(nc, err)
+			d.logHandshake(nc, err, over)
 			return
 		}
 		chain = t.ConnectionState().PeerCertificates
@@ -123,7 +123,7 @@ func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 // logHandshake tells the operator of a client that doesn't trust the hub, or of
 // one that doesn't speak TLS, and not of one that only tried whether the port is
 // open.
-func (d *Door) logHandshake(nc net.Conn, err error) {
+func (d *Door) logHandshake(nc net.Conn, err error, over *serve.Connections) {
 	if errors.Is(err, io.EOF) || d.ctx.Err() != nil {
 		return
 	}
@@ -132,6 +132,7 @@ func (d *Door) logHandshake(nc net.Conn, err error) {
 	if errors.As(err, &record) && record.Conn != nil {
 		reason = slog.String(words.LogReason, "the peer speaks "+withoutTLS(string(record.RecordHeader[:]))+" where AMQP over TLS is served")
 	}
+	d.hub.Refused(hub.Peer{Door: over.Door, Remote: nc.RemoteAddr().String()}, whyTLS, err)
 	d.far.Info("TLS handshake failed", slog.String(words.LogRemote, nc.RemoteAddr().String()), reason)
 }
 
@@ -204,6 +205,9 @@ func (d *Door) finish(c *conn) {
 	case !known:
 		c.over.In(stateOpening).Dec()
 		c.over.Refused(wordOf(reason))
+		if wordOf(reason) == whyViolation {
+			c.refused(hub.ID{}, reason)
+		}
 		d.far.Info("connection refused", attrs...)
 	default:
 		c.over.In(stateOpen).Dec()

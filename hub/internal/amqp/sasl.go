@@ -91,9 +91,10 @@ func (c *conn) negotiate() error {
 	if !ok {
 		return errors.New("the first SASL frame is not an init")
 	}
-	failed := c.checkInit(init)
+	id, failed := c.checkInit(init)
 	code := uint8(saslOK)
 	if failed != nil {
+		c.refused(id, failed)
 		code = saslAuth
 	}
 	if err := c.Write(wire.AppendSASL(nil, &wire.SASLOutcome{Code: code})); err != nil && failed == nil {
@@ -103,28 +104,29 @@ func (c *conn) negotiate() error {
 }
 
 // checkInit checks what the peer says of itself. Names of mechanisms are taken in
-// any case, and what ANONYMOUS is told is nobody's business.
-func (c *conn) checkInit(init *wire.SASLInit) error {
+// any case, and what ANONYMOUS is told is nobody's business. The identity is that
+// which the peer claims to be, if it says so.
+func (c *conn) checkInit(init *wire.SASLInit) (hub.ID, error) {
 	switch strings.ToUpper(string(init.Mechanism)) {
 	case "MSSBCBS", "ANONYMOUS":
-		return nil
+		return hub.ID{}, nil
 	case "EXTERNAL":
 		if len(c.chain) == 0 {
-			return hub.ErrUnauthorizedAccess.With("EXTERNAL without a client certificate")
+			return hub.ID{}, hub.ErrUnauthorizedAccess.With("EXTERNAL without a client certificate")
 		}
-		return nil // who it is shows by its first link
+		return hub.ID{}, nil // who it is shows by its first link
 	case "PLAIN":
-		return c.checkPlain(init.InitialResponse)
+		p, err := parsePlain(init.InitialResponse)
+		if err != nil {
+			return hub.ID{}, hub.ErrUnauthorizedAccess.With("PLAIN: %v", err)
+		}
+		return p.id, c.checkPlain(p)
 	}
-	return hub.ErrUnauthorizedAccess.With("there is no SASL mechanism %q", words.Clip(string(init.Mechanism)))
+	return hub.ID{}, hub.ErrUnauthorizedAccess.With("there is no SASL mechanism %q", words.Clip(string(init.Mechanism)))
 }
 
 // checkPlain checks a user name and a password: a token, or the key of a policy.
-func (c *conn) checkPlain(response []byte) error {
-	p, err := parsePlain(response)
-	if err != nil {
-		return hub.ErrUnauthorizedAccess.With("PLAIN: %v", err)
-	}
+func (c *conn) checkPlain(p plain) error {
 	if p.policy != "" && p.hub == "" {
 		caller, err := c.door.hub.AuthenticateKey(p.policy, sas.Key(p.password))
 		if err != nil {

@@ -19,7 +19,8 @@ const (
 	UpdatedModule = "updated/module/" // + minute, device/module: nothing
 	UpdatedIndex  = "updated/index"   // nothing; it is there if the index is complete
 
-	Activity = "activity/" // + device or device/module: when it was last seen (hub)
+	Activity = "activity/" // + device or device/module: when it was last seen, and why it went (hub)
+	Refusal  = "refusal/"  // + device or device/module: the last connection that was refused (hub, incidentFormat)
 	Session  = "session/"  // + device or device/module: an MQTT session (internal/mqtt, sessionFormat)
 
 	Queue    = "queue/"    // + device: what waits; absent when nothing does (hub, queueFormat)

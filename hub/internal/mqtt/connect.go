@@ -52,10 +52,11 @@ func (d *Door) identify(c *conn, p *packets.ConnectPacket, chain []*x509.Certifi
 		return errors.New("CONNECT with the reserved flag")
 	}
 	id, user, err := parseUserName(p.ClientIdentifier, p.Username)
+	c.peer.ID = id
 	if err != nil {
 		return &refusal{packets.ErrRefusedNotAuthorised, err}
 	}
-	c.peer.ID, c.peer.Host, c.peer.Model, c.clean = id, user.host, user.model, p.CleanSession
+	c.peer.Host, c.peer.Model, c.clean = user.host, user.model, p.CleanSession
 	c.keepAlive = keepAlive(p.Keepalive)
 	if c.peer.Grant, err = d.hub.Authenticate(c.peer.Host, id, string(p.Password), chain); err != nil {
 		return refuseFor(err)
@@ -81,7 +82,7 @@ func (d *Door) admit(c *conn) error {
 	}
 	filters, present, err := d.openSession(c)
 	if err != nil {
-		d.hub.Detach(c)
+		d.hub.Detach(c, whyUnavailable, err)
 		return refuseFor(err)
 	}
 	c.mu.Lock()
@@ -147,7 +148,7 @@ type userName struct {
 // parseUserName reads the client id, "device" or "device/module", and the user
 // name, "host/clientId" followed by "/?" or "/" and a query, or by nothing. The
 // client id tells where the query begins: an id may contain "?", "=" and "&"
-// itself.
+// itself. The id is valid with an error, too, if it is known.
 func parseUserName(clientID, name string) (hub.ID, userName, error) {
 	device, module, found := strings.Cut(clientID, "/")
 	id := hub.ID{Device: device, Module: module}
@@ -158,18 +159,15 @@ func parseUserName(clientID, name string) (hub.ID, userName, error) {
 	rest, ok := strings.CutPrefix(rest, clientID)
 	query, more := strings.CutPrefix(rest, "/")
 	if host == "" || !ok || rest != "" && !more {
-		return hub.ID{}, userName{}, errors.New("the user name is not the hub's name, \"/\" and the client id")
+		return id, userName{}, errors.New("the user name is not the hub's name, \"/\" and the client id")
 	}
 	// What follows must be a query and not another segment of an id.
 	first, _, _ := strings.Cut(query, "/")
 	if first != "" && first[0] != '?' && !strings.Contains(first, "api-version=") {
-		return hub.ID{}, userName{}, errors.New("the user name is for another identity than the client id")
+		return id, userName{}, errors.New("the user name is for another identity than the client id")
 	}
 	u := userName{host: host}
-	if err := u.parseQuery(strings.TrimPrefix(query, "?")); err != nil {
-		return hub.ID{}, userName{}, err
-	}
-	return id, u, nil
+	return id, u, u.parseQuery(strings.TrimPrefix(query, "?"))
 }
 
 // parseQuery reads the query. Node writes a model id with a bare ";", which is

@@ -103,7 +103,7 @@ func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 		if err != nil {
 			nc.Close()
 			over.Refused(whyTLS)
-			d.logHandshake(nc, err)
+			d.logHandshake(nc, err, over)
 			return
 		}
 		chain = t.ConnectionState().PeerCertificates
@@ -114,10 +114,11 @@ func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 // logHandshake tells the operator of a client that doesn't trust the hub, or
 // of one that isn't MQTT, and not of one that only tried whether the port is
 // open.
-func (d *Door) logHandshake(nc net.Conn, err error) {
+func (d *Door) logHandshake(nc net.Conn, err error, over *serve.Connections) {
 	if errors.Is(err, io.EOF) || d.ctx.Err() != nil {
 		return
 	}
+	d.hub.Refused(hub.Peer{Door: over.Door, Remote: nc.RemoteAddr().String()}, whyTLS, err)
 	d.far.Info("TLS handshake failed", slog.String(words.LogRemote, nc.RemoteAddr().String()), slog.Any(words.LogReason, err))
 }
 
@@ -127,6 +128,7 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time,
 	over.In(stateOpening).Inc()
 	defer over.In(stateOpening).Dec()
 	c := &conn{door: d, net: nc, over: over, gone: make(chan struct{})}
+	c.peer.Door, c.peer.Remote = over.Door, nc.RemoteAddr().String()
 	nc.SetDeadline(deadline)
 	stop := context.AfterFunc(d.ctx, func() { c.End(hub.ErrClosing) })
 	err := d.readConnect(c, chain)
@@ -143,12 +145,27 @@ func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time,
 	if !time.Now().Before(deadline) {
 		err = errNoConnect
 	}
+	d.noteRefusal(c, err)
 	c.flush()
 	c.End(err)
 	nc.Close()
 	c.in.release()
 	over.Refused(why(c.reason))
-	d.far.Info("connection refused", slog.String(words.LogID, c.peer.ID.String()), slog.String(words.LogRemote, nc.RemoteAddr().String()), slog.Any(words.LogReason, c.reason))
+	d.far.Info("connection refused", slog.String(words.LogID, c.peer.ID.String()), slog.String(words.LogRemote, c.peer.Remote), slog.Any(words.LogReason, c.reason))
+}
+
+// noteRefusal tells the rules of a peer that is not accepted, unless it was not
+// heard to the end.
+func (d *Door) noteRefusal(c *conn, err error) {
+	word := why(err)
+	switch word {
+	case whyClosing, whyTimeout, whyLost:
+		return
+	}
+	if r, ok := errors.AsType[*refusal](err); ok {
+		err = r.reason
+	}
+	d.hub.Refused(c.peer, word, err)
 }
 
 func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {
@@ -226,12 +243,12 @@ func (d *Door) finish(c *conn, err error) {
 		err = errLost
 	}
 	c.End(err)
-	d.hub.Detach(c)
+	reason := c.reason // set once, and by now it is
+	d.hub.Detach(c, why(reason), reason)
 	close(c.gone)
 	c.net.Close()
 	c.writers.Wait()
 	c.in.release()
-	reason := c.reason // set once, and by now it is
 	c.over.In(stateOpen).Dec()
 	c.over.Closed(why(reason))
 	if c.will != nil && reason != errDisconnect && reason != hub.ErrClosing {

@@ -18,7 +18,19 @@ func (d *Door) authenticateCaller(r *http.Request, at time.Time, path string) (h
 	if err != nil {
 		return hub.Caller{}, err
 	}
-	return d.hub.AuthenticateCallerAt(r.Context(), at, credential, r.Host, path)
+	caller, err := d.hub.AuthenticateCallerAt(r.Context(), at, credential, r.Host, path)
+	if err != nil {
+		d.refused(r, hub.ID{}, err)
+	}
+	return caller, err
+}
+
+// refused tells the rules of a credential that was not accepted: of a device's or
+// module's, or of a service if id is zero.
+func (d *Door) refused(r *http.Request, id hub.ID, err error) {
+	if errors.Is(err, hub.ErrUnauthorizedAccess) {
+		d.hub.Refused(hub.Peer{ID: id, Door: d.metrics.connections.Door, Remote: r.RemoteAddr}, "unauthorized", err)
+	}
 }
 
 // byItself reports whether the credential of a request is one that only devices
@@ -64,6 +76,7 @@ func (d *Door) authenticatePeer(r *http.Request, peer, id hub.ID,
 		err = hub.ErrUnauthorizedAccess.With("%v", err)
 	}
 	if err != nil {
+		d.refused(r, id, err)
 		return hub.Peer{}, err
 	}
 	return hub.Peer{ID: peer, Grant: g}, nil

@@ -98,6 +98,10 @@ var routes = []route{
 
 	{"GET", "iotdm/events", hub.ReadEvents, (*Door).events, 0},
 
+	{"GET", "iotdm/refusals", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).listRefusals, 0},
+	{"GET", "iotdm/devices/{device}/connection", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).getConnection, 0},
+	{"GET", "iotdm/devices/{device}/modules/{module}/connection", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).getConnection, 0},
+
 	{"GET", "iotdm/certificates", hub.Permission{Rights: mayRead, Action: "certificates/read"}, (*Door).listCAs, 0},
 	{"PUT", "iotdm/certificates/{name}", hub.Permission{Rights: mayWrite, Action: "certificates/write"}, (*Door).putCA, 0},
 	{"POST", "iotdm/certificates/{name}/verify", hub.Permission{Rights: mayWrite, Action: "certificates/write"}, (*Door).verifyCA, 0},

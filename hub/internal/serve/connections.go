@@ -7,6 +7,8 @@ import "github.com/prometheus/client_golang/prometheus"
 // that does not grow: what a peer sends never becomes a label. A series is there
 // from the beginning, so that its rate is known from the first event on.
 type Connections struct {
+	Door string // its name in the metrics
+
 	state           map[string]prometheus.Gauge
 	refused, closed map[string]prometheus.Counter
 	collectors      []prometheus.Collector
@@ -25,7 +27,7 @@ func NewConnections(door string, states, refused, closed []string) *Connections 
 	ends := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "iotdm_hub_connections_closed_total", Help: "Connections that were accepted and have ended, by door and reason.", ConstLabels: labels,
 	}, []string{"reason"})
-	c := &Connections{state: make(map[string]prometheus.Gauge), collectors: []prometheus.Collector{state, refusals, ends}}
+	c := &Connections{Door: door, state: make(map[string]prometheus.Gauge), collectors: []prometheus.Collector{state, refusals, ends}}
 	for _, s := range states {
 		c.state[s] = state.WithLabelValues(s)
 	}
