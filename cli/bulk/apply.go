@@ -10,19 +10,6 @@ import (
 	"github.com/iotdm/iotdm/hubrest"
 )
 
-// modeDone words what a mode has done.
-var modeDone = map[hubrest.ImportMode]string{
-	hubrest.ImportCreate:                    "created",
-	hubrest.ImportUpdate:                    "updated",
-	hubrest.ImportUpdateIfMatchETag:         "updated",
-	hubrest.ImportCreateOrUpdate:            "created or updated",
-	hubrest.ImportCreateOrUpdateIfMatchETag: "created or updated",
-	hubrest.ImportDelete:                    "deleted",
-	hubrest.ImportDeleteIfMatchETag:         "deleted",
-	hubrest.ImportUpdateTwin:                "twin updated",
-	hubrest.ImportUpdateTwinIfMatchETag:     "twin updated",
-}
-
 // apply makes the request for the lines todo of the batch. ctx ends the waits
 // between requests, and requests those under way.
 func (im *Import) apply(ctx, requests context.Context, b outcome, todo []int) error {
@@ -56,7 +43,7 @@ func (im *Import) apply(ctx, requests context.Context, b outcome, todo []int) er
 		e, wrong := failed[hubrest.Target{DeviceID: r.ID, ModuleID: r.ModuleID}]
 		switch {
 		case !wrong:
-			r.Result = modeDone[r.Mode]
+			r.Result = cmp.Or(r.did, "done")
 		case e.Code/1000 == 429 || strings.HasPrefix(e.Name, "Throttl"):
 			again = append(again, i)
 		default:
@@ -103,7 +90,7 @@ func wireEntry(e hubrest.BulkEntry) hubrest.BulkEntry {
 	case changesOnlyTwin(e.ImportMode):
 		return hubrest.BulkEntry{ID: e.ID, ModuleID: e.ModuleID, TwinETag: e.TwinETag, ImportMode: e.ImportMode,
 			Tags: e.Tags, Properties: hubrest.BulkProperties{Desired: e.Properties.Desired}}
-	case e.ModuleID == "$edgeAgent" || e.ModuleID == "$edgeHub":
+	case isSystem(e):
 		// They come with their device, and only their twins can be changed.
 		return hubrest.BulkEntry{ID: e.ID, ModuleID: e.ModuleID, ImportMode: hubrest.ImportUpdateTwin,
 			Tags: e.Tags, Properties: hubrest.BulkProperties{Desired: e.Properties.Desired}}

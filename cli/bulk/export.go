@@ -124,7 +124,7 @@ func (ex *Export) query(ctx context.Context, query string, fn func(hubrest.BulkE
 		if err != nil {
 			return err
 		}
-		e, err := twinEntry(row)
+		e, _, err := twinEntry(row)
 		if err != nil {
 			return fmt.Errorf("read the devices: the hub's answer is not as documented: %w", err)
 		}
@@ -170,22 +170,23 @@ func (ex *Export) readKeys(ctx context.Context, entries []hubrest.BulkEntry) err
 			continue
 		}
 		wg.Go(func() {
-			errs[i] = ex.throttle.do(ctx, func() error { return ex.readIdentity(ctx, e) })
+			errs[i] = ex.throttle.do(ctx, func() error { return readIdentity(ctx, ex.Client, e) })
 		})
 	}
 	wg.Wait()
 	return fail.First(errs...)
 }
 
-func (ex *Export) readIdentity(ctx context.Context, e *hubrest.BulkEntry) error {
+// readIdentity fills in what no twin shows. Of what has gone nothing is left.
+func readIdentity(ctx context.Context, client *hubrest.Client, e *hubrest.BulkEntry) error {
 	var err error
 	if e.ModuleID == "" {
 		var d hubrest.Device
-		d, err = ex.Client.Device(ctx, e.ID)
+		d, err = client.Device(ctx, e.ID)
 		e.Authentication = d.Authentication
 	} else {
 		var m hubrest.Module
-		m, err = ex.Client.Module(ctx, hubrest.Target{DeviceID: e.ID, ModuleID: e.ModuleID})
+		m, err = client.Module(ctx, hubrest.Target{DeviceID: e.ID, ModuleID: e.ModuleID})
 		e.Authentication, e.ManagedBy = m.Authentication, m.ManagedBy
 	}
 	if errors.Is(err, hubrest.ErrNotFound) {
@@ -197,8 +198,9 @@ func (ex *Export) readIdentity(ctx context.Context, e *hubrest.BulkEntry) error 
 // exportWindow is how many identities are read at a time for their keys.
 const exportWindow = 16
 
-// twinEntry is the entry of a twin, which shows all of its identity but keys.
-func twinEntry(row json.RawMessage) (hubrest.BulkEntry, error) {
+// twinEntry is the entry of a twin, which shows all of its identity but keys, and
+// whether it is connected.
+func twinEntry(row json.RawMessage) (e hubrest.BulkEntry, connected bool, err error) {
 	var t struct {
 		hubrest.BulkEntry
 		DeviceID           string                     `json:"deviceId"`
@@ -206,15 +208,16 @@ func twinEntry(row json.RawMessage) (hubrest.BulkEntry, error) {
 		DeviceETag         string                     `json:"deviceEtag"`
 		AuthenticationType hubrest.AuthenticationType `json:"authenticationType"`
 		X509Thumbprint     hubrest.X509Thumbprint     `json:"x509Thumbprint"`
+		ConnectionState    string                     `json:"connectionState"`
 	}
 	if err := json.Unmarshal(row, &t); err != nil {
-		return hubrest.BulkEntry{}, err
+		return hubrest.BulkEntry{}, false, err
 	}
-	e := t.BulkEntry
+	e = t.BulkEntry
 	e.ID, e.ETag, e.TwinETag = t.DeviceID, t.DeviceETag, t.TwinETag
 	e.Authentication = hubrest.Authentication{Type: t.AuthenticationType, X509Thumbprint: t.X509Thumbprint}
 	if e.ModuleID != "" {
 		e.Status = "" // that of its device
 	}
-	return e, nil
+	return e, t.ConnectionState == "Connected", nil
 }

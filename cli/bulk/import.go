@@ -2,8 +2,8 @@
 // twins: lines of JSON as the import and export jobs of IoT Hub have them, or CSV.
 //
 // An [Import] reads lines as long as it has requests to fill (import.go), chooses
-// those that may go out together (batch.go), and sends them (apply.go) or looks
-// what they would do (rehearse.go). A line waits as long as one of its device is
+// those that may go out together (batch.go), looks what they would change (look.go),
+// and sends those that change something (apply.go). A line waits as long as one of its device is
 // under way; a child waits for its parent, to the end of the file if need be, and
 // with it what follows of its device.
 package bulk
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
@@ -52,8 +53,8 @@ type Import struct {
 
 	// What came of it so far. Broken is why the file could not be read to its
 	// end.
-	Succeeded, Failed int
-	Broken            error
+	Counts Counts
+	Broken error
 
 	// Only the goroutine of Run touches what follows; requests are goroutines
 	// that send what came of them through done.
@@ -83,11 +84,14 @@ type LineResult struct {
 	ID       string             `json:"id,omitempty"`
 	ModuleID string             `json:"moduleId,omitempty"`
 	Mode     hubrest.ImportMode `json:"importMode,omitempty"`
-	Result   string             `json:"result"` // such as "created", "failed" or "would update"
+	Result   string             `json:"result"` // such as "created", "unchanged", "failed" or "would update"
 	Code     int                `json:"errorCode,omitempty"`
 	Reason   string             `json:"reason,omitempty"`
+	Changes  []Change           `json:"changes,omitempty"` // of what was there
 
-	failed bool
+	failed    bool
+	connected bool
+	did       string // the Result once the hub has done it
 }
 
 // Run imports the lines. It is called once, and returns nil when every line was
@@ -257,11 +261,10 @@ func (im *Import) start(ctx, requests context.Context, lines []Line) {
 			}
 			todo = append(todo, i)
 		}
-		switch {
-		case len(todo) == 0:
-		case im.DryRun:
-			b.err = im.rehearse(ctx, b, todo)
-		default:
+		if len(todo) > 0 {
+			todo, b.err = im.look(ctx, b, todo)
+		}
+		if len(todo) > 0 && b.err == nil {
 			b.err = im.apply(ctx, requests, b, todo)
 		}
 		im.done <- b
@@ -272,7 +275,7 @@ func (im *Import) start(ctx, requests context.Context, lines []Line) {
 func (r LineResult) Failed() bool { return r.failed }
 
 func (r *LineResult) fail(result string, code int, reason string) {
-	r.Result, r.Code, r.Reason, r.failed = result, code, reason, true
+	r.Result, r.Code, r.Reason, r.Changes, r.failed = result, code, reason, nil, true
 }
 
 // finish reports a batch.
@@ -282,15 +285,11 @@ func (im *Import) finish(b outcome) error {
 		if im.devices[device]--; im.devices[device] == 0 {
 			delete(im.devices, device)
 		}
-		switch {
-		case r.Result == "":
+		if r.Result == "" {
 			im.unsent = append(im.unsent, r.Line)
 			continue
-		case r.failed:
-			im.Failed++
-		default:
-			im.Succeeded++
 		}
+		im.Counts.add(r)
 		if err := im.Report(r); err != nil {
 			return err
 		}
@@ -298,8 +297,15 @@ func (im *Import) finish(b outcome) error {
 	return b.err
 }
 
-// Why is the reason for people, with the number that the hub has for it.
+// Why is what changes, or why it does not, for people.
 func (r LineResult) Why() string {
+	if len(r.Changes) > 0 {
+		var changes []string
+		for _, c := range r.Changes {
+			changes = append(changes, c.String())
+		}
+		return strings.Join(changes, ", ")
+	}
 	if r.Code == 0 {
 		return r.Reason
 	}

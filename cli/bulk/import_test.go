@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ func newSlowHub(t *testing.T, random *rand.Rand) (*slowHub, *hubrest.Client) {
 	h := &slowHub{t: t, random: random, edge: make(map[string]bool), changes: make(map[string][]int), busy: make(map[string]bool)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /devices", h.bulk)
+	mux.HandleFunc("POST /devices/query", h.query)
 	mux.HandleFunc("GET /devices/{id}", h.device)
 	server := httptest.NewTLSServer(mux)
 	t.Cleanup(server.Close)
@@ -72,6 +74,28 @@ func (h *slowHub) device(w http.ResponseWriter, r *http.Request) {
 		d.DeviceScope = scopeHere(id)
 	}
 	json.NewEncoder(w).Encode(d)
+}
+
+var quoted = regexp.MustCompile(`'(d\d+)'`)
+
+// query answers with the twins of the devices that the query names.
+func (h *slowHub) query(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ Query string }
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		h.t.Error(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rows := []map[string]any{}
+	for _, name := range quoted.FindAllStringSubmatch(asked.Query, -1) {
+		if edge, found := h.edge[name[1]]; found {
+			changes := h.changes[name[1]]
+			rows = append(rows, map[string]any{
+				"deviceId": name[1], "tags": map[string]int{"line": changes[len(changes)-1]}, "capabilities": map[string]bool{"iotEdge": edge},
+			})
+		}
+	}
+	json.NewEncoder(w).Encode(rows)
 }
 
 // scopeHere is the scope of an IoT Edge device on the hub; that in a file has

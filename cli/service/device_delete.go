@@ -128,12 +128,12 @@ func runDelete(ctx context.Context, s output.Streams, t target.Target, client *h
 				progress.Tell("%s: %s", r.ID, r.Why())
 			}
 		}
-		progress.Show(im.Succeeded+im.Failed, fmt.Sprintf("%d of %s", im.Succeeded+im.Failed, output.Count(found, "device")))
+		progress.Show(im.Counts.Lines(), fmt.Sprintf("%d of %s", im.Counts.Lines(), output.Count(found, "device")))
 		return nil
 	}
 	err = im.Run(ctx)
 	progress.Clear()
-	done.Deleted, done.Failed = im.Succeeded, im.Failed
+	done.Deleted, done.Failed = im.Counts.Done(), im.Counts.Failed
 	if !o.Output.ForPeople() {
 		if err := o.Output.Print(s, output.Result{Value: done}); err != nil {
 			return err
