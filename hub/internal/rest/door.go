@@ -211,14 +211,15 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	}
 	m := match(method, segments)
 	x.nested = m.route != nil && m.route.is(nested)
-	if !hub.ValidAPIVersion(apiVersion(x.r.URL.RawQuery)) {
+	isControl := m.route != nil && m.route.is(control) // which has one version only
+	if !isControl && !hub.ValidAPIVersion(apiVersion(x.r.URL.RawQuery)) {
 		return reply{}, hub.ErrInvalidProtocolVersion
 	}
 	if err := x.admit(m, segments); err != nil {
 		return reply{}, err
 	}
 	switch {
-	case m.route != nil && m.route.is(control) && x.door.controls == nil:
+	case isControl && x.door.controls == nil:
 		return reply{}, hub.ErrNoTestControls
 	case m.route != nil:
 		r := &request{
@@ -252,11 +253,11 @@ func (x *exchange) admit(m routeMatch, segments []string) error {
 			return err
 		}
 	}
-	at := x.door.hub.Now()
+	authenticate := x.door.authenticateCaller
 	if m.route != nil && m.route.is(control) {
-		at = at.Add(-x.door.hub.Clock().Ahead())
+		authenticate = x.door.authenticateController
 	}
-	c, err := x.door.authenticateCaller(x.r, at, "/"+strings.Join(segments, "/"))
+	c, err := authenticate(x.r, "/"+strings.Join(segments, "/"))
 	if err != nil {
 		return err
 	}
