@@ -130,9 +130,13 @@ func (f *follower) sayItGoesOn() {
 }
 
 // settled reports whether every device of an ended job has its outcome: those
-// of a cancelled one may still be answering.
+// of a cancelled one may still be answering, and one that was about to start has
+// not counted them yet.
 func settled(job hubrest.Job) bool {
-	return job.Statistics == nil || job.Statistics.Running == 0 && job.Statistics.Pending == 0
+	if job.Statistics == nil {
+		return job.Status != hubrest.JobCancelled || !job.End.IsZero()
+	}
+	return job.Statistics.Running == 0 && job.Statistics.Pending == 0
 }
 
 // outcomeDelay is how much later than others an outcome may show.

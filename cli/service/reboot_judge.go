@@ -25,6 +25,7 @@ var rebootTask = &task{
 	name:       "reboot",
 	report:     "reboot",
 	properties: []string{"rebootTime", "reboot"},
+	lookAt:     "properties.reported.rebootTime",
 	done:       []string{verdictRebooted},
 	shortfall:  "not every device rebooted",
 	columns:    []output.Column{{"DEVICE", "device"}, {"VERDICT", "verdict"}, {"STATUS", "status"}, {"REBOOT TIME", "rebootTime"}, {"REASON", "reason"}},

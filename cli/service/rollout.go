@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/iotdm/iotdm/cli/internal/condition"
@@ -217,7 +216,6 @@ func (r *rollout) whatGoesOn() {
 	}
 	if n > 0 {
 		r.Note("%s that answered may still %s. Look with", output.Count(n, "device"), r.task.name)
-		query := strings.Replace(r.task.selection(), "SELECT deviceId, connectionState,", "SELECT deviceId,", 1) + condition.Where(r.o.where)
-		r.Note("   iotdm service query %q", query)
+		r.Note("   iotdm service query %q", "SELECT deviceId, "+r.task.lookAt+" FROM devices"+condition.Where(r.o.where))
 	}
 }

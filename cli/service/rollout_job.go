@@ -23,7 +23,7 @@ func (r *rollout) callAll(ctx context.Context, where string) error {
 		return err
 	}
 	timeout := command.Seconds(r.call.ResponseTimeout)
-	r.Note("Job %s calls %s on each device, which has %v to answer", job.ID, r.call.Name, &timeout)
+	r.Note("Job %s calls %s, with %v to answer", job.ID, r.call.Name, &timeout)
 	f := newFollower(r.Streams, r.client, job.ID)
 	f.interesting = "devices.jobs.status = 'failed' OR devices.jobs.outcome.deviceMethodResponse.status < 200 OR devices.jobs.outcome.deviceMethodResponse.status >= 300"
 	f.failure = func(d hubrest.JobDevice) error {
@@ -52,11 +52,13 @@ func (r *rollout) callAll(ctx context.Context, where string) error {
 
 // stop cancels a job and waits for the devices that have been called already.
 func (r *rollout) stop(ctx context.Context, f *follower, why error) (hubrest.Job, error) {
+	limit := r.call.ConnectTimeout + r.call.ResponseTimeout
 	if ctx.Err() != nil {
-		r.Note("Interrupted: no more devices are to be called, and those that were have %v to answer. Ctrl-C ends that, too", r.call.ResponseTimeout)
+		f.bar.clear()
+		r.Note("Interrupted; devices that were called have %v to answer (Ctrl-C ends at once)", limit)
 	}
 	// After Ctrl-C too: the job would go on without us.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.call.ResponseTimeout+10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+10*time.Second)
 	defer cancel()
 	if err := f.stop(ctx); err != nil {
 		return hubrest.Job{}, errors.Join(why, err)
@@ -82,8 +84,10 @@ func (r *rollout) answers(ctx context.Context, job string) error {
 			r.devices[row.DeviceID] = d
 		}
 		switch m := row.Outcome.Method; {
-		case row.Status == "canceled":
+		case row.Status == "canceled", row.Status == "pending", row.Status == "scheduled":
 			d.Finding = Finding{Verdict: verdictNotCalled}
+		case row.Status == "running": // when the hub was asked last
+			d.Finding = Finding{Verdict: verdictFailed, Reason: "was called, and has not answered yet", final: true}
 		case m == nil:
 			d.Finding = Finding{Verdict: verdictFailed, Reason: jobFailure(row), final: true}
 		default:

@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
 // mostRows is how many devices people are shown: more of them would only scroll
@@ -103,10 +106,25 @@ func (r *rollout) print(list []taskReport) error {
 		if err := r.printReasons(list); err != nil {
 			return err
 		}
-		r.Note("The first %d of them, all with --failed and -o table, tsv or json:", mostRows)
+		r.Note("The first %d of these %d; -o json, tsv or table prints all", mostRows, len(list))
 		list = list[:mostRows]
 	}
-	return r.o.Output.Print(r.Streams, output.Result{Value: list, Columns: r.task.columns})
+	columns, err := filled(r.task.columns, list)
+	if err != nil {
+		return err
+	}
+	return r.o.Output.Print(r.Streams, output.Result{Value: list, Columns: columns})
+}
+
+// filled are the columns that have something to say of these devices.
+func filled(columns []output.Column, list []taskReport) ([]output.Column, error) {
+	doc, err := jsontext.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(columns), func(c output.Column) bool {
+		return len(gjson.GetBytes(doc, "#."+c.Path()).Array()) == 0
+	}), nil
 }
 
 // printReasons says how many devices failed for which reason: the most frequent
@@ -115,7 +133,11 @@ func (r *rollout) printReasons(failures []taskReport) error {
 	counts := make(map[string]int)
 	var reasons []string
 	for _, d := range failures {
-		text := strings.TrimSuffix(r.task.failure(d.Finding)+": "+output.OneLine(d.Reason), ": ")
+		text := d.Verdict
+		if d.Phase != "" {
+			text += " while " + d.Phase
+		}
+		text = strings.TrimSuffix(text+": "+output.OneLine(d.Reason), ": ")
 		if counts[text]++; counts[text] == 1 {
 			reasons = append(reasons, text)
 		}
@@ -127,7 +149,7 @@ func (r *rollout) printReasons(failures []taskReport) error {
 				_, err := fmt.Fprintf(w, "%7s %s\n", "...", output.Count(len(reasons)-i, "more reason"))
 				return err
 			}
-			if _, err := fmt.Fprintf(w, "%7d %s\n", counts[text], text); err != nil {
+			if _, err := fmt.Fprintln(w, output.Cut(r.Out, fmt.Sprintf("%7d %s", counts[text], text))); err != nil {
 				return err
 			}
 		}

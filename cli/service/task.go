@@ -22,6 +22,7 @@ type task struct {
 	name       string   // as in ids of jobs and before "3 devices": reboot
 	report     string   // what the device reports: "reboot", "end of the update"
 	properties []string // the reported properties that tell
+	lookAt     string   // the path in a twin at which to look for what came of it
 	done       []string // the verdicts of a device that did it
 	shortfall  string   // what is said of many devices if some did not
 	columns    []output.Column

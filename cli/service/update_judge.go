@@ -27,6 +27,7 @@ func updateTask(version string) *task {
 		name:       "update",
 		report:     "end of the update",
 		properties: []string{"firmware"},
+		lookAt:     "properties.reported.firmware.fwUpdateStatus",
 		done:       []string{verdictUpdated, verdictHad},
 		shortfall:  "not every device was updated",
 		columns: []output.Column{{"DEVICE", "device"}, {"VERDICT", "verdict"}, {"STATUS", "status"}, {"VERSION", "version"},
