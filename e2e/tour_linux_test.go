@@ -32,6 +32,7 @@ var tours = []tour{
 	{document: "README.md", sections: []string{"On a real machine"}},
 	{document: "README.md", sections: []string{"Operate"}, before: "iotdm hub run\niotdm device run --device my-device\niotdm service twin patch --device my-device --tags '{\"site\": \"A\"}'"},
 	{document: "README.md", sections: []string{"Your own programs, unmodified, on a local hub"}},
+	{document: "docs/INSTALL.md", not: "would change the machine; TestPackage and TestImage do what it says"},
 	{document: "docs/AZ.md", before: "iotdm hub run"},
 }
 

@@ -48,7 +48,7 @@ var config = v1.Config{
 	Cmd:        []string{"hub", "run"},
 	Env: []string{
 		"PATH=/usr/bin",
-		"IOTDM_DATA=/data",
+		"IOTDM_DATA=/data/hub",
 		"IOTDM_DEVICE_STATE=/data/device",
 		"IOTDM_HUB_MQTTS_ADDR=:8883",
 		"IOTDM_HUB_AMQPS_ADDR=:5671",
