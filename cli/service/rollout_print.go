@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -109,22 +110,33 @@ func (r *rollout) print(list []taskReport) error {
 		r.Note("The first %d of these %d; -o json, tsv or table prints all", mostRows, len(list))
 		list = list[:mostRows]
 	}
-	columns, err := filled(r.task.columns, list)
+	return r.printTable(list)
+}
+
+// printTable prints the devices for people, in as few columns as will do: the
+// status of an answer is in the reason where it matters, and what none of them has
+// is left out.
+func (r *rollout) printTable(list []taskReport) error {
+	rows := slices.Clone(list)
+	for i := range rows {
+		rows[i].Verdict = rows[i].words()
+	}
+	doc, err := jsontext.Marshal(rows)
 	if err != nil {
 		return err
 	}
-	return r.o.Output.Print(r.Streams, output.Result{Value: list, Columns: columns})
+	columns := slices.DeleteFunc(slices.Clone(r.task.columns), func(c output.Column) bool {
+		return c.Path() == "status" || c.Path() == "phase" || len(gjson.GetBytes(doc, "#."+c.Path()).Array()) == 0
+	})
+	return r.o.Output.Print(r.Streams, output.Result{Value: json.RawMessage(doc), Columns: columns})
 }
 
-// filled are the columns that have something to say of these devices.
-func filled(columns []output.Column, list []taskReport) ([]output.Column, error) {
-	doc, err := jsontext.Marshal(list)
-	if err != nil {
-		return nil, err
+// words are the verdict, and the phase in which it failed.
+func (f Finding) words() string {
+	if f.Verdict != verdictFailed || f.Phase == "" {
+		return f.Verdict
 	}
-	return slices.DeleteFunc(slices.Clone(columns), func(c output.Column) bool {
-		return len(gjson.GetBytes(doc, "#."+c.Path()).Array()) == 0
-	}), nil
+	return f.Verdict + " while " + f.Phase
 }
 
 // printReasons says how many devices failed for which reason: the most frequent
@@ -133,11 +145,7 @@ func (r *rollout) printReasons(failures []taskReport) error {
 	counts := make(map[string]int)
 	var reasons []string
 	for _, d := range failures {
-		text := d.Verdict
-		if d.Phase != "" {
-			text += " while " + d.Phase
-		}
-		text = strings.TrimSuffix(text+": "+output.OneLine(d.Reason), ": ")
+		text := strings.TrimSuffix(d.words()+": "+output.OneLine(d.Reason), ": ")
 		if counts[text]++; counts[text] == 1 {
 			reasons = append(reasons, text)
 		}

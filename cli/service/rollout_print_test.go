@@ -34,10 +34,10 @@ func TestFailuresOfAFewDevicesComeLast(t *testing.T) {
 	list[0].Finding = Finding{Verdict: verdictLost, Reason: "no reboot reported"}
 	list[1] = taskReport{Device: "d0001", Finding: Finding{Verdict: verdictFailed, Reason: "DeviceNotOnline", final: true}}
 	out, _ := printed(t, &taskOptions{}, list)
-	want := `DEVICE   VERDICT           STATUS   REASON
-d0002    rebooted          200
-d0001    failed                     DeviceNotOnline
-d0000    never came back   200      no reboot reported
+	want := `DEVICE   VERDICT           REASON
+d0002    rebooted
+d0001    failed            DeviceNotOnline
+d0000    never came back   no reboot reported
 `
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -36,12 +36,7 @@ func updateTask(version string) *task {
 		success: func(f Finding) string {
 			return output.Choose(f.Verdict == verdictHad, "Runs already: ", "Now runs: ") + "version " + f.Version
 		},
-		failure: func(f Finding) string {
-			if f.Verdict == verdictFailed && f.Phase != "" {
-				return "failed while " + f.Phase
-			}
-			return f.Verdict
-		},
+		failure: Finding.words,
 	}
 }
 
