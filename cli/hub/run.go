@@ -50,6 +50,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 		Description: "Listens for MQTT and AMQP over TLS, and for REST and both of them over WebSocket. Who may not listen\n" +
 			"on port 443 gets 8443; on Linux this allows 443, which SDKs have built in:\n" +
 			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n" +
+			"In a container it is --sysctl net.ipv4.ip_unprivileged_port_start=0 of docker or podman run.\n" +
 			"Where another program has port 5671, AMQP gets a free one.\n\n" +
 			"A seed lists policies (name, rights, keys), devices (deviceId, status, keys or thumbprints, tags,\n" +
 			"desired, modules) and consumerGroups (names); what the hub has already stays as it is.\n\n" +
