@@ -222,6 +222,9 @@ func checkPolicy(s string) error {
 }
 
 func checkKey(s string) error {
+	if strings.ContainsAny(s, " \t\r\n") {
+		return errors.New("broken by white space; paste it in one piece")
+	}
 	if err := Key(s).Validate(); err != nil {
 		return fmt.Errorf("%w; was it cut off?", err)
 	}

@@ -112,6 +112,7 @@ func TestParseConnectionStringRefuses(t *testing.T) {
 		{"a long device id", "HostName=h;x509=true;DeviceId=" + strings.Repeat("d", 129), "DeviceId is not 1 to 128 ASCII letters, digits and -.+%_#*?!(),:=@$'"},
 		{"a policy name with a space", "HostName=h;SharedAccessKeyName=a b;SharedAccessKey=" + testKey, "SharedAccessKeyName is not a name of ASCII letters, digits and -._@"},
 		{"a cut key", "HostName=h;DeviceId=d;SharedAccessKey=" + testKey[:30], "SharedAccessKey is not base64; was it cut off?"},
+		{"a key with a line end in it", "HostName=h;DeviceId=d;SharedAccessKey=" + testKey[:30] + "\n" + testKey[30:], "SharedAccessKey is broken by white space; paste it in one piece"},
 		{"a key that is too short", "HostName=h;DeviceId=d;SharedAccessKey=" + testKey[:8], "SharedAccessKey is not 16 to 64 bytes of base64; was it cut off?"},
 		{"a cut token", "HostName=h;DeviceId=d;SharedAccessSignature=" + testToken[:120], "SharedAccessSignature is broken: token has no se"},
 		{"a wrong x509", "HostName=h;DeviceId=d;x509=yes", "x509 is neither true nor false"},

@@ -47,7 +47,7 @@ func (o *deviceRunOptions) listedDevices(s output.Streams, link target.Link) (*f
 		if text == "" || text[0] == '#' {
 			continue
 		}
-		c, err := sas.ParseConnectionString(text)
+		c, err := sas.ParseConnectionString(sas.Pasted(text))
 		switch {
 		case err != nil:
 			return nil, wrong(n, "%s", strings.TrimPrefix(err.Error(), "connection string: "))

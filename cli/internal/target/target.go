@@ -131,7 +131,7 @@ func (o *Options) given(s output.Streams, variables []string) (text, source stri
 		return "", "", nil
 	}
 	text, err = command.ReadValue(s, source, text)
-	return text, source, err
+	return sas.Pasted(text), source, err
 }
 
 // badConnectionString is for one that is broken, and says where it comes from.
