@@ -159,8 +159,8 @@ func noDevice(host, where string) error {
 
 // print is the result of a dry run.
 func (sc *scope) print(s output.Streams, opt output.Options, what string) error {
+	s.Note("%s: a dry run, nothing was done", what)
 	return opt.Print(s, output.Result{Value: sc, Text: func(w io.Writer) error {
-		s.Note("%s: a dry run, nothing was done", what)
 		if sc.Devices == 0 {
 			return nil
 		}
