@@ -10,6 +10,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
@@ -317,6 +318,9 @@ func watchJob(ctx context.Context, s output.Streams, t target.Target, client *hu
 	case job.Status == hubrest.JobCancelled:
 		return fail.Errorf(fail.Failed, "job %s was cancelled", id)
 	case n != nil && n.Failed > 0:
+		if n.Failed > mostNotes {
+			s.Note("All failures: iotdm service query \"SELECT * FROM devices.jobs WHERE devices.jobs.jobId = %s AND devices.jobs.status = 'failed'\"", condition.Quote(id))
+		}
 		return fail.Errorf(fail.Failed, "job %s failed on %d of %s", id, n.Failed, output.Count(n.Devices, "device"))
 	case n != nil && n.Devices == 0: // any more
 		s.Note("No device matches the condition")

@@ -49,7 +49,7 @@ func (b *progressBar) show(done, all int, text, live string) {
 		return
 	}
 	b.shown = live
-	width := min(30, cmp.Or(output.TerminalWidth(b.ErrOut), output.UsualWidth)-1-len("[] ")-len(live))
+	width := min(30, cmp.Or(output.TerminalWidth(b.ErrOut), output.UsualWidth)-len("[] ^C")-len(live)) // a line that Ctrl-C breaks cannot be taken back
 	if width > 0 {
 		full := width * done / all
 		b.shown = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] " + live
@@ -65,6 +65,9 @@ func (b *progressBar) clear() {
 	}
 }
 
+// mostNotes is how many failures people are told of one by one.
+const mostNotes = 10
+
 // failureNotes tell of devices that fail as they do: of the first ones, for they
 // may be many, and most will fail for the same reason.
 type failureNotes struct {
@@ -74,12 +77,11 @@ type failureNotes struct {
 }
 
 func (n *failureNotes) tell(format string, args ...any) {
-	const most = 10
-	if n.told++; n.told > most+1 {
+	if n.told++; n.told > mostNotes+1 {
 		return
 	}
 	n.bar.clear()
-	if n.told > most {
+	if n.told > mostNotes {
 		n.Note("More failures are counted, but not shown one by one")
 		return
 	}
