@@ -99,16 +99,11 @@ func write(folder, version string, date time.Time, labels map[string]string, pro
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
-		tags := map[name.Tag]v1.Image{}
-		major, _, _ := strings.Cut(version, ".")
-		for _, t := range []string{version, major, "latest"} {
-			tag, err := name.NewTag(repository + ":" + t)
-			if err != nil {
-				return err
-			}
-			tags[tag] = image
+		tag, err := name.NewTag(repository + ":" + version)
+		if err != nil {
+			return err
 		}
-		if err := tarball.MultiWriteToFile(filepath.Join(folder, fmt.Sprintf("iotdm_%s_image_linux_%s.tar", version, arch)), tags); err != nil {
+		if err := tarball.WriteToFile(filepath.Join(folder, fmt.Sprintf("iotdm_%s_image_linux_%s.tar", version, arch)), tag, image); err != nil {
 			return err
 		}
 	}
