@@ -97,12 +97,13 @@ func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration
 	device := local(sas.ConnectionString{DeviceID: target.LocalDevice, SharedAccessKey: registered.Authentication.SymmetricKey.PrimaryKey})
 	line := func(text string) { g.say("device", "%s", text) }
 	options := device.DeviceOptions()
-	options.OnState = (&clidevice.LinkLog{Line: line}).Changed
+	log := slog.New(clidevice.AgentLog{Line: func(_ slog.Level, text string) { line(text) }})
+	options.OnState = (&clidevice.LinkLog{Log: log}).Changed
 	a, err := agent.New(agent.Options{
 		Device:         options,
 		RebootDuration: rebootDuration,
 		OnEvent:        func(e agent.Event) { line(string(e)) },
-		Logger:         slog.New(clidevice.AgentLog{Line: line}),
+		Logger:         log,
 	})
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"config", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "telemetry-interval", "telemetry-template", "reboot-duration", "verbose"}
+var fleetToo = []string{"config", "log-format", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "telemetry-interval", "telemetry-template", "reboot-duration", "verbose"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {
@@ -138,6 +138,8 @@ func runFleet(ctx context.Context, s output.Streams, o deviceRunOptions) error {
 	if err := o.telemetry.simulate(s, &b); err != nil {
 		return err
 	}
+	view := newFleetView(s, o.as.hub.Log == nil, o.log)
+	s = view.Streams
 	devices, err := o.fleetDevices(ctx, s)
 	if err != nil {
 		return err
@@ -152,7 +154,6 @@ func runFleet(ctx context.Context, s output.Streams, o deviceRunOptions) error {
 	if b.Seed = uint64(o.fleet.seed); !o.fleet.seedSet {
 		b.Seed = rand.Uint64N(1e9) // easy to type
 	}
-	view := newFleetView(s, o.as.hub.Log == nil)
 	b.OnTrouble = view.trouble
 	f, err := fleet.New(b)
 	if err != nil {

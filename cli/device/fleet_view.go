@@ -3,12 +3,14 @@ package device
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/logs"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/fleet"
 )
@@ -23,6 +25,7 @@ const (
 type fleetView struct {
 	output.Streams
 	terminal bool
+	log      *slog.Logger // of the summaries, in place of lines; nil is none
 
 	mu    sync.Mutex // guards what follows
 	drawn int        // lines of the summary on the terminal
@@ -33,7 +36,10 @@ type fleetView struct {
 }
 
 // newFleetView returns a view that draws in place on a terminal, if nobody else writes there.
-func newFleetView(s output.Streams, alone bool) *fleetView {
+func newFleetView(s output.Streams, alone bool, o logs.Options) *fleetView {
+	if o.JSON() {
+		return &fleetView{Streams: o.Streams(s), log: slog.New(o.Handler(s, slog.LevelInfo))}
+	}
 	return &fleetView{Streams: s, terminal: alone && output.CanRedraw(s.ErrOut)}
 }
 
@@ -129,6 +135,10 @@ func upAndErase(lines int) string { return fmt.Sprintf("\r\x1b[%dA\x1b[J", lines
 func (v *fleetView) show(s fleet.Stats) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.log != nil {
+		v.log.Info("fleet", "stats", s)
+		return
+	}
 	lines := summary(v.last, s)
 	v.last = s
 	if !v.terminal {

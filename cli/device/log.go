@@ -1,8 +1,8 @@
 package device
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
 	"text/template"
@@ -10,12 +10,14 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/iotdm/iotdm/cli/internal/logs"
+	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
 
-// An AgentLog writes what an agent logs as lines for people: what does not go
+// An AgentLog writes what an agent and its connection log as lines for people: what does not go
 // well as other trouble of this program, the rest as a sentence.
-type AgentLog struct{ Line func(string) }
+type AgentLog struct{ Line func(slog.Level, string) }
 
 // agentLines are the records that read better in other words, by message.
 // What an agent logs besides is written as it comes.
@@ -47,6 +49,14 @@ var agentLines = map[string]string{
 	"messages that are queued are not sent": `{{.error}}; messages that are queued are not sent`,
 }
 
+// linkLines are those of a LinkLog.
+var linkLines = map[string]string{
+	"connected again": `Connected again after {{.away}}, at attempt {{.attempt}}`,
+	"not connected":   `Not connected: {{.reason}}; trying again in {{.retry}}`,
+	"TCP is blocked":  `TCP is blocked ({{.reason}}); using WebSocket at {{.addr}}`,
+	"TCP works again": `TCP works again; using it at {{.addr}}`,
+}
+
 // Enabled leaves out what is for debugging.
 func (AgentLog) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
 
@@ -65,14 +75,14 @@ func (h AgentLog) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
 		text = "iotdm: " + text
 	}
-	h.Line(text)
+	h.Line(r.Level, text)
 	return nil
 }
 
 // inOtherWords reports false for a record that agentLines does not have.
 func inOtherWords(r slog.Record) (string, bool) {
-	words, ok := agentLines[r.Message]
-	if !ok {
+	words := cmp.Or(agentLines[r.Message], linkLines[r.Message])
+	if words == "" {
 		return "", false
 	}
 	values := make(map[string]any)
@@ -104,9 +114,17 @@ func asItComes(r slog.Record) string {
 	return text
 }
 
+// agentLogger returns where a device logs: in words, or as JSON.
+func agentLogger(s output.Streams, o logs.Options) *slog.Logger {
+	if o.JSON() {
+		return slog.New(o.Handler(s, slog.LevelInfo))
+	}
+	return slog.New(AgentLog{logs.Line(s)})
+}
+
 // A LinkLog writes that a device has lost its connection, and has it back.
 type LinkLog struct {
-	Line                func(string)
+	Log                 *slog.Logger
 	lost, overWebSocket bool
 }
 
@@ -115,18 +133,18 @@ func (l *LinkLog) Changed(state mqttdevice.State) {
 	switch {
 	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
 		l.lost = true
-		l.Line(fmt.Sprintf("Not connected: %v; trying again in %v", state.Reason, state.Retry.Round(100*time.Millisecond)))
+		l.Log.Info("not connected", "reason", state.Reason, "retry", state.Retry.Round(100*time.Millisecond))
 	case state.Status == mqttdevice.Connected:
 		if l.lost {
 			l.lost = false
-			l.Line(fmt.Sprintf("Connected again after %v, at attempt %d", state.Away.Round(100*time.Millisecond), state.Attempts))
+			l.Log.Info("connected again", "away", state.Away.Round(100*time.Millisecond), "attempt", state.Attempts)
 		}
 		if over := state.Reason != nil; over != l.overWebSocket {
 			l.overWebSocket = over
 			if over {
-				l.Line(fmt.Sprintf("TCP is blocked (%v); using WebSocket at %s", state.Reason, state.Addr))
+				l.Log.Info("TCP is blocked", "reason", state.Reason, "addr", state.Addr)
 			} else {
-				l.Line(fmt.Sprintf("TCP works again; using it at %s", state.Addr))
+				l.Log.Info("TCP works again", "addr", state.Addr)
 			}
 		}
 	}

@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/iotdm/iotdm/mqttdevice"
 )
 
 func TestAgentLog(t *testing.T) {
 	var got []string
-	log := slog.New(AgentLog{func(line string) { got = append(got, line) }}).With("device", "d1")
+	log := slog.New(AgentLog{func(_ slog.Level, line string) { got = append(got, line) }}).With("device", "d1")
 	oops := errors.New("oops")
 	log.Info("unknown direct method", "method", "a\x1b[2J")
 	log.Info("factory reset", "status", "done", "detail", "")
@@ -42,6 +44,25 @@ func TestAgentLog(t *testing.T) {
 		"iotdm: the status is not written: oops",
 		"iotdm: a file in the spool is set aside: file f, error oops",
 		"iotdm: something new: count 3",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
+func TestLinkLog(t *testing.T) {
+	var got []string
+	link := LinkLog{Log: slog.New(AgentLog{func(_ slog.Level, line string) { got = append(got, line) }})}
+	refused := errors.New("connection refused")
+	link.Changed(mqttdevice.State{Status: mqttdevice.Connected}) // the first time
+	link.Changed(mqttdevice.State{Status: mqttdevice.Disconnected, Reason: refused, Retry: 1234 * time.Millisecond})
+	link.Changed(mqttdevice.State{Status: mqttdevice.Connected, Away: 5 * time.Second, Attempts: 3, Reason: refused, Addr: "h:443"})
+	link.Changed(mqttdevice.State{Status: mqttdevice.Connected, Addr: "h:8883"})
+	want := []string{
+		"Not connected: connection refused; trying again in 1.2s",
+		"Connected again after 5s, at attempt 3",
+		"TCP is blocked (connection refused); using WebSocket at h:443",
+		"TCP works again; using it at h:8883",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)

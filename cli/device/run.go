@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/logs"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/systemd"
 	"github.com/iotdm/iotdm/cli/internal/target"
@@ -33,6 +33,7 @@ type deviceRunOptions struct {
 	statusFile     string
 	commands       commandOptions
 	fleet          fleetOptions
+	log            logs.Options
 	telemetry      telemetryOptions
 }
 
@@ -59,9 +60,13 @@ func deviceRunCommand(s output.Streams) *urfave.Command {
 			&urfave.StringFlag{Name: "status-file", Destination: &o.statusFile,
 				Usage: "keep a `FILE` (JSON) that tells other programs how the device is"},
 			command.ConfigFlag(&o.config),
+			o.log.Flag(),
 		}, o.commands.flags(), o.telemetry.flags(), o.fleet.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := command.ReadConfig(ctx, s, o.config); err != nil {
+				return err
+			}
+			if err := o.log.Check(); err != nil {
 				return err
 			}
 			switch many, err := o.fleet.wanted(ctx); {
@@ -88,7 +93,8 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 	if err != nil && (o.rebootCommand != "" || o.commands.needFolder()) {
 		return err
 	}
-	line := func(text string) { s.Note("%s", text) }
+	log := agentLogger(s, o.log)
+	s = o.log.Streams(s)
 	opt := agent.Options{
 		Device:         t.DeviceOptions(),
 		RebootDuration: time.Duration(o.rebootDuration),
@@ -97,9 +103,9 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 		Folder:         folder,
 		StatusFile:     o.statusFile,
 		OnEvent:        func(e agent.Event) { s.Print("%s", e) },
-		Logger:         slog.New(AgentLog{line}),
+		Logger:         log,
 	}
-	link := LinkLog{Line: line}
+	link := LinkLog{Log: log}
 	opt.Device.OnState = func(state mqttdevice.State) {
 		link.Changed(state)
 		if text := connectionText(t, state); text != "" {

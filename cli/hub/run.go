@@ -14,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
+	"github.com/iotdm/iotdm/cli/internal/logs"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/systemd"
 	"github.com/iotdm/iotdm/hub"
@@ -40,6 +41,7 @@ type hubRunOptions struct {
 	maxJobs                         int
 	testControls                    bool
 	verbose                         bool
+	log                             logs.Options
 }
 
 func hubRunCommand(s output.Streams) *urfave.Command {
@@ -96,6 +98,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				Usage: "let who has all rights reset the hub, move its clock and the like"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
 				Usage: "log every packet and request"},
+			o.log.Flag("IOTDM_HUB_LOG_FORMAT"),
 		},
 		Action: func(ctx *urfave.Context) error {
 			if o.maxJobs < 1 {
@@ -105,6 +108,9 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				if err := hub.ValidateConsumerGroup(name); err != nil && !strings.EqualFold(name, hub.DefaultConsumerGroup) {
 					return fail.Usagef("--consumer-group: %v", err)
 				}
+			}
+			if err := o.log.Check(); err != nil {
+				return err
 			}
 			sources, err := parseSources("--event-hub-sources", o.eventHubSources.Value())
 			if err != nil {
@@ -121,6 +127,12 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	if err != nil {
 		return err
 	}
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(o.log.Handler(s, level))
+	s = o.log.Streams(s)
 	dir, err := localhub.Folder(o.data)
 	if err != nil {
 		return err
@@ -154,7 +166,7 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		Entra:          principals,
 		ConsumerGroups: o.consumerGroups.Value(),
 		MaxJobs:        o.maxJobs,
-		Logger:         hubLogger(s, o.verbose),
+		Logger:         log,
 		TestControls:   o.testControls,
 		Health:         health,
 	}
@@ -276,21 +288,4 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 		s.Print("C, Java and .NET SDKs want a host name with a dot; see \"iotdm hub run --help\".")
 	}
 	fmt.Fprintln(s.Out, "ready")
-}
-
-// hubLogger logs to standard error. People who watch know what day it is.
-func hubLogger(s output.Streams, verbose bool) *slog.Logger {
-	var opt slog.HandlerOptions
-	if verbose {
-		opt.Level = slog.LevelDebug
-	}
-	if output.IsTerminal(s.ErrOut) {
-		opt.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				a.Value = slog.StringValue(a.Value.Time().Format(time.TimeOnly))
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(s.ErrOut, &opt))
 }

@@ -43,6 +43,12 @@ func file(w any) (*os.File, bool) {
 	return f, ok
 }
 
+// IsStderr reports whether w is the standard error of this process.
+func IsStderr(w any) bool {
+	f, ok := file(w)
+	return ok && f.Fd() == os.Stderr.Fd()
+}
+
 // Colours reports whether text written to w may be coloured: on a terminal,
 // unless NO_COLOR is set (no-color.org).
 func Colours(w io.Writer) bool {
