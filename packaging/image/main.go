@@ -89,7 +89,8 @@ func main() {
 }
 
 func write(folder, version string, date time.Time, labels map[string]string, programs []string) error {
-	var index v1.ImageIndex = empty.Index
+	// Manifests are Docker's, since podman takes no health check from others.
+	index := mutate.IndexMediaType(empty.Index, types.DockerManifestList)
 	for _, program := range programs {
 		arch, file, _ := strings.Cut(program, "=")
 		image, err := build(arch, file, date, labels)
@@ -116,16 +117,15 @@ func build(arch, program string, date time.Time, labels map[string]string) (v1.I
 	if err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil },
-		tarball.WithMediaType(types.OCILayer))
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil })
 	if err != nil {
 		return nil, err
 	}
-	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	if image, err = mutate.Append(image, mutate.Addendum{
+	image, err := mutate.Append(empty.Image, mutate.Addendum{
 		Layer:   layer,
 		History: v1.History{Created: v1.Time{Time: date}, CreatedBy: "iotdm's release"},
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	c, err := image.ConfigFile()
