@@ -176,8 +176,11 @@ func awaitFeedback(ctx context.Context, s output.Streams, o c2dSendOptions, t ta
 	defer receiver.Close()
 	for {
 		batch, err := receiver.Receive(ctx)
+		if err != nil && ctx.Err() != nil {
+			return fail.Errorf(fail.Interrupted, "interrupted; the message waits for device %q, and what becomes of it shows \"iotdm service c2d feedback\"", o.device)
+		}
 		if err != nil {
-			return endOrExplain(ctx, t, err)
+			return t.ExplainAMQP(ctx, err, target.NoIdentity)
 		}
 		var found *hubamqp.Feedback
 		for i, f := range batch.Records {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
@@ -321,7 +322,13 @@ func watchJob(ctx context.Context, s output.Streams, t target.Target, client *hu
 		if n.Failed > mostNotes {
 			s.Note("All failures: iotdm service query \"SELECT * FROM devices.jobs WHERE devices.jobs.jobId = %s AND devices.jobs.status = 'failed'\"", condition.Quote(id))
 		}
-		return fail.Errorf(fail.Failed, "job %s failed on %d of %s", id, n.Failed, output.Count(n.Devices, "device"))
+		text := fmt.Sprintf("job %s failed on %d of %s", id, n.Failed, output.Count(n.Devices, "device"))
+		if f.refused > 0 {
+			text += fmt.Sprintf(", and %d answered with another status than 2xx", f.refused)
+		}
+		return fail.Errorf(fail.Failed, "%s", text)
+	case n != nil && f.refused > 0:
+		return fail.Errorf(fail.Failed, "job %s: %d of %s answered with another status than 2xx", id, f.refused, output.Count(n.Devices, "device"))
 	case n != nil && n.Devices == 0: // any more
 		s.Note("No device matches the condition")
 	}

@@ -19,30 +19,39 @@ type follower struct {
 	client *hubrest.Client
 	id     string
 
-	// interesting is the condition of the devices that failure is called for,
-	// once each.
-	interesting string
-	failure     func(hubrest.JobDevice) error
+	// failure is called once for each device that failed, or answered with another
+	// status than 2xx.
+	failure func(hubrest.JobDevice) error
 
-	bar    progressBar
-	told   map[string]bool // devices that failure was called for
-	newest time.Time       // when the newest of their outcomes came
-	began  time.Time
+	bar     progressBar
+	told    map[string]bool // devices that failure was called for
+	refused int             // how many of them answered
+	newest  time.Time       // when the newest of their outcomes came
+	began   time.Time
 }
 
 // newFollower returns a follower that notes each device on which the job fails.
 func newFollower(s output.Streams, client *hubrest.Client, id string) *follower {
-	f := &follower{Streams: s, client: client, id: id, interesting: "devices.jobs.status = 'failed'", told: make(map[string]bool), began: time.Now()}
+	f := &follower{Streams: s, client: client, id: id, told: make(map[string]bool), began: time.Now()}
 	f.bar = newProgressBar(s)
 	notes := failureNotes{Streams: s, bar: &f.bar}
 	f.failure = func(d hubrest.JobDevice) error {
-		notes.tell("%s failed: %s", d.DeviceID, jobFailure(d))
+		notes.tell("%s %s", d.DeviceID, jobFailure(d))
 		return nil
 	}
 	return f
 }
 
+// jobFailure says what a device did instead of what a job asked of it.
 func jobFailure(d hubrest.JobDevice) string {
+	if m := d.Outcome.Method; m != nil {
+		return answeredStatus(*m)
+	}
+	return "failed: " + jobReason(d)
+}
+
+// jobReason is why a job failed on a device.
+func jobReason(d hubrest.JobDevice) string {
 	text := d.Status
 	if d.Error != nil {
 		text = d.Error.Code
@@ -145,7 +154,7 @@ const outcomeDelay = time.Minute
 // failures tells of devices that have newly failed. It asks for those of late
 // only, since there may be many, but once for all at the end.
 func (f *follower) failures(ctx context.Context, all bool) error {
-	condition := f.interesting
+	condition := "devices.jobs.status = 'failed' OR devices.jobs.outcome.deviceMethodResponse.status < 200 OR devices.jobs.outcome.deviceMethodResponse.status >= 300"
 	if since := f.newest.Add(-outcomeDelay); !all && !f.newest.IsZero() {
 		condition = "(" + condition + ") AND devices.jobs.lastUpdatedDateTimeUtc >= '" + since.UTC().Format(time.RFC3339) + "'"
 	}
@@ -160,6 +169,9 @@ func (f *follower) failures(ctx context.Context, all bool) error {
 			continue
 		}
 		f.told[d.DeviceID] = true
+		if d.Outcome.Method != nil {
+			f.refused++
+		}
 		if d.LastUpdated.After(f.newest) {
 			f.newest = d.LastUpdated.Time
 		}

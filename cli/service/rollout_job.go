@@ -25,14 +25,9 @@ func (r *rollout) callAll(ctx context.Context, where string) error {
 	timeout := command.Seconds(r.call.ResponseTimeout)
 	r.Note("Job %s calls %s, with %v to answer", job.ID, r.call.Name, &timeout)
 	f := newFollower(r.Streams, r.client, job.ID)
-	f.interesting = "devices.jobs.status = 'failed' OR devices.jobs.outcome.deviceMethodResponse.status < 200 OR devices.jobs.outcome.deviceMethodResponse.status >= 300"
 	f.failure = func(d hubrest.JobDevice) error {
 		r.failures++
-		if m := d.Outcome.Method; m != nil {
-			r.told.tell("%s %s", d.DeviceID, answeredStatus(*m))
-		} else {
-			r.told.tell("%s failed: %s", d.DeviceID, jobFailure(d))
-		}
+		r.told.tell("%s %s", d.DeviceID, jobFailure(d))
 		if r.tooManyFailures() {
 			return errTooManyFailures
 		}
@@ -89,7 +84,7 @@ func (r *rollout) answers(ctx context.Context, job string) error {
 		case row.Status == "running": // when the hub was asked last
 			d.Finding = Finding{Verdict: verdictFailed, Reason: "was called, and has not answered yet", final: true}
 		case m == nil:
-			d.Finding = Finding{Verdict: verdictFailed, Reason: jobFailure(row), final: true}
+			d.Finding = Finding{Verdict: verdictFailed, Reason: jobReason(row), final: true}
 		default:
 			d.answered(*m, d.judge)
 		}
