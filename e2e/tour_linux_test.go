@@ -41,7 +41,6 @@ var notTyped = []struct{ command, why string }{
 	{`^([A-Z_]+=\S+ )*go (run|test|build|install) `, "what TestDocumentsNameTests looks at, or what builds the program"},
 	{`^az `, "Azure CLI is not installed"},
 	{`--(reboot|update)-command`, "would reboot the machine"},
-	{`--limit-failures 20`, "the fleet above fails more often, which it is told to"},
 	{`^python3 my_device\.py$`, "the reader's own program"},
 }
 
@@ -49,7 +48,7 @@ var notTyped = []struct{ command, why string }{
 // when they have begun.
 var goesOn = []struct{ command, begun string }{
 	{`^iotdm hub run`, "ready"},
-	{`^iotdm device run`, "onnected"},
+	{`^iotdm device run`, "onnected to"},
 	{`^iotdm service twin watch`, ""},
 	{`^iotdm service events`, ""},
 }
