@@ -215,6 +215,10 @@ type EventQuery struct {
 	Sequence int64
 	Latest   bool
 
+	// Last, if it is not 0, leaves out all but the last so many of the events
+	// that there are.
+	Last int
+
 	// Follow goes on at the end with the events that come, until ctx ends.
 	// AtEnd is called before each wait for more, if it is not nil.
 	Follow bool
@@ -263,19 +267,70 @@ func (s *Server) readEvents(ctx context.Context, q EventQuery, yield func(Event)
 		partition = *q.Partition
 	}
 	from := eventlog.Position{Offset: q.Offset, Sequence: q.Sequence, Time: q.Since, End: q.Latest}
+	if q.Last > 0 {
+		var err error
+		if from.Offset, err = s.offsetOfLast(ctx, q, partition, from); err != nil {
+			return err
+		}
+	}
 	return s.events.ReadOver(ctx, partition, from, atEnd, damaged, func(r eventlog.Record) error {
-		if q.Device != "" && !isEventOf(r.Data, q.Device) {
+		if !q.wants(r.Data) {
 			return nil
 		}
 		e, err := decodeEvent(r)
 		if err != nil {
 			return fmt.Errorf("event at offset %d: %w", r.Offset, err)
 		}
-		if len(q.Sources) > 0 && !slices.Contains(q.Sources, e.Source) {
-			return nil
-		}
 		return yield(e)
 	})
+}
+
+// wants reports whether a query is about an event, without decoding all of it. Of
+// one that cannot be read, decodeEvent says what is wrong.
+func (q *EventQuery) wants(data []byte) bool {
+	if q.Device != "" && !isEventOf(data, q.Device) {
+		return false
+	}
+	return len(q.Sources) == 0 || slices.Contains(q.Sources, sourceOf(data))
+}
+
+// offsetOfLast returns where the last events of a query begin. It looks at the end
+// of the log first, and then farther back until they are enough.
+func (s *Server) offsetOfLast(ctx context.Context, q EventQuery, partition int, from eventlog.Position) (int64, error) {
+	bounds, err := s.events.Bounds(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	const (
+		near    = 1 << 20
+		farther = 8
+	)
+	for back := int64(near); ; back *= farther {
+		at := from
+		at.Offset = max(from.Offset, bounds.End-back)
+		offsets := make([]int64, 0, q.Last) // of the last ones, in a ring
+		n := 0
+		err := s.events.Read(ctx, partition, at, nil, func(r eventlog.Record) error {
+			switch {
+			case !q.wants(r.Data):
+				return nil
+			case len(offsets) < q.Last:
+				offsets = append(offsets, r.Offset)
+			default:
+				offsets[n%q.Last] = r.Offset
+			}
+			n++
+			return nil
+		})
+		switch {
+		case err != nil:
+			return 0, err
+		case n >= q.Last:
+			return offsets[n%q.Last], nil
+		case at.Offset <= max(from.Offset, 0):
+			return at.Offset, nil
+		}
+	}
 }
 
 // sourceOf tells the source of an event without decoding all of it. Of one that

@@ -385,3 +385,42 @@ func TestFollowersSeeEventsAtOnceAndShutdownEndsThem(t *testing.T) {
 	for lines.Scan() { // the device's disconnection may be told
 	}
 }
+
+func TestTheLastEvents(t *testing.T) {
+	n := wiretest.NewNode(t, node.Options{})
+	peers := make(map[string]hub.Peer)
+	for _, id := range []string{"rare", "often"} {
+		peers[id] = hub.Peer{ID: wiretest.Create(t, n, hub.ID{Device: id}, hub.IdentitySpec{}).ID}
+	}
+	send := func(device, body string) {
+		if err := n.ReceiveTelemetry(peers[device], hub.Telemetry{Body: []byte(body)}, func(error) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("rare", "1")
+	send("rare", "2")
+	for i := range 40 { // far more than is looked at first
+		send("often", fmt.Sprintf("%0100000d", i))
+	}
+	for _, tt := range []struct {
+		name string
+		q    hub.EventQuery
+		want []string
+	}{
+		{"of all", hub.EventQuery{Last: 2, Sources: []hub.EventSource{hub.SourceTelemetry}}, []string{"38", "39"}},
+		{"of one that has sent nothing for long", hub.EventQuery{Last: 1, Device: "rare"}, []string{"2"}},
+		{"more than there are", hub.EventQuery{Last: 9, Device: "rare", Sources: []hub.EventSource{hub.SourceTelemetry}}, []string{"1", "2"}},
+		{"of those since a time", hub.EventQuery{Last: 1, Since: time.Now().Add(time.Hour)}, nil},
+		{"of nobody", hub.EventQuery{Last: 1, Device: "nobody"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, e := range wiretest.Events(t, n, tt.q) {
+				got = append(got, strings.TrimLeft(string(e.Body), "0"))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("the last events are %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

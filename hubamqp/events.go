@@ -27,6 +27,11 @@ type EventQuery struct {
 	Offsets       map[string]string // behind the event of that offset, for the partitions that are named
 	Follow        bool              // go on with those that come, until ctx ends
 
+	// Last, if it isn't 0, is how many of the events that are there already to read: the last ones of all partitions,
+	// which come in the order of their times. Wants, if it isn't nil, says which events count, and come.
+	Last  int
+	Wants func(Event) bool
+
 	// Begun is called, if it isn't nil, with the partitions once all of them are being read: events that come from
 	// now on will be read.
 	Begun func(partitions []string)
@@ -58,8 +63,16 @@ var errEndless = fmt.Errorf("no event came for %v, although the hub has more", e
 func (c *Client) Events(ctx context.Context, q EventQuery, fn func(Event) error) error {
 	ctx, cancel := c.while(ctx)
 	defer cancel()
-	r := &reader{c: c, q: q, fn: fn, ways: c.dialer(hubPath)}
-	err := r.run(ctx)
+	if q.Wants != nil {
+		all := fn
+		fn = func(e Event) error {
+			if !q.Wants(e) {
+				return nil
+			}
+			return all(e)
+		}
+	}
+	err := c.readEvents(ctx, q, fn)
 	if stopped, ok := errors.AsType[*stopped](err); ok {
 		return stopped.err
 	}
@@ -67,6 +80,26 @@ func (c *Client) Events(ctx context.Context, q EventQuery, fn func(Event) error)
 		return fmt.Errorf("read events: %w", err)
 	}
 	return nil
+}
+
+func (c *Client) readEvents(ctx context.Context, q EventQuery, fn func(Event) error) error {
+	if q.Last > 0 {
+		last, offsets, err := c.lastEvents(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range last {
+			if err := fn(e); err != nil {
+				return &stopped{err}
+			}
+		}
+		if !q.Follow {
+			return nil
+		}
+		q.Latest, q.Offsets = false, offsets
+	}
+	r := &reader{c: c, q: q, fn: fn, ways: c.dialer(hubPath)}
+	return r.run(ctx)
 }
 
 // stopped is the error of the caller's function.
@@ -84,6 +117,8 @@ type reader struct {
 	from       endpoint     // the last one
 	fromWays   *dial.Dialer // to it
 	partitions []*partition // nil: not known yet
+	tail       int          // begin so many numbers before the end of each partition; 0: as the query says
+	whole      bool         // with tail: nothing was before that
 	read       int          // events since the last attempt to connect
 	begun      bool         // reading, once
 }
@@ -92,6 +127,7 @@ type reader struct {
 type partition struct {
 	id     string
 	offset string // behind this event; empty: as the query says
+	behind int64  // behind the event of this number, if offset is empty; -1: as the query says
 	last   int64  // number of the last event read; -1: none
 	until  int64  // number of the last event to read; -1 if there is none
 	done   bool
@@ -170,11 +206,12 @@ func (r *reader) find(ctx context.Context, conn *connection, e endpoint) error {
 		}
 	}
 	var found []*partition
+	r.whole = true
 	for _, id := range ids {
 		if len(r.q.Partitions) > 0 && !slices.Contains(r.q.Partitions, id) {
 			continue
 		}
-		p := &partition{id: id, offset: r.q.Offsets[id], last: -1}
+		p := &partition{id: id, offset: r.q.Offsets[id], behind: -1, last: -1}
 		found = append(found, p)
 		if r.q.Follow && !r.q.Latest {
 			continue // nothing else has to be known
@@ -186,6 +223,9 @@ func (r *reader) find(ctx context.Context, conn *connection, e endpoint) error {
 		if r.q.Latest && p.offset == "" {
 			// The offset and not "@latest": after a broken connection that would be a later one.
 			p.offset = cmp.Or(info.lastOffset, "-1")
+		}
+		if start := info.last - int64(r.tail); r.tail > 0 && r.q.Since.IsZero() && !info.empty && start >= info.first {
+			p.behind, r.whole = start, false
 		}
 		p.until = info.last
 		p.done = !r.q.Follow && (info.empty || info.ends(p.offset) || r.q.Since.After(info.lastEnqueued))
@@ -199,6 +239,8 @@ func (q *EventQuery) from(p *partition) string {
 	switch {
 	case p.offset != "":
 		return "amqp.annotation.x-opt-offset > '" + strings.ReplaceAll(p.offset, "'", "''") + "'"
+	case p.behind >= 0:
+		return "amqp.annotation.x-opt-sequence-number > '" + strconv.FormatInt(p.behind, 10) + "'"
 	case !q.Since.IsZero():
 		return "amqp.annotation.x-opt-enqueued-time > '" + strconv.FormatInt(q.Since.UnixMilli()-1, 10) + "'"
 	}
@@ -396,7 +438,7 @@ func (m *management) partitionIDs(ctx context.Context) ([]string, error) {
 // partitionInfo is the end of a partition.
 type partitionInfo struct {
 	empty        bool
-	last         int64
+	first, last  int64
 	lastOffset   string
 	lastEnqueued time.Time
 }
@@ -416,7 +458,7 @@ func (m *management) partition(ctx context.Context, id string) (partitionInfo, e
 	if err != nil {
 		return partitionInfo{}, err
 	}
-	p := partitionInfo{last: integer(answer["last_enqueued_sequence_number"]), lastOffset: text(answer["last_enqueued_offset"])}
+	p := partitionInfo{first: integer(answer["begin_sequence_number"]), last: integer(answer["last_enqueued_sequence_number"]), lastOffset: text(answer["last_enqueued_offset"])}
 	p.lastEnqueued, _ = answer["last_enqueued_time_utc"].(time.Time)
 	p.empty, _ = answer["is_partition_empty"].(bool)
 	return p, nil

@@ -472,6 +472,53 @@ func TestEventsOfManyPartitions(t *testing.T) {
 	}
 }
 
+func TestTheLastEvents(t *testing.T) {
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{EventPartitions: 4, EventHubSources: []hub.EventSource{hub.SourceTelemetry}}))
+	c := start(t, options(h, "service"))
+	rare, _ := device(t, h, "rare")
+	send(t, rare, "1")
+	send(t, rare, "2")
+	var often *mqttdevice.Client
+	for i := range 5 {
+		often, _ = device(t, h, fmt.Sprint("often-", i))
+		for n := range 40 {
+			send(t, often, fmt.Sprint(n))
+		}
+	}
+	bodies := func(events []hubamqp.Event) (list []string) {
+		for _, e := range events {
+			list = append(list, e.DeviceID+" "+string(e.Body))
+		}
+		return list
+	}
+	ofRare := func(e hubamqp.Event) bool { return e.DeviceID == "rare" }
+	for _, tt := range []struct {
+		name string
+		q    hubamqp.EventQuery
+		want []string
+	}{
+		{"of all", hubamqp.EventQuery{Last: 2}, []string{"often-4 38", "often-4 39"}},
+		{"of some that are far back", hubamqp.EventQuery{Last: 1, Wants: ofRare}, []string{"rare 2"}},
+		{"more than there are", hubamqp.EventQuery{Last: 50, Wants: ofRare}, []string{"rare 1", "rare 2"}},
+		{"since a time to come", hubamqp.EventQuery{Last: 5, Since: time.Now().Add(time.Hour)}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, bodies(all(t, c, tt.q))); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+	following := read(t, c, hubamqp.EventQuery{Last: 1, Wants: ofRare, Follow: true})
+	if got := next(t, following.events); string(got.Body) != "2" {
+		t.Errorf("the last event is %q, want 2", got.Body)
+	}
+	send(t, often, "unwanted")
+	send(t, rare, "3")
+	if got := next(t, following.events); string(got.Body) != "3" {
+		t.Errorf("then comes %q, want 3", got.Body)
+	}
+}
+
 func TestEventsRefused(t *testing.T) {
 	h := hubtest.New(t)
 	d, _ := device(t, h, "dev-1")

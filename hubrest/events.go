@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -29,6 +30,7 @@ type EventQuery struct {
 	Sources []EventSource // of these; none: of all
 	Since   time.Time     // enqueued then or later; zero: from the first that is kept
 	Latest  bool          // none of those that are there already
+	Last    int           // only the last so many, up to 100,000, of those that are there; 0: all
 	Follow  bool          // go on with those that come, until ctx ends
 
 	// Damaged is called, if it isn't nil, where events are missing because the hub's disk has damaged them.
@@ -63,6 +65,9 @@ func (c *Client) Events(ctx context.Context, q EventQuery, begun func(), fn func
 		values.Set("from", "latest")
 	case !q.Since.IsZero():
 		values.Set("from", q.Since.UTC().Format(time.RFC3339Nano))
+	}
+	if q.Last > 0 {
+		values.Set("last", strconv.Itoa(q.Last))
 	}
 	if q.Follow {
 		values.Set("follow", "true")

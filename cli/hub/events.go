@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type eventsOptions struct {
 	device  string
 	sources urfave.StringSlice
 	since   string
+	last    int
 	follow  bool
 }
 
@@ -39,14 +41,17 @@ func hubEventsCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:  "events",
 		Usage: "print what devices sent and what happened to them",
-		Description: "Prints the events that the hub keeps, or with --follow those that come, until Ctrl-C. Give --since too\n" +
-			"for both. With --output json each event is a line in the shape of \"az iot hub monitor-events\". For example:\n" +
-			"   iotdm hub events --since 10m --device device-1\n" +
-			"   iotdm hub events --follow --source telemetry --jq .event.payload",
+		Description: "Prints the telemetry that the hub keeps, or with --follow that which comes, until Ctrl-C. Give --last or\n" +
+			"--since too for both. With --output json each event is a line in the shape of \"az iot hub monitor-events\".\n" +
+			"For example:\n" +
+			"   iotdm hub events -n 10 -f\n" +
+			"   iotdm hub events --since 10m --device device-1 --source all\n" +
+			"   iotdm hub events --follow --jq .event.payload",
 		Flags: command.Concat([]urfave.Flag{
 			command.DeviceFlag(&o.device, "only of the device `ID` and its modules"),
-			&urfave.StringSliceFlag{Name: "source", Destination: &o.sources, Usage: "only telemetry, twin, lifecycle or connection, repeatable"},
+			&urfave.StringSliceFlag{Name: "source", Destination: &o.sources, DefaultText: "telemetry", Usage: "those of `SOURCE` telemetry, twin, lifecycle, connection or all, repeatable"},
 			&urfave.StringFlag{Name: "since", Destination: &o.since, Usage: "begin at a `TIME` (RFC 3339), or so long ago (10m)"},
+			command.LastFlag(&o.last),
 			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, DisableDefaultText: true, Usage: "go on with the events that come, until Ctrl-C"},
 		}, o.Flags()),
 		Action: func(ctx *urfave.Context) error {
@@ -63,9 +68,16 @@ func hubEventsCommand(s output.Streams) *urfave.Command {
 }
 
 func (o *eventsOptions) query(now time.Time) (hubrest.EventQuery, error) {
-	q := hubrest.EventQuery{Device: o.device, Follow: o.follow, Latest: o.follow && o.since == ""}
-	var err error
-	if q.Sources, err = parseSources("--source", o.sources.Value()); err != nil || o.since == "" {
+	q := hubrest.EventQuery{Device: o.device, Last: o.last, Follow: o.follow, Latest: o.follow && o.since == "" && o.last == 0}
+	err := command.CheckLast(o.last)
+	switch names := o.sources.Value(); {
+	case err != nil:
+	case len(names) == 0:
+		q.Sources = []hubrest.EventSource{hubrest.SourceTelemetry}
+	case !slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, "all") }):
+		q.Sources, err = parseSources("--source", names)
+	}
+	if err != nil || o.since == "" {
 		return q, err
 	}
 	var ago command.Seconds
@@ -89,7 +101,7 @@ func parseSources(flag string, names []string) (sources []hubrest.EventSource, e
 			}
 		}
 		if !known {
-			return nil, fail.Usagef("%s %q is none of telemetry, twin, lifecycle, connection", flag, name)
+			return nil, fail.Usagef("%s %q is none of telemetry, twin, lifecycle, connection%s", flag, name, output.Choose(flag == "--source", ", all", ""))
 		}
 		sources = append(sources, source)
 	}
@@ -113,7 +125,7 @@ func printEvents(ctx context.Context, s output.Streams, o eventsOptions, q hubre
 	var broken error
 	err = client.Events(ctx, q, begun, func(doc json.RawMessage) error {
 		broken = o.Output.PrintEvent(s, output.Result{Value: doc, Text: func(w io.Writer) error {
-			_, err := fmt.Fprintln(w, event.Text(doc))
+			_, err := fmt.Fprintln(w, output.Cut(w, event.Text(doc)))
 			return err
 		}})
 		return broken

@@ -34,7 +34,7 @@ type eventsOptions struct {
 	group                 string
 	properties            command.Texts
 	contentType           string
-	count                 int
+	count, last           int
 	follow                bool
 	idle                  command.Seconds
 
@@ -48,11 +48,12 @@ func eventsCommand(s output.Streams) *urfave.Command {
 		Name:  "events",
 		Usage: "print what devices send, from Azure IoT Hub too",
 		Description: "Reads the hub's endpoint for events over AMQP: what comes from now on, until\n" +
-			"Ctrl-C, or until nothing has come for --timeout. With --from it begins earlier.\n" +
-			"With --follow=false it ends at the newest event, and begins with the oldest.\n" +
-			"Takes the connection string of an IoT hub, or of its Event-Hub-compatible\n" +
-			"endpoint. With --output json each event is a line in the shape of\n" +
-			"\"az iot hub monitor-events\". For example:\n" +
+			"Ctrl-C, or until nothing has come for --timeout. With --from or --last it begins\n" +
+			"earlier. With --follow=false it ends at the newest event, and begins with the\n" +
+			"oldest. Takes the connection string of an IoT hub, or of its\n" +
+			"Event-Hub-compatible endpoint. With --output json each event is a line in the\n" +
+			"shape of \"az iot hub monitor-events\". For example:\n" +
+			"   iotdm service events --last 10\n" +
 			"   iotdm service events --device device-1 --properties all\n" +
 			"   iotdm service events --from 1h --follow=false --jq .event.payload\n" +
 			"   iotdm service events --device 'pump-*' --consumer-group tests --timeout 0",
@@ -63,6 +64,7 @@ func eventsCommand(s output.Streams) *urfave.Command {
 			command.Choice{Values: []string{"earliest", "latest"}, StringFlag: &urfave.StringFlag{
 				Name: "from", Aliases: []string{"enqueued-time", "et"}, Destination: &o.from, DefaultText: "latest",
 				Usage: "begin at earliest, latest, a `TIME` (RFC 3339), or so long ago (10m)"}},
+			command.LastFlag(&o.last),
 			&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Value: true, Usage: "go on with the events that come"},
 			&urfave.StringFlag{Name: "consumer-group", Aliases: []string{"cg", "c"}, Destination: &o.group, DefaultText: "$Default", Usage: "read as the consumer `GROUP`"},
 			&urfave.GenericFlag{Name: "properties", Aliases: []string{"props", "p"}, Value: &o.properties, Usage: "print properties too: `WHICH` is sys, app, anno (annotations) or all"},
@@ -105,10 +107,16 @@ func (o *eventsOptions) complete(now time.Time) error {
 			}
 		}
 	}
-	o.query = hubamqp.EventQuery{ConsumerGroup: o.group, Follow: o.follow}
+	if err := command.CheckLast(o.last); err != nil {
+		return err
+	}
+	o.query = hubamqp.EventQuery{ConsumerGroup: o.group, Last: o.last, Wants: o.wants, Follow: o.follow}
 	var ago command.Seconds
 	switch from := strings.ToLower(o.from); {
 	case from == "earliest":
+	case from == "latest" && o.last > 0:
+		return fail.Usagef("--from latest leaves nothing for --last; give one of them")
+	case from == "" && o.last > 0:
 	case from == "latest" || from == "" && o.follow:
 		o.query.Latest = true
 	case from == "":
@@ -158,9 +166,6 @@ func printEvents(ctx context.Context, s output.Streams, o eventsOptions) error {
 	left := o.count
 	var broken error
 	err = client.Events(reading, q, func(e hubamqp.Event) error {
-		if !o.wants(e) {
-			return nil
-		}
 		if broken = o.print(s, e); broken != nil {
 			return broken
 		}
@@ -226,7 +231,7 @@ func (o *eventsOptions) print(s output.Streams, e hubamqp.Event) error {
 		doc.Event.Annotations = nil
 	}
 	return o.Output.PrintLine(s, output.Result{Value: doc, Text: func(w io.Writer) error {
-		lines := event.Text(full) + "\n"
+		lines := output.Cut(w, event.Text(full)) + "\n"
 		if o.sys {
 			lines += indented(more.Properties.System)
 		}

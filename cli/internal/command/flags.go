@@ -51,6 +51,21 @@ func Concat(flags ...[]urfave.Flag) []urfave.Flag {
 	return all
 }
 
+// LastFlag begins a stream of events with those that are there.
+func LastFlag(last *int) urfave.Flag {
+	return &urfave.IntFlag{Name: "last", Aliases: []string{"n"}, Destination: last, DefaultText: "see --follow",
+		Usage: "begin with the last `N` that are there"}
+}
+
+// CheckLast refuses what is no number of events for LastFlag.
+func CheckLast(last int) error {
+	const most = 10_000
+	if last < 0 || last > most {
+		return fail.Usagef("--last %d is not a number from 1 to %d", last, most)
+	}
+	return nil
+}
+
 // ETagFlag makes a change depend on what is there.
 func ETagFlag(etag *string) urfave.Flag {
 	return &urfave.StringFlag{Name: "etag", Destination: etag, Usage: "only if this is still the `ETAG` of what is there"}

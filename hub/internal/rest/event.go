@@ -18,6 +18,9 @@ import (
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
+// maxLastEvents bounds what "last" asks for: their places are kept in memory.
+const maxLastEvents = 100_000
+
 // events writes events as lines of JSON, each as "az iot hub
 // monitor-events" shows it. IoT Hub has no such call: its events are read over
 // AMQP. The parameters are those of an EventQuery:
@@ -25,6 +28,7 @@ import (
 //	device=ID
 //	source=NAME      one of the message sources, repeatable
 //	from=OFFSET, from=latest, or from=TIME in RFC 3339
+//	last=N           only the last so many of those that there are
 //	follow=true      wait for more
 //
 // Where events are missing because the disk has damaged them, there is a line
@@ -89,6 +93,13 @@ func parseEventQuery(r *http.Request) (hub.EventQuery, error) {
 	q := hub.EventQuery{Device: values.Get("device"), Follow: values.Get("follow") == "true"}
 	for _, source := range values["source"] {
 		q.Sources = append(q.Sources, hub.EventSource(source))
+	}
+	if last := values.Get("last"); last != "" {
+		n, err := strconv.Atoi(last)
+		if err != nil || n < 1 || n > maxLastEvents {
+			return hub.EventQuery{}, hub.ErrArgumentInvalid.With("last must be a number from 1 to %d", maxLastEvents)
+		}
+		q.Last = n
 	}
 	from := values.Get("from")
 	if from == "" {
