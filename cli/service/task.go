@@ -11,6 +11,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
+	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
 )
@@ -26,6 +27,8 @@ type task struct {
 	done       []string // the verdicts of a device that did it
 	shortfall  string   // what is said of many devices if some did not
 	columns    []output.Column
+	contrary   string // the condition of devices on which it does not last; empty: there are none
+	warning    string // what is said of them; %s is how many they are
 	judge      func(before reported) judge
 	success    func(Finding) string
 	failure    func(Finding) string // says of a device what became of it instead
@@ -128,6 +131,18 @@ func (k *task) late(limit command.Seconds, found Finding, now reported) string {
 		text += "; the device is not connected"
 	}
 	return text
+}
+
+// warn says of how many devices the task does not last on.
+func (k *task) warn(ctx context.Context, s output.Streams, client *hubrest.Client, where string) error {
+	if k.contrary == "" {
+		return nil
+	}
+	sc, err := countScope(ctx, client, k.contrary+condition.And(where))
+	if err == nil && sc.Devices > 0 {
+		s.Note("Warning: "+k.warning, output.Count(sc.Devices, "device"))
+	}
+	return err
 }
 
 // reportedBy reads what one device reports.

@@ -92,6 +92,9 @@ func (o *taskOptions) run(ctx context.Context, s output.Streams, k *task, call h
 		return err
 	}
 	defer client.Close()
+	if err := k.warn(ctx, s, client, o.condition()); err != nil {
+		return t.Explain(ctx, err, target.NoIdentity)
+	}
 	if o.where != "" || o.guard.dryRun {
 		addition := ""
 		if !at.IsZero() {

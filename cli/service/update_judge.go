@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/output"
 )
 
@@ -30,6 +31,8 @@ func updateTask(version string) *task {
 		lookAt:     "properties.reported.firmware.fwUpdateStatus",
 		done:       []string{verdictUpdated, verdictHad},
 		shortfall:  "not every device was updated",
+		contrary:   "IS_DEFINED(properties.desired.firmware.fwVersion) AND properties.desired.firmware.fwVersion != " + condition.Quote(version),
+		warning:    "the desired property firmware of %s names another version, which comes back with the next connection",
 		columns: []output.Column{{"DEVICE", "device"}, {"VERDICT", "verdict"}, {"STATUS", "status"}, {"VERSION", "version"},
 			{"PHASE", "phase"}, {"REASON", "reason"}},
 		judge: func(before reported) judge { return &updateJudge{before: reportedFirmware(before), version: version} },
