@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"embed"
 	"io"
 	"maps"
 	"slices"
@@ -12,6 +13,19 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 )
+
+// topicFiles are topics that are long, or that something reads: the seed is one.
+//
+//go:embed topics
+var topicFiles embed.FS
+
+func topicFile(name string) string {
+	text, err := topicFiles.ReadFile("topics/" + name)
+	if err != nil {
+		panic(err) // it is part of the program
+	}
+	return string(text)
+}
 
 // topics are what "iotdm help TOPIC" explains: what several commands share.
 var topics = map[string]string{
@@ -38,6 +52,9 @@ Other users of the machine can see a key on a command line; --connection-string
 takes @FILE too, or - for standard input. "iotdm service ... --hub-name HOST"
 uses Entra ID instead of a key.
 `,
+	"mqtt": topicFile("mqtt.txt"),
+	"http": topicFile("http.txt"),
+	"seed": topicFile("seed.yaml"),
 	"queries": `A query asks for twins, or for what jobs did, in IoT Hub's language:
 
    SELECT * FROM devices

@@ -54,8 +54,8 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			"   sudo setcap cap_net_bind_service=+ep $(which iotdm)\n" +
 			"In a container it is --sysctl net.ipv4.ip_unprivileged_port_start=0 of docker or podman run.\n" +
 			"Where another program has port 5671, AMQP gets a free one.\n\n" +
-			"A seed lists policies (name, rights, keys), devices (deviceId, status, keys or thumbprints, tags,\n" +
-			"desired, modules) and consumerGroups (names); what the hub has already stays as it is.\n\n" +
+			"A seed has policies, devices, configurations and consumer groups (\"iotdm help seed\"); what the hub\n" +
+			"has already stays as it is.\n\n" +
 			"Clients of Event Hubs read what devices send (see \"iotdm hub connection-string --event-hub\"). With\n" +
 			"--amqp-addr 127.0.0.1:5672 they can do so as from Event Hubs' emulator, without a certificate.\n\n" +
 			"Connection strings have the first --host; without one the address the hub listens on where\n" +
@@ -85,7 +85,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			&urfave.BoolFlag{Name: "ephemeral", Destination: &o.ephemeral, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_EPHEMERAL"},
 				Usage: "keep devices and twins in memory only"},
 			&urfave.StringFlag{Name: "seed", Destination: &o.seed, EnvVars: []string{"IOTDM_HUB_SEED"},
-				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks"},
+				Usage: "create what `FILE` (YAML, JSON) has and the hub lacks, see \"iotdm help seed\""},
 			&urfave.StringFlag{Name: "entra", Destination: &o.entra, EnvVars: []string{"IOTDM_HUB_ENTRA"},
 				Usage: "accept the Entra ID tokens that `FILE` (YAML or JSON) describes"},
 			&urfave.StringSliceFlag{Name: "consumer-group", Destination: &o.consumerGroups, EnvVars: []string{"IOTDM_HUB_CONSUMER_GROUP"},

@@ -234,7 +234,7 @@ func (n *Node) open(opt Options) (err error) {
 	metrics := newMetrics(
 		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
 	n.metrics = serveMetrics(metrics)
-	if err := opt.Seed.apply(n.Server); err != nil {
+	if err := opt.Seed.apply(n.Server, n.Configurations); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	n.health.change(func() { n.health.metrics, n.health.store = metrics, db })

@@ -2,32 +2,35 @@ package node
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/sas"
 )
 
-// A Seed is what a hub should have before it begins, in YAML or JSON: policies
-// (name, rights, keys), devices (deviceId, status, statusReason, iotEdge, keys or
-// thumbprints, tags, desired, modules) and consumerGroups (names). What the hub has already stays
-// as it is, so that a seeded hub can stop and start. The zero Seed is nothing;
-// ParseSeed makes others.
+// A Seed is what a hub should have before it begins, in YAML or JSON: shared access
+// policies, devices and modules with what is in their twins, configurations and
+// consumer groups. "iotdm help seed" explains each field. What the hub has
+// already stays as it is, so that a seeded hub can stop and start. The zero Seed
+// is nothing; ParseSeed makes others.
 type Seed struct {
 	content seedContent
+	root    *yaml.Node // of the text, for the lines of errors
 }
 
 type seedContent struct {
-	Policies       []seedPolicy `yaml:"policies"`
-	Devices        []seedDevice `yaml:"devices"`
-	ConsumerGroups []string     `yaml:"consumerGroups"`
+	Policies       []seedPolicy        `yaml:"policies"`
+	Devices        []seedDevice        `yaml:"devices"`
+	Configurations []seedConfiguration `yaml:"configurations"`
+	ConsumerGroups []string            `yaml:"consumerGroups"`
 }
 
 type seedPolicy struct {
@@ -37,57 +40,9 @@ type seedPolicy struct {
 	SecondaryKey sas.Key     `yaml:"secondaryKey"` // empty: what it is, or a new one
 }
 
-// A seedIdentity is what devices and modules have in common.
-type seedIdentity struct {
-	PrimaryKey          sas.Key        `yaml:"primaryKey"`   // empty: a new one
-	SecondaryKey        sas.Key        `yaml:"secondaryKey"` // empty: a new one
-	PrimaryThumbprint   string         `yaml:"primaryThumbprint"`
-	SecondaryThumbprint string         `yaml:"secondaryThumbprint"`
-	Tags                seedProperties `yaml:"tags"`
-	Desired             seedProperties `yaml:"desired"`
-}
-
-// seedProperties are tags or desired properties, as JSON has them.
-type seedProperties map[string]any
-
-// UnmarshalYAML refuses what JSON lacks: names that are no text, and numbers
-// that are none. A date is the text that it was written as.
-func (p *seedProperties) UnmarshalYAML(node *yaml.Node) error {
-	datesAreTexts(node)
-	if err := node.Decode((*map[string]any)(p)); err != nil {
-		return err
-	}
-	if _, err := json.Marshal(*p); err != nil {
-		return fmt.Errorf("line %d: tags and desired properties must be what JSON can hold: names that are texts, and finite numbers", node.Line)
-	}
-	return nil
-}
-
-func datesAreTexts(node *yaml.Node) {
-	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!timestamp" {
-		node.Tag = "!!str"
-	}
-	for _, n := range node.Content {
-		datesAreTexts(n)
-	}
-}
-
-type seedDevice struct {
-	DeviceID     string       `yaml:"deviceId"`
-	Status       hub.Status   `yaml:"status"` // empty: enabled
-	StatusReason string       `yaml:"statusReason"`
-	IoTEdge      bool         `yaml:"iotEdge"`
-	Identity     seedIdentity `yaml:",inline"`
-	Modules      []seedModule `yaml:"modules"`
-}
-
-type seedModule struct {
-	ModuleID string       `yaml:"moduleId"`
-	Identity seedIdentity `yaml:",inline"`
-}
-
 // ParseSeed reads and checks a seed, all of it: one with a mistake in it is
-// refused before any hub is changed.
+// refused before any hub is changed. The error is one line with the line and the
+// name of what is wrong.
 func ParseSeed(text []byte) (Seed, error) {
 	var s Seed
 	if json.Valid(text) {
@@ -98,11 +53,88 @@ func ParseSeed(text []byte) (Seed, error) {
 	if err := d.Decode(&s.content); err != nil && !errors.Is(err, io.EOF) {
 		return Seed{}, err
 	}
+	s.root = new(yaml.Node)
+	if err := yaml.Unmarshal(text, s.root); err != nil {
+		return Seed{}, err
+	}
+	if err := s.check(); err != nil {
+		return Seed{}, err
+	}
 	n, err := New(Options{Policies: s.policies(), ConsumerGroups: s.consumerGroups()}) // in memory
 	if err != nil {
 		return Seed{}, err
 	}
-	return s, errors.Join(s.apply(n.Server), n.Close())
+	return s, errors.Join(s.apply(n.Server, n.Configurations), n.Close())
+}
+
+// check finds what is wrong whatever a hub has.
+func (s Seed) check() error {
+	listed := make(map[string]bool)
+	for i, d := range s.content.Devices {
+		if listed[d.DeviceID] {
+			return s.wrong(fmt.Errorf("device %q is listed twice", d.DeviceID), "devices", i)
+		}
+		listed[d.DeviceID] = true
+	}
+	for i, p := range s.content.Policies {
+		if field, err := badKey(p.PrimaryKey, p.SecondaryKey); err != nil {
+			return s.wrong(fmt.Errorf("policy %q: %s: %w", p.Name, field, err), "policies", i, field)
+		}
+		if _, err := mergePolicies(defaultPolicies(), []hub.Policy{hub.Policy(p)}); err != nil {
+			return s.wrong(err, "policies", i)
+		}
+	}
+	for i, name := range s.content.ConsumerGroups {
+		if err := hub.ValidateConsumerGroup(name); err != nil && !strings.EqualFold(name, hub.DefaultConsumerGroup) {
+			return s.wrong(err, "consumerGroups", i)
+		}
+	}
+	return nil
+}
+
+// badKey finds the key that is none, and its name.
+func badKey(primary, secondary sas.Key) (field string, err error) {
+	if err = primary.Validate(); primary != "" && err != nil {
+		return "primaryKey", err
+	}
+	if err = secondary.Validate(); secondary != "" && err != nil {
+		return "secondaryKey", err
+	}
+	return "", nil
+}
+
+// wrong says on which line of the text the seed is wrong: that of the last of the
+// members and items of path that is there.
+func (s Seed) wrong(err error, path ...any) error {
+	node := s.root
+	if node == nil {
+		return err
+	}
+	if node.Kind == yaml.DocumentNode && len(node.Content) > 0 {
+		node = node.Content[0]
+	}
+	line := node.Line
+	for _, step := range path {
+		var next *yaml.Node
+		switch step := step.(type) {
+		case string:
+			for i := 0; i+1 < len(node.Content); i += 2 {
+				if node.Content[i].Value == step {
+					line, next = node.Content[i].Line, node.Content[i+1]
+				}
+			}
+		case int:
+			if step < len(node.Content) {
+				next = node.Content[step]
+				line = next.Line
+			}
+		}
+		if next == nil {
+			break
+		}
+		node = next
+	}
+	return fmt.Errorf("line %d: %w", line, err)
 }
 
 // policies are the seed's policies as the hub takes them.
@@ -117,68 +149,23 @@ func (s Seed) policies() []hub.Policy {
 // consumerGroups are those that the hub has as long as it runs with the seed.
 func (s Seed) consumerGroups() []string { return s.content.ConsumerGroups }
 
-// apply creates the devices and modules that server does not have.
-func (s Seed) apply(server *hub.Server) error {
-	for _, d := range s.content.Devices {
-		spec := d.Identity.spec()
-		spec.Status, spec.IoTEdge = d.Status, d.IoTEdge
-		if d.StatusReason != "" {
-			spec.StatusReason = &d.StatusReason
+// apply creates what the hub does not have of devices, modules and configurations.
+func (s Seed) apply(server *hub.Server, engine *configurations.Engine) error {
+	for i, d := range s.content.Devices {
+		if err := s.applyDevice(server, d, "devices", i); err != nil {
+			return err
 		}
-		if err := d.Identity.create(server, hub.ID{Device: d.DeviceID}, spec); err != nil {
-			return fmt.Errorf("device %q: %w", d.DeviceID, err)
-		}
-		for _, m := range d.Modules {
-			if err := m.Identity.create(server, hub.ID{Device: d.DeviceID, Module: m.ModuleID}, m.Identity.spec()); err != nil {
-				return fmt.Errorf("module %q of device %q: %w", m.ModuleID, d.DeviceID, err)
+	}
+	for i, c := range s.content.Configurations {
+		spec, err := c.spec()
+		if err == nil {
+			if _, err = engine.Put(spec, hub.Match{}); errors.Is(err, hub.ErrConfigurationAlreadyExists) {
+				err = nil
 			}
+		}
+		if err != nil {
+			return s.wrong(fmt.Errorf("configuration %q: %w", c.ID, err), "configurations", i)
 		}
 	}
 	return nil
-}
-
-func (i seedIdentity) spec() hub.IdentitySpec {
-	var spec hub.IdentitySpec
-	if i.PrimaryKey != "" || i.SecondaryKey != "" { // the registry wants both or none
-		spec.Auth.SymmetricKey = hub.SymmetricKey{
-			Primary:   cmp.Or(i.PrimaryKey, sas.NewKey()),
-			Secondary: cmp.Or(i.SecondaryKey, sas.NewKey()),
-		}
-	}
-	if i.PrimaryThumbprint != "" || i.SecondaryThumbprint != "" {
-		spec.Auth.Type = hub.AuthSelfSigned
-		spec.Auth.X509 = hub.X509Thumbprint{Primary: orNil(i.PrimaryThumbprint), Secondary: orNil(i.SecondaryThumbprint)}
-	}
-	return spec
-}
-
-func orNil(text string) *string {
-	if text == "" {
-		return nil
-	}
-	return &text
-}
-
-// create registers the identity and fills its twin, unless it is there already.
-func (i seedIdentity) create(server *hub.Server, id hub.ID, spec hub.IdentitySpec) error {
-	_, err := server.PutIdentity(id, spec, hub.Match{})
-	if errors.Is(err, hub.ErrDeviceAlreadyExists) || errors.Is(err, hub.ErrModuleAlreadyExists) {
-		return nil
-	}
-	if err != nil || i.Tags == nil && i.Desired == nil {
-		return err
-	}
-	var change hub.TwinChange
-	if i.Tags != nil {
-		if change.Tags, err = json.Marshal(i.Tags); err != nil {
-			return err
-		}
-	}
-	if i.Desired != nil {
-		if change.Desired, err = json.Marshal(i.Desired); err != nil {
-			return err
-		}
-	}
-	_, err = server.PatchTwin(id, change, hub.Match{})
-	return err
 }

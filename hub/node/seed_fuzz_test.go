@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -65,7 +67,7 @@ func FuzzSeed(f *testing.F) {
 			return all
 		}
 		before := read()
-		if err := s.apply(n.Server); err != nil {
+		if err := s.apply(n.Server, n.Configurations); err != nil {
 			t.Errorf("%q, once more: %v", text, err)
 		}
 		if diff := cmp.Diff(before, read()); diff != "" {
@@ -104,8 +106,8 @@ func TestSeedsAreReadAsTheyAreMeant(t *testing.T) {
 	for name, tt := range map[string]struct{ text, tags, err string }{
 		"JSON as Python writes it": {text: `{"devices":[{"deviceId":"d1","tags":{"a":"\ud83d\ude00 \/"}}]}`, tags: `{"a":"😀 /"}`},
 		"a date is a text":         {text: "devices:\n- deviceId: d1\n  tags: {a: 2026-01-01, b: '2026-01-01'}\n", tags: `{"a":"2026-01-01","b":"2026-01-01"}`},
-		"no number":                {text: "devices:\n- deviceId: d1\n  tags: {a: .nan}\n", err: "line 3: tags and desired properties must be what JSON can hold: names that are texts, and finite numbers"},
-		"a name that is a number":  {text: "devices:\n- deviceId: d1\n  tags: {a: {1: b}}\n", err: "line 3: tags and desired properties must be what JSON can hold: names that are texts, and finite numbers"},
+		"no number":                {text: "devices:\n- deviceId: d1\n  tags: {a: .nan}\n", err: "line 3: a value must be what JSON can hold: names that are texts, and finite numbers"},
+		"a name that is a number":  {text: "devices:\n- deviceId: d1\n  tags: {a: {1: b}}\n", err: "line 3: a value must be what JSON can hold: names that are texts, and finite numbers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := ParseSeed([]byte(tt.text))
@@ -140,6 +142,30 @@ func TestSeedsAreReadAsTheyAreMeant(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The help has every field of a seed.
+func TestTheHelpExplainsEveryFieldOfASeed(t *testing.T) {
+	text, err := os.ReadFile("../../cli/topics/seed.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var check func(of reflect.Type)
+	check = func(of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Slice:
+			check(of.Elem())
+		case reflect.Struct:
+			for i := range of.NumField() {
+				name, _, _ := strings.Cut(of.Field(i).Tag.Get("yaml"), ",")
+				if name != "" && !regexp.MustCompile(`\b`+name+`\b`).Match(text) {
+					t.Errorf("help seed lacks %s", name)
+				}
+				check(of.Field(i).Type)
+			}
+		}
+	}
+	check(reflect.TypeFor[seedContent]())
 }
 
 // withoutNulls is what is left of a patch that was merged into nothing.
