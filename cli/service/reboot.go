@@ -27,7 +27,7 @@ func rebootCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:      "reboot",
 		ArgsUsage: "[DEVICE]",
-		Usage:     "reboot a device, or many, and wait until they report when they did",
+		Usage:     "reboot devices, and wait until they report when they did",
 		Description: "Calls a direct method, prints the device's answer, and waits until the device reports what has come of\n" +
 			"it: that it rebooted, came back without a reboot, or could not. A device that reports no more than the\n" +
 			"tutorial's has rebooted when its rebootTime is newer than before the call. For example:\n" +

@@ -28,7 +28,7 @@ func updateCommand(s output.Streams) *urfave.Command {
 	return command.Leaf(&urfave.Command{
 		Name:      "update",
 		ArgsUsage: "[DEVICE]",
-		Usage:     "update the software of a device, or of many, and wait until they report what came of it",
+		Usage:     "update the software of devices, and wait for what comes of it",
 		Description: "Calls the direct method " + updateMethod + ", on which a device downloads the package over https, checks its\n" +
 			"SHA-256, and installs it with the command that it was given: see --update-command of \"iotdm device run\".\n" +
 			"Then waits until it reports that it is updated, was so already, failed (in which phase, and why), or rolled\n" +
