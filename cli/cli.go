@@ -47,11 +47,15 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	if complete(ctx, s, app.Commands, args) {
 		return 0
 	}
+	page := helpPage{out: s.Out, width: output.TerminalWidth(s.Out)}
+	if page.width > 0 {
+		app.Writer = &page
+	}
 	err := app.RunContext(ctx, command.Arrange(app.Commands, completionArguments(args)))
 	if _, explained := errors.AsType[*fail.Error](err); err != nil && ctx.Err() != nil && !explained {
 		err = fail.Errorf(fail.Interrupted, "interrupted")
 	}
-	return report(s, err)
+	return report(s, fail.First(err, page.print()))
 }
 
 func newApp(s output.Streams) *urfave.App {

@@ -65,33 +65,9 @@ func (p *printer) format(c Check) string {
 		label = verdictColours[c.Verdict] + label + "\x1b[0m"
 	}
 	indent := verdict + name + 1
-	text := label + fmt.Sprintf("%-*s ", name, c.Name) + wrap(output.Visible(c.Detail), indent, p.width) + "\n"
+	text := label + fmt.Sprintf("%-*s ", name, c.Name) + output.Wrap(output.Visible(c.Detail), indent, p.width) + "\n"
 	if c.Remedy != "" {
-		text += strings.Repeat(" ", indent) + "-> " + wrap(output.Visible(c.Remedy), indent+3, p.width) + "\n"
+		text += strings.Repeat(" ", indent) + "-> " + output.Wrap(output.Visible(c.Remedy), indent+3, p.width) + "\n"
 	}
 	return text
-}
-
-// wrap breaks text between words so that it fits beside an indent. A width that
-// leaves no room, or is 0, breaks nothing.
-func wrap(text string, indent, width int) string {
-	if width-indent < 20 {
-		return text
-	}
-	var b strings.Builder
-	column := indent
-	for i, word := range strings.Split(text, " ") {
-		switch {
-		case i == 0:
-		case column+1+output.Width(word) > width:
-			b.WriteString("\n" + strings.Repeat(" ", indent))
-			column = indent
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += output.Width(word)
-	}
-	return b.String()
 }

@@ -3,6 +3,7 @@ package output
 import (
 	"cmp"
 	"io"
+	"strings"
 
 	"github.com/clipperhouse/displaywidth"
 	"golang.org/x/term"
@@ -50,4 +51,28 @@ func Cut(w io.Writer, line string) string {
 		return Truncate(line, width)
 	}
 	return line
+}
+
+// Wrap breaks text between words so that it fits beside an indent. A width that
+// leaves no room, or is 0, breaks nothing.
+func Wrap(text string, indent, width int) string {
+	if width-indent < 20 {
+		return text
+	}
+	var b strings.Builder
+	column := indent
+	for i, word := range strings.Split(text, " ") {
+		switch {
+		case i == 0:
+		case column+1+Width(word) > width:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += Width(word)
+	}
+	return b.String()
 }
