@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -99,4 +100,36 @@ func replaceBlock(t *testing.T, b block, with string) {
 	if err := os.WriteFile(path, []byte(before+head+with+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// pythonTests, nodeTests and javaTests say where the examples find what they need.
+
+func pythonTests(t *testing.T) []string {
+	python, err := exec.LookPath(pythonWith(t, "azure.eventhub", "azure.iot.device", "azure.iot.hub", "pytest", "requests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"PATH=" + filepath.Dir(python) + string(os.PathListSeparator) + os.Getenv("PATH")}
+}
+
+func nodeTests(t *testing.T) []string {
+	nodeWith(t, "@azure/event-hubs", "azure-iot-device", "azure-iot-device-mqtt", "azure-iothub")
+	return nil
+}
+
+func javaTests(t *testing.T) []string {
+	for _, program := range []string{"keytool", "mvn"} {
+		if _, err := exec.LookPath(program); err != nil {
+			skip(t, program+" is not installed")
+		}
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	repository := filepath.Join(home, ".m2", "repository")
+	if found, _ := filepath.Glob(filepath.Join(repository, "org", "junit", "jupiter", "junit-jupiter", "*", "*.jar")); len(found) == 0 {
+		skip(t, "JUnit is not in Maven's repository: mvn -f examples/ci/java/pom.xml test -Dgroups=none")
+	}
+	return []string{"MAVEN_OPTS=-Dmaven.repo.local=" + repository}
 }

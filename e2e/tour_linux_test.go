@@ -34,6 +34,12 @@ var tours = []tour{
 	{document: "README.md", sections: []string{"Your own programs, unmodified, on a local hub"}},
 	{document: "docs/INSTALL.md", not: "would change the machine; TestPackage and TestImage do what it says"},
 	{document: "docs/AZ.md", before: "iotdm hub run"},
+	{document: "docs/CI.md", sections: []string{"A hub for tests", "Python"}, needs: pythonTests, not: "waits for the reset of a running hub"},
+	{document: "docs/CI.md", sections: []string{"A hub for tests", "Node"}, needs: nodeTests, not: "waits for the reset of a running hub"},
+	{document: "docs/CI.md", sections: []string{"A hub for tests", "Java"}, needs: javaTests, not: "waits for the reset of a running hub"},
+	{document: "docs/CI.md", sections: []string{"Go"}},
+	{document: "docs/CI.md", sections: []string{"A hub for tests", "Between tests"}, not: "waits for the reset of a running hub"},
+	{document: "docs/CI.md", sections: []string{"Several hubs side by side"}},
 }
 
 // notTyped are the commands that no test can type, and why.
@@ -41,6 +47,7 @@ var notTyped = []struct{ command, why string }{
 	{`^([A-Z_]+=\S+ )*go (run|test|build|install) `, "what TestDocumentsNameTests looks at, or what builds the program"},
 	{`^az `, "Azure CLI is not installed"},
 	{`--(reboot|update)-command`, "would reboot the machine"},
+	{`^(pip|npm) install\b`, "what .ci/run does"},
 	{`^python3 my_device\.py$`, "the reader's own program"},
 }
 

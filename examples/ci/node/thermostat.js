@@ -20,6 +20,8 @@ class Thermostat extends EventEmitter {
       await this.client.complete(message);
       this.emit('warning', message.data.toString());
     });
+    // Once this has been answered, what is subscribed to above is in place too.
+    await this.setTarget(this.twin.properties.desired.target);
   }
 
   setTarget(target) {

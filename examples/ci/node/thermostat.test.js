@@ -25,7 +25,7 @@ beforeEach(async () => {
   await thermostat.open(device);
 });
 
-afterEach(() => thermostat.close());
+afterEach(() => thermostat?.close());
 
 // Tells the hub under test what to do; see docs/TEST-CONTROLS.md.
 async function control(method, path, body) {
