@@ -16,11 +16,7 @@ import (
 func (o *taskOptions) schedule(ctx context.Context, s output.Streams, t target.Target, client *hubrest.Client, k *task, call hubrest.Method, at time.Time) error {
 	on := "the devices that meet the condition then"
 	if o.where == "" {
-		device := hubrest.Target{DeviceID: o.device}
-		if _, err := client.Twin(ctx, device); err != nil { // which a job would not tell
-			return t.Explain(ctx, err, device)
-		}
-		on = target.Noun(device)
+		on = target.Noun(hubrest.Target{DeviceID: o.device})
 	}
 	id := newJobID(k.name)
 	job, err := client.CreateJob(ctx, hubrest.JobRequest{ID: id, Condition: o.condition(), Method: &call, Start: at})

@@ -92,6 +92,12 @@ func (o *taskOptions) run(ctx context.Context, s output.Streams, k *task, call h
 		return err
 	}
 	defer client.Close()
+	device := hubrest.Target{DeviceID: o.device}
+	if o.where == "" && (o.guard.dryRun || !at.IsZero()) { // what a query or a job would not say
+		if _, err := client.Twin(ctx, device); err != nil {
+			return t.Explain(ctx, err, device)
+		}
+	}
 	if err := k.warn(ctx, s, client, o.condition()); err != nil {
 		return t.Explain(ctx, err, target.NoIdentity)
 	}
@@ -111,7 +117,7 @@ func (o *taskOptions) run(ctx context.Context, s output.Streams, k *task, call h
 	if o.where != "" {
 		return rollOut(ctx, s, t, client, k, call, o)
 	}
-	return o.runOne(ctx, s, t, &Assignment{Device: hubrest.Target{DeviceID: o.device}, Call: call, client: client, task: k}, then)
+	return o.runOne(ctx, s, t, &Assignment{Device: device, Call: call, client: client, task: k}, then)
 }
 
 func (o *taskOptions) runOne(ctx context.Context, s output.Streams, t target.Target, e *Assignment, then func(target.Target, *Assignment) error) error {
