@@ -36,14 +36,9 @@ func TestEntraID(t *testing.T) {
 		}
 		return file
 	}
-	// One authority, as Microsoft's: it gives a token to who knows the secret.
-	authority := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("client_secret") != "the secret" || r.FormValue("scope") != "https://iothubs.azure.net/.default" {
-			http.Error(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`, http.StatusUnauthorized)
-			return
-		}
+	tokenOf := func(principal string) string {
 		token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
-			"aud": "https://iothubs.azure.net", "iss": "https://sts.windows.net/the-tenant/", "oid": r.FormValue("client_id"),
+			"aud": "https://iothubs.azure.net", "iss": "https://sts.windows.net/the-tenant/", "oid": principal,
 			"nbf": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix(),
 		})
 		token.Header["kid"] = "key-1"
@@ -51,7 +46,15 @@ func TestEntraID(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		json.NewEncoder(w).Encode(map[string]any{"token_type": "Bearer", "expires_in": 3599, "access_token": signed})
+		return signed
+	}
+	// One authority, as Microsoft's: it gives a token to who knows the secret.
+	authority := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("client_secret") != "the secret" || r.FormValue("scope") != "https://iothubs.azure.net/.default" {
+			http.Error(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`, http.StatusUnauthorized)
+			return
+		}
+		json.NewEncoder(w).Encode(map[string]any{"token_type": "Bearer", "expires_in": 3599, "access_token": tokenOf(r.FormValue("client_id"))})
 	}))
 	t.Cleanup(authority.Close)
 	roots := write("authority.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate().Raw}))
@@ -94,5 +97,26 @@ func TestEntraID(t *testing.T) {
 				t.Errorf("the secret was printed:\n%s", out)
 			}
 		})
+	}
+
+	// A person has signed in with "az login", which is a program that prints a token.
+	signIn := func(script string) (out string, status int) {
+		bin := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bin, "az"), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("iotdm", "service", "twin", "get", "--device", "d1", "--hub-name", h.address)
+		cmd.Env = append(os.Environ(), "IOTDM_DATA="+h.data, "AZURE_TOKEN_CREDENTIALS=AzureCLICredential", "PATH="+bin+":"+os.Getenv("PATH"))
+		b, _ := cmd.CombinedOutput()
+		return string(b), cmd.ProcessState.ExitCode()
+	}
+	token := tokenOf("reader")
+	out, status := signIn(fmt.Sprintf(`echo '{"accessToken":"%s","expires_on":%d}'`, token, time.Now().Add(time.Hour).Unix()))
+	if status != 0 || !strings.Contains(out, `"deviceId": "d1"`) {
+		t.Errorf("with az login: exit status %d and\n%s", status, out)
+	}
+	out, status = signIn(`echo "ERROR: Please run 'az login' to setup account." >&2; exit 1`)
+	if want := "iotdm: Entra ID: az account get-access-token: Please run 'az login' to setup account; sign in with \"az login\", or set"; status != 4 || !strings.Contains(out, want) {
+		t.Errorf("without az login: exit status %d and\n%s\nwant 4 and %s", status, out, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/iotdm/iotdm/sas"
 )
@@ -12,7 +13,9 @@ import (
 // CredentialFromEnvironment returns the credential that the variables of Azure's tools describe: with AZURE_TENANT_ID
 // and AZURE_CLIENT_ID a client secret (AZURE_CLIENT_SECRET), certificate (AZURE_CLIENT_CERTIFICATE_PATH, PEM with the
 // key, and AZURE_CLIENT_SEND_CERTIFICATE_CHAIN) or workload identity (AZURE_FEDERATED_TOKEN_FILE), in this order; else
-// the managed identity of the machine, a user-assigned one if AZURE_CLIENT_ID is set. AZURE_AUTHORITY_HOST is
+// the managed identity of the machine, a user-assigned one if AZURE_CLIENT_ID is set. Where no variable speaks of a
+// managed identity and there is the Azure CLI, the person who has signed in there comes first. AZURE_TOKEN_CREDENTIALS
+// chooses, as for Azure's SDKs: AzureCLICredential or dev, or ManagedIdentityCredential. AZURE_AUTHORITY_HOST is
 // honoured. A nil getenv means os.Getenv.
 func CredentialFromEnvironment(getenv func(string) string) (Credential, error) {
 	if getenv == nil {
@@ -38,5 +41,21 @@ func CredentialFromEnvironment(getenv func(string) string) (Credential, error) {
 			return NewWorkloadIdentity(o, file)
 		}
 	}
-	return NewManagedIdentity(ManagedIdentityOptions{ClientID: o.ClientID, Getenv: getenv})
+	cli := AzureCLIOptions{TenantID: o.TenantID}
+	switch choice := strings.ToLower(getenv("AZURE_TOKEN_CREDENTIALS")); choice {
+	case "azureclicredential", "dev":
+		return NewAzureCLI(cli)
+	case "", "managedidentitycredential", "prod":
+		managed, err := NewManagedIdentity(ManagedIdentityOptions{ClientID: o.ClientID, Getenv: getenv})
+		if err != nil || choice != "" || o.ClientID != "" || getenv("IDENTITY_ENDPOINT") != "" {
+			return managed, err
+		}
+		person, err := NewAzureCLI(cli)
+		if err != nil {
+			return managed, nil
+		}
+		return &firstOf{list: []Credential{person, managed}}, nil
+	default:
+		return nil, fmt.Errorf("AZURE_TOKEN_CREDENTIALS: %q is not supported; AzureCLICredential and ManagedIdentityCredential are", choice)
+	}
 }

@@ -59,12 +59,13 @@ type accessToken struct {
 	renewAt, expiry time.Time
 }
 
-// A tokenSource gets bearer tokens over HTTP and keeps each until it is time for the next.
+// A tokenSource gets bearer tokens, mostly over HTTP, and keeps each until it is time for the next.
 type tokenSource struct {
 	from    string // who gives out the tokens, for errors
 	client  *http.Client
 	now     func() time.Time
 	request func(context.Context) (*http.Request, error) // makes the request for a token
+	get     func(context.Context) (accessToken, error)   // gets one in another way; nil: by request
 	wait    func(context.Context, time.Duration) error
 	backoff backoff.ExponentialBackOff // between attempts
 	tries   int
@@ -119,7 +120,11 @@ func (s *tokenSource) Authorization(ctx context.Context) (string, error) {
 	if token = s.current(); s.now().Before(token.renewAt) { // somebody else has fetched it
 		return token.header(), nil
 	}
-	fetched, err := s.fetch(ctx)
+	get := s.get
+	if get == nil {
+		get = s.fetch
+	}
+	fetched, err := get(ctx)
 	if err != nil {
 		if now := s.now(); now.Before(token.expiry) {
 			token.renewAt = now.Add(renewAgain)
@@ -213,14 +218,20 @@ func parseAccessToken(body []byte, now time.Time) (accessToken, error) {
 	if err := json.Unmarshal(body, &wire); err != nil {
 		return accessToken{}, errors.New("the answer is not as documented") // it may hold the token
 	}
-	t := accessToken{text: wire.Token}
+	var expiry time.Time
 	switch {
 	case wire.ExpiresIn != nil:
-		t.expiry = now.Add(time.Duration(*wire.ExpiresIn) * time.Second)
+		expiry = now.Add(time.Duration(*wire.ExpiresIn) * time.Second)
 	case wire.ExpiresOn != nil:
-		t.expiry = time.Unix(int64(*wire.ExpiresOn), 0)
+		expiry = time.Unix(int64(*wire.ExpiresOn), 0)
 	}
-	life := t.expiry.Sub(now)
+	return newAccessToken(wire.Token, expiry, now)
+}
+
+// newAccessToken refuses what is no token, or one that is over.
+func newAccessToken(text string, expiry, now time.Time) (accessToken, error) {
+	t := accessToken{text: text, expiry: expiry}
+	life := expiry.Sub(now)
 	if t.text == "" || life <= 0 || checkHeader(http.Header{"Authorization": {t.text}}) != nil {
 		return accessToken{}, errors.New("the answer holds no valid token")
 	}

@@ -44,6 +44,9 @@ func (t Target) Explain(ctx context.Context, err error, on hubrest.Target) error
 	if refusal, ok := errors.AsType[*hubrest.TokenError](err); ok && refusal.Status < http.StatusInternalServerError {
 		return fail.Errorf(fail.Unauthorized, "Entra ID: %v; check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or certificate", err)
 	}
+	if cli, ok := errors.AsType[*hubrest.AzureCLIError](err); ok {
+		return fail.Errorf(fail.Unauthorized, "Entra ID: %v; sign in with \"az login\", or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET", cli)
+	}
 	return t.explainNetwork(err, t.HTTPSAddr, t.Host())
 }
 

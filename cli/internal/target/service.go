@@ -72,7 +72,8 @@ func (o *Service) openWithEntra() (Target, *hubrest.Client, error) {
 }
 
 // EntraTarget finds the hub by its name. Who calls is in the environment, in
-// the variables of Azure's tools, or is the managed identity of the machine.
+// the variables of Azure's tools, or has signed in with "az login", or is the
+// managed identity of the machine.
 func (o *Service) EntraTarget() (Target, hubrest.Credential, error) {
 	if o.Hub.connectionString != "" {
 		return Target{}, nil, fail.Usagef("--hub-name goes without --connection-string: one is for Entra ID, the other for keys")
