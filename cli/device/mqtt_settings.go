@@ -19,8 +19,9 @@ type deviceMQTTSettingsOptions struct {
 func deviceMQTTSettingsCommand(s output.Streams) *urfave.Command {
 	o := deviceMQTTSettingsOptions{settings: mqttsetup.NewOptions()}
 	return command.Leaf(&urfave.Command{
-		Name:  "mqtt-settings",
-		Usage: "print what to type into an MQTT client, to be the device of a connection string",
+		Name:      "mqtt-settings",
+		Usage:     "print what to type into an MQTT client, to be the device of a connection string",
+		ArgsUsage: "[DEVICE]",
 		Description: "Host, port, client id, user name, password and topics, for Azure IoT Hub as for a hub of your own. Of\n" +
 			"a device's connection string no hub is asked. See \"iotdm help mqtt\". For example:\n" +
 			"   iotdm device mqtt-settings --connection-string @device\n" +

@@ -72,11 +72,19 @@ func hostFlag(host *string) urfave.Flag {
 		Usage: "with the host name `NAME` (default: the first --host of the hub, or where it listens)"}
 }
 
+// checkHost tells of a --host that clients will refuse.
+func checkHost(s output.Streams, info node.Info, host string) {
+	if name, _ := localhub.SplitPort(host); host != "" && !info.Certifies(strings.Trim(name, "[]")) {
+		s.Note("The hub's certificate does not name %s, and so clients refuse it; start the hub with --host %s.", name, name)
+	}
+}
+
 func printConnectionString(ctx context.Context, s output.Streams, o hubConnectionStringOptions) error {
 	info, err := localhub.Read(o.hub.Data)
 	if err != nil {
 		return err
 	}
+	checkHost(s, info, o.host)
 	var c interface{ Format() string }
 	switch {
 	case o.device != "":

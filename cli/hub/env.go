@@ -40,6 +40,7 @@ func printHubEnv(s output.Streams, o hubEnvOptions) error {
 	if err != nil {
 		return err
 	}
+	checkHost(s, info, o.host)
 	owner, err := localhub.PolicyConnection(info, localhub.OwnerPolicy, o.host)
 	if err != nil {
 		return err

@@ -23,8 +23,9 @@ type hubMQTTSettingsOptions struct {
 func hubMQTTSettingsCommand(s output.Streams) *urfave.Command {
 	o := hubMQTTSettingsOptions{settings: mqttsetup.NewOptions()}
 	return command.Leaf(&urfave.Command{
-		Name:  "mqtt-settings",
-		Usage: "print what to type into an MQTT client, to be a device of the local hub",
+		Name:      "mqtt-settings",
+		Usage:     "print what to type into an MQTT client, to be a device of the local hub",
+		ArgsUsage: "[DEVICE]",
 		Description: "Host, port, CA, client id, user name, password and topics; the password is a token that is signed\n" +
 			"now. See \"iotdm help mqtt\". For example:\n" +
 			"   iotdm hub mqtt-settings --device device-1\n" +
@@ -61,6 +62,11 @@ func (o *hubMQTTSettingsOptions) print(ctx context.Context, s output.Streams) er
 		return err
 	}
 	if t.Link = link; o.host != "" {
+		info, err := localhub.Read(o.hub.Data)
+		if err != nil {
+			return err
+		}
+		checkHost(s, info, o.host)
 		t.Connection.HostName = o.host
 	}
 	again := "iotdm hub mqtt-settings --device " + command.ShellWord(o.device)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,17 @@ type Info struct {
 	CAFile     string       `json:"-"` // path of its CA's certificate
 	BundleFile string       `json:"-"` // path of that and all certificates the system trusts
 	Policies   []hub.Policy `json:"-"` // its shared access policies, with keys
+}
+
+// Certifies reports whether the hub's certificate names host, a name or address
+// without a port. It is true where that cannot be found out.
+func (i Info) Certifies(host string) bool {
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(i.CAFile), leafFile))
+	if err != nil {
+		return true
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	return err != nil || pair.Leaf.VerifyHostname(host) == nil
 }
 
 // state is the content of hub.json.

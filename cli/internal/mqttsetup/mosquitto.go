@@ -157,13 +157,13 @@ func beforeWord(topic string) string {
 func (s Settings) readyLines(dir string) [][2]string {
 	dir = command.ShellWord(dir)
 	lines := [][2]string{
-		{"send telemetry", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_pub -t %s -m hello", dir, command.ShellQuote(s.Topics.Telemetry))},
+		{"send telemetry", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_pub -t %s -m hello", dir, command.ShellWord(s.Topics.Telemetry))},
 	}
 	if s.Topics.Messages != "" {
-		lines = append(lines, [2]string{"receive messages", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_sub -t %s -v", dir, command.ShellQuote(s.Topics.Messages))})
+		lines = append(lines, [2]string{"receive messages", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_sub -t %s -v", dir, command.ShellWord(s.Topics.Messages))})
 	}
 	return append(lines,
-		[2]string{"receive method calls", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_sub -t %s -v", dir, command.ShellQuote(s.Topics.Methods))},
+		[2]string{"receive method calls", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_sub -t %s -v", dir, command.ShellWord(s.Topics.Methods))},
 		[2]string{"bridge a broker", fmt.Sprintf("mosquitto -c %s", command.ShellWord(filepath.Join(dir, bridgeFile)))},
 	)
 }
