@@ -43,21 +43,23 @@ var arrows = map[string][]string{
 	"hub/eventlog":               {"internal/segment"},
 	"hub/clock":                  {},
 	"hub/query":                  {"internal/jsontext"},
+	"hub/fault":                  {"hub/query"},
+	"hub/journal":                {"internal/jsontext"},
 	"hub/internal/disk":          {},
 	"hub/internal/words":         {"internal/jsontext"},
 	"hub/internal/serve":         {"hub/internal/words"},
-	"hub":                        {"hub/clock", "hub/eventlog", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "sas", "twin"},
+	"hub":                        {"hub/clock", "hub/eventlog", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "sas", "twin"},
 	"hub/jobs":                   {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
 	"hub/configurations":         {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
 	"hub/controls":               {"hub", "hub/clock"},
 	"hub/entra":                  {"hub", "hub/internal/words", "internal/jsontext", "sas"},
-	"hub/internal/mqtt":          {"hub", "hub/internal/disk", "hub/internal/serve", "hub/internal/words"},
-	"hub/internal/rest":          {"hub", "hub/configurations", "hub/controls", "hub/internal/serve", "hub/internal/words", "hub/jobs", "internal/jsontext", "sas", "twin"},
+	"hub/internal/mqtt":          {"hub", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "internal/wait"},
+	"hub/internal/rest":          {"hub", "hub/configurations", "hub/controls", "hub/fault", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "internal/jsontext", "internal/wait", "sas", "twin"},
 	"hub/internal/amqp/wire":     {},
 	"hub/internal/amqp/engine":   {"hub/internal/amqp/wire"},
 	"hub/internal/amqp/recorded": {"hub/internal/amqp/wire"},
-	"hub/internal/amqp":          {"hub", "hub/clock", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words", "sas"},
-	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/internal/amqp", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/store", "internal/jsontext", "sas"},
+	"hub/internal/amqp":          {"hub", "hub/clock", "hub/fault", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words", "hub/journal", "internal/wait", "sas"},
+	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/store", "internal/jsontext", "sas"},
 	"hub/hubtest":                {"hub", "hub/node", "sas"},
 	"hub/internal/wiretest":      {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/internal/amqp/wire", "hub/jobs", "hub/node", "sas"},
 
@@ -88,7 +90,7 @@ var arrows = map[string][]string{
 var wires = []string{"net/http", "github.com/eclipse/paho.mqtt.golang/packets", "github.com/coder/websocket", module + "/hub/internal/amqp/wire"}
 
 // wireless are the packages of the hub that parse no wire.
-var wireless = []string{"hub", "hub/jobs", "hub/configurations", "hub/query", "hub/store", "hub/eventlog"}
+var wireless = []string{"hub", "hub/jobs", "hub/configurations", "hub/query", "hub/store", "hub/eventlog", "hub/fault", "hub/journal"}
 
 func TestImportsPointDownOnly(t *testing.T) {
 	list := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...")

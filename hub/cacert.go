@@ -52,7 +52,7 @@ var caNamePattern = regexp.MustCompile(`^[A-Za-z0-9\-._]{1,64}$`)
 // AddCACertificate registers a CA under a name, not verified yet. The
 // certificate is PEM or DER.
 //
-// Errors: ErrArgumentInvalid, ErrCACertificateExists, ErrTooManyCACertificates.
+// Errors: ErrArgumentInvalid, ErrCACertificateExists, ErrQuotaExceeded.
 func (s *Server) AddCACertificate(name string, certificate []byte) (CACertificate, error) {
 	if !caNamePattern.MatchString(name) {
 		return CACertificate{}, ErrArgumentInvalid.With("the name of a CA certificate must be 1 to 64 of the letters, digits and - . _")
@@ -80,7 +80,7 @@ func (s *Server) AddCACertificate(name string, certificate []byte) (CACertificat
 			return ErrCACertificateExists.With("%s", name)
 		}
 		if len(list) >= maxCACertificates {
-			return ErrTooManyCACertificates
+			return ErrQuotaExceeded.With("a hub may have at most 25 CA certificates")
 		}
 		return writeCA(tx, c)
 	})

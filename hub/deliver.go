@@ -9,6 +9,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -19,10 +20,11 @@ type queues struct {
 	waiting    map[string]waiting
 	locks      map[string][]lockedMessage
 	turns      map[string]*turn // devices that messages are being sent to
-	nextExpiry time.Time        // no message expires before
-	nextUnlock time.Time        // no lock ends before
-	total      int              // of the counts in waiting
-	held       int              // of the locks
+	heldBack   map[string]heldMessage
+	nextExpiry time.Time // no message expires before
+	nextUnlock time.Time // no lock ends before
+	total      int       // of the counts in waiting
+	held       int       // of the locks
 }
 
 // waiting is what waits for a device, locked or not.
@@ -53,6 +55,7 @@ func (q *queues) init() {
 	q.waiting = make(map[string]waiting)
 	q.locks = make(map[string][]lockedMessage)
 	q.turns = make(map[string]*turn)
+	q.heldBack = make(map[string]heldMessage)
 	q.nextExpiry, q.nextUnlock = never, never
 }
 
@@ -273,6 +276,13 @@ func (s *Server) lockMessage(device string, until time.Time, link Link) (m Recei
 			}
 			return ReceivedMessage{}, false, err
 		}
+		switch s.fateOf(device, entry.sequence) {
+		case lost:
+			continue
+		case late:
+			s.queues.unlock(device, l.token)
+			return ReceivedMessage{}, false, nil
+		}
 		m.LockToken, m.Sequence, m.Deliveries = l.token, entry.sequence, entry.deliveries
 		return m, true, nil
 	}
@@ -313,7 +323,10 @@ func (s *Server) settleMessage(device, token string, o outcome) error {
 			c.queue[at].deliveries++
 			c.changed = true
 			if c.queue[at].deliveries < maxDeliveries {
-				c.tx.OnCommit(func() { s.metrics.messages(1, abandoned) })
+				c.tx.OnCommit(func() {
+					s.metrics.messages(1, abandoned)
+					s.noteMessage(device, journal.Abandoned, new(Message))
+				})
 				return nil
 			}
 			return s.removeMessage(c, sequence, deliveryCountExceeded)
@@ -365,6 +378,9 @@ func (s *Server) deliverNext(device string, link Link) (more bool, err error) {
 		return false, err
 	}
 	taken, settled := link.Deliver(&m)
+	if taken {
+		s.noteMessage(device, journal.Delivered, &m.Message)
+	}
 	switch {
 	case !taken:
 		s.queues.unlock(device, m.LockToken)
@@ -427,7 +443,11 @@ func (s *Server) ReceiveMessage(device string, lock time.Duration) (m ReceivedMe
 	if lock <= 0 {
 		lock = messageLock
 	}
-	return s.lockMessage(device, s.Now().Add(lock), nil)
+	m, ok, err = s.lockMessage(device, s.Now().Add(lock), nil)
+	if ok {
+		s.noteMessage(device, journal.Delivered, &m.Message)
+	}
+	return m, ok, err
 }
 
 // CompleteMessage removes a message that a device has received, and sends it

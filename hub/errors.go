@@ -23,12 +23,17 @@ type Error struct {
 
 	// Timeout is the connect timeout that ran out, on ErrDeviceNotOnline only.
 	Timeout time.Duration
+
+	after time.Duration // what RetryAfter returns instead, if a fault says so
 }
 
 // RetryAfter returns how long a caller had better wait before it tries again,
 // in the header Retry-After, or 0 if the hub has no opinion. Azure's own values
 // are not documented; clients honour the header ("Retry pattern", RFC 9110).
 func (e *Error) RetryAfter() time.Duration {
+	if e.after > 0 {
+		return e.after
+	}
 	switch e.Status {
 	case 429, 503:
 		return time.Second
@@ -102,12 +107,12 @@ var (
 	ErrPrincipalUnauthorized = &Error{Status: 401, Code: 401003, Name: "IotHubUnauthorized", Text: "Unauthorized"}
 	ErrSystemModule          = &Error{Status: 401, Code: 401100, Name: "SystemModuleModifyUnauthorizedAccess", Text: "system modules cannot be modified or deleted"}
 
-	ErrTooManyCACertificates = &Error{Status: 403, Code: 403002, Name: "IotHubQuotaExceeded", Text: "a hub may have at most 25 CA certificates"}
-	ErrJobQuota              = &Error{Status: 403, Code: 403003, Name: "JobQuotaExceeded", Text: "as many jobs are scheduled for later as this hub allows. Cancel some, or wait until they have started"}
-	ErrQueueFull             = &Error{Status: 403, Code: 403004, Name: "DeviceMaximumQueueDepthExceeded", Text: "C2D messages enqueued for the device exceeded the queue limit of 50, see more at http://aka.ms/iothub403004"}
-	ErrNotAvailable          = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
-	ErrTwinTooLarge          = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
-	ErrTooManyMethodCalls    = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
+	ErrQuotaExceeded      = &Error{Status: 403, Code: 403002, Name: "IotHubQuotaExceeded", Text: "the number of messages on the hub exceeds the allocated quota"}
+	ErrJobQuota           = &Error{Status: 403, Code: 403003, Name: "JobQuotaExceeded", Text: "as many jobs are scheduled for later as this hub allows. Cancel some, or wait until they have started"}
+	ErrQueueFull          = &Error{Status: 403, Code: 403004, Name: "DeviceMaximumQueueDepthExceeded", Text: "C2D messages enqueued for the device exceeded the queue limit of 50, see more at http://aka.ms/iothub403004"}
+	ErrNotAvailable       = &Error{Status: 403, Code: 403010, Name: "OperationNotAvailableInCurrentTier", Text: "the operation is not available on this hub"}
+	ErrTwinTooLarge       = &Error{Status: 403, Code: 403100, Name: "DeviceModelMaxPropertiesExceeded", Text: "Forbidden"}
+	ErrTooManyMethodCalls = &Error{Status: 403, Code: 403800, Name: "DeviceMaximumInflightMethodExceeded", Text: "too many direct methods are in flight on this device"}
 
 	ErrJobNotFound           = &Error{Status: 404, Code: 404002, Name: "JobNotFound", Text: "Not found"}
 	ErrDeviceNotFound        = &Error{Status: 404, Code: 404001, Name: "DeviceNotFound", Text: "Not found"}

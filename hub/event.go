@@ -81,6 +81,21 @@ func (s *Server) trimEvents() {
 // Errors, after which stored is not called: ErrMessageTooLarge,
 // ErrArgumentInvalid, and ErrServiceUnavailable when the hub closes.
 func (s *Server) ReceiveTelemetry(from Peer, m Telemetry, stored func(error)) error {
+	if s.journal == nil {
+		return s.receiveTelemetry(from, m, stored)
+	}
+	note := s.noteTelemetry(from, m)
+	err := s.receiveTelemetry(from, m, func(err error) {
+		note(err)
+		stored(err)
+	})
+	if err != nil {
+		note(err)
+	}
+	return err
+}
+
+func (s *Server) receiveTelemetry(from Peer, m Telemetry, stored func(error)) error {
 	if m.Size() > MaxMessageSize {
 		return ErrMessageTooLarge.With("a message must be at most %d bytes", MaxMessageSize)
 	}

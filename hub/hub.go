@@ -24,8 +24,10 @@ import (
 
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/eventlog"
+	"github.com/iotdm/iotdm/hub/fault"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -63,6 +65,12 @@ type Options struct {
 
 	// Clock is the hub's time. Nil is the machine's.
 	Clock *clock.Clock
+
+	// Faults are what goes wrong on purpose in a hub under test, by the same clock. Nil is nothing, ever.
+	Faults *fault.Faults
+
+	// Journal takes down what is asked of a hub under test. Nil is nothing.
+	Journal *journal.Journal
 }
 
 // A Server is the state of a hub, and the rules. Its methods may be called
@@ -76,6 +84,9 @@ type Server struct {
 	links  links
 	bearer func(context.Context, string) (Caller, error)
 	touch  func(ID) // what has changed is told; nil is nobody
+
+	faults  *fault.Faults    // nil unless the hub is under test
+	journal *journal.Journal // the same
 
 	metrics   *metrics
 	refusals  refusals
@@ -117,6 +128,8 @@ func New(opt Options) (*Server, error) {
 		names:    newHostNames(opt.HostNames),
 		policies: policiesByName(opt.Policies),
 		running:  serve.NewGroup(),
+		faults:   opt.Faults,
+		journal:  opt.Journal,
 
 		queryTime:  MaxQueryTime,
 		queryTurns: make(chan struct{}, maxLongQueries),

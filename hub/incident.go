@@ -9,6 +9,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 )
 
 // An Incident is why a connection was refused, or has ended. It is for who
@@ -72,6 +73,7 @@ func (s *Server) Refused(p Peer, reason string, why error) {
 		exists = err == nil
 	}
 	i := s.incident(p, reason, why)
+	s.noteConnection(p, journal.Refused, why)
 	r := &s.refusals
 	r.mu.Lock()
 	defer r.mu.Unlock()

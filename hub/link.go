@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
+
+	"github.com/iotdm/iotdm/hub/journal"
 )
 
 // A Link is a live connection of one identity, as the rules know it: a door
@@ -98,6 +100,10 @@ func (s *Server) Attach(l Link) error {
 	before, change := s.links.put(peer.ID, l)
 	s.linkChanged(peer.ID, true, change)
 	if before != nil {
+		s.noteConnection(before.Peer(), journal.Disconnected, ErrTakenOver)
+	}
+	s.noteConnection(peer, journal.Connected, nil)
+	if before != nil {
 		before.End(ErrTakenOver)
 	}
 	// From here on a change of the identity, or the end of the server, finds
@@ -132,6 +138,7 @@ func (s *Server) Detach(l Link, reason string, why error) {
 	id := peer.ID
 	if change := s.links.remove(id, l, s.incident(peer, reason, why)); change != 0 {
 		s.linkChanged(id, false, change)
+		s.noteConnection(peer, journal.Disconnected, why)
 	}
 	s.Release(l) // to the connection that took over
 }

@@ -10,7 +10,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/iotdm/iotdm/hub/fault"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // A MethodCall is a call of a direct method.
@@ -19,6 +21,8 @@ type MethodCall struct {
 	Payload         json.RawMessage `json:",omitempty"` // what the device receives; nil is an empty body
 	ResponseTimeout time.Duration   // how long the device may take: 5 s to 300 s; 0 is DefaultResponseTimeout
 	ConnectTimeout  time.Duration   // how long to wait for the device to connect: 0 to 300 s
+
+	late time.Duration // how much later a fault has the answer come
 }
 
 // A MethodResult is a device's answer to a direct method.
@@ -84,9 +88,22 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 		s.metrics.calling.Dec()
 		s.metrics.methodCall(err)
 	}()
+	if s.journal != nil {
+		s.noteCall(id, call)
+		defer func() { s.noteAnswer(id, call, result, err) }()
+	}
 	call.ResponseTimeout = cmp.Or(call.ResponseTimeout, DefaultResponseTimeout)
 	if err := call.Validate(); err != nil {
 		return MethodResult{}, err
+	}
+	if f := s.strike(fault.Method, id, nil); f != nil {
+		if f.Refusal != nil {
+			return MethodResult{}, f.Refusal
+		}
+		if f.Drop {
+			return MethodResult{}, s.loseCall(ctx, id, call)
+		}
+		call.late = f.Latency
 	}
 	// What is connected exists and is not disabled: a change that says
 	// otherwise ends the connection before it is acknowledged.
@@ -101,6 +118,17 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 		return taken, err
 	})
 	return result, err
+}
+
+// loseCall is a call that is lost on its way to the device.
+func (s *Server) loseCall(ctx context.Context, id ID, call MethodCall) error {
+	if err := s.Callable(id); err != nil {
+		return err
+	}
+	limited, cancel := s.clock.WithTimeout(ctx, call.ResponseTimeout, ErrGatewayTimeout)
+	defer cancel()
+	<-limited.Done()
+	return cmp.Or(ctx.Err(), context.Cause(limited))
 }
 
 // AwaitMethod returns when id is connected and takes a direct method.
@@ -174,6 +202,9 @@ func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result
 	limited, cancel := s.clock.WithTimeout(ctx, call.ResponseTimeout, ErrGatewayTimeout)
 	defer cancel()
 	answer, taken, err := l.Call(limited, call.Name, call.Payload)
+	if taken && err == nil && call.late > 0 {
+		err = wait.For(limited, call.late)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(limited)):
 		return MethodResult{}, taken, ctx.Err()

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -130,7 +131,10 @@ func (s *Server) removeMessage(c *queueChange, sequence uint64, o outcome) error
 			DeviceID: c.device.Device, DeviceGenerationID: c.device.GenerationID,
 		})
 	}
-	c.tx.OnCommit(func() { s.metrics.messages(1, o) })
+	c.tx.OnCommit(func() {
+		s.metrics.messages(1, o)
+		s.noteMessage(c.device.Device, journaled(o), &m.Message)
+	})
 	c.tx.Delete(key)
 	c.queue = slices.Delete(c.queue, at, at+1)
 	c.changed = true
@@ -161,6 +165,9 @@ func (s *Server) SendMessage(device string, m Message) error {
 		if err != nil {
 			return err
 		}
+		if err := s.sendingFault(device); err != nil {
+			return err
+		}
 		if len(c.queue) >= maxQueueDepth {
 			return ErrQueueFull
 		}
@@ -179,6 +186,7 @@ func (s *Server) SendMessage(device string, m Message) error {
 		return nil
 	})
 	if err == nil {
+		s.noteMessage(device, journal.Queued, &m)
 		s.deliver(device)
 	}
 	return err

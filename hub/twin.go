@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/twin"
@@ -228,7 +229,10 @@ func twinOf(id ID, data []byte, err error) (Twin, error) {
 // reported properties with their versions, without metadata and tags.
 //
 // Errors: ErrDeviceNotFound, ErrModuleNotFound.
-func (s *Server) DeviceTwin(id ID) (json.RawMessage, error) {
+func (s *Server) DeviceTwin(id ID) (_ json.RawMessage, err error) {
+	if s.journal != nil {
+		defer func() { s.noteTwin(id, journal.Got, nil, err) }()
+	}
 	data, err := s.store.Get(id.twinKey())
 	t, err := twinOf(id, data, err)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -165,6 +166,9 @@ const AnyVersion = -1
 // Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrPreconditionFailed,
 // ErrArgumentInvalid, ErrTwinTooLarge.
 func (s *Server) PatchReported(id ID, patch []byte, condition int64) (version int64, err error) {
+	if s.journal != nil {
+		defer func() { s.noteTwin(id, journal.Reported, patch, err) }()
+	}
 	err = s.Update(id.Device, func(tx *Tx) error {
 		t, err := tx.Twin(id)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/sas"
 	"github.com/iotdm/iotdm/twin"
@@ -342,6 +343,7 @@ func (s *Server) twinWritten(c *change, now time.Time) {
 		return
 	}
 	if l := s.Link(c.id); l != nil {
+		s.Note(c.id, journal.Twin, journal.Desired, func(e *journal.Entry) { e.Door, e.Body = l.Peer().Door, journal.NewBody(w.Desired) })
 		l.SendDesired(c.twin.Desired.Version, twin.WithVersion(w.Desired, c.twin.Desired.Version))
 	}
 }

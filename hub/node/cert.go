@@ -220,12 +220,13 @@ func (c *certs) mine(cert *tls.Certificate) bool {
 	return slices.Equal(leafNames(cert.Leaf), c.names) && cert.Leaf.CheckSignatureFrom(c.ca.Leaf) == nil
 }
 
-func (c *certs) makeLeaf(l *leaf) (*tls.Certificate, error) {
+func (c *certs) makeLeaf(l *leaf) (*tls.Certificate, error) { return c.makeLeafAt(l, c.now()) }
+
+func (c *certs) makeLeafAt(l *leaf, now time.Time) (*tls.Certificate, error) {
 	key, err := l.newKey()
 	if err != nil {
 		return nil, err
 	}
-	now := c.now()
 	template := &x509.Certificate{
 		Subject:               pkix.Name{Organization: []string{"iotdm"}, CommonName: "iotdm hub"},
 		NotBefore:             now.Add(-leafBackdate),

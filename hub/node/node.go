@@ -31,11 +31,13 @@ import (
 	"github.com/iotdm/iotdm/hub/controls"
 	"github.com/iotdm/iotdm/hub/entra"
 	"github.com/iotdm/iotdm/hub/eventlog"
+	"github.com/iotdm/iotdm/hub/fault"
 	"github.com/iotdm/iotdm/hub/internal/amqp"
 	"github.com/iotdm/iotdm/hub/internal/mqtt"
 	"github.com/iotdm/iotdm/hub/internal/rest"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -199,10 +201,15 @@ func (n *Node) open(opt Options) (err error) {
 	n.closing = append(n.closing, events.Close)
 	disk := diskMetrics(db, events) // before anything is appended
 	n.consumerGroups = slices.Concat(opt.ConsumerGroups, opt.Seed.consumerGroups())
+	var faults *fault.Faults
+	var taken *journal.Journal
+	if opt.TestControls {
+		faults, taken = fault.New(opt.Clock.Now), journal.New(opt.Clock.Now)
+	}
 	n.Server, err = hub.New(hub.Options{
 		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
 		EventSources: opt.EventSources, ConsumerGroups: n.consumerGroups,
-		Logger: opt.Logger, Clock: opt.Clock,
+		Logger: opt.Logger, Clock: opt.Clock, Faults: faults, Journal: taken,
 	})
 	if err != nil {
 		return err
@@ -295,7 +302,12 @@ func (n *Node) ServeHTTPS(l net.Listener) error {
 // TLSConfig returns the TLS configuration of the hub's listeners: TLS 1.2 or
 // later, a certificate for every name of the hub that renews itself, and a
 // client certificate that is asked for and never required.
-func (n *Node) TLSConfig() *tls.Config { return n.folder.tlsConfig() }
+func (n *Node) TLSConfig() *tls.Config {
+	if n.Controls == nil {
+		return n.folder.tlsConfig()
+	}
+	return n.expiring(n.folder.tlsConfig())
+}
 
 // RootCAs returns a pool with the CA of the hub's certificate.
 func (n *Node) RootCAs() *x509.CertPool { return n.folder.rootCAs() }

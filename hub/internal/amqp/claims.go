@@ -485,6 +485,13 @@ func (c *conn) refused(id hub.ID, err error) {
 // claim takes a claim that has been checked: from now on the peer is known, and
 // what stood on the claim before it stands on this one.
 func (c *conn) claim(cl claim) error {
+	if cl.id != (hub.ID{}) && !c.serves(cl.id) {
+		late, err := c.meetFault(cl.id)
+		if err != nil {
+			return err
+		}
+		defer c.linger(late)
+	}
 	if err := c.claims.put(c, cl); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 )
 
 // devices are the identities of a connection that have links, each a hub.Link.
@@ -128,6 +129,9 @@ func (d *device) attach(l *engine.Link, n node) bool {
 	if !d.join(l, n) {
 		return false
 	}
+	if !sends {
+		d.conn.door.hub.NoteSubscription(d.Peer(), journal.Subscribed, addressOf(l))
+	}
 	if n == nodeDeviceMethods {
 		d.conn.door.hub.Ready(d) // it may complete a pair that has credit
 	}
@@ -151,6 +155,13 @@ func (c *conn) device(peer hub.Peer, model string) (*device, error) {
 			}
 		}
 		return d, nil
+	}
+	if !c.claimed(peer.ID) {
+		late, err := c.meetFault(peer.ID)
+		if err != nil {
+			return nil, c.refusalOf(err)
+		}
+		c.linger(late)
 	}
 	peer.Model, peer.Since = model, c.door.hub.Now()
 	d = &device{conn: c, gone: make(chan struct{})}
@@ -337,6 +348,10 @@ func (d *device) why() error {
 // connection go on. If there are none the connection is closed: a client that
 // waits for something and sends nothing would not notice otherwise.
 func (d *device) End(reason error) {
+	if reason == hub.ErrDropped {
+		d.conn.drop(reason)
+		return
+	}
 	links, alone, ok := d.end(reason, true)
 	if !ok {
 		return

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 )
 
 // The annotations of twin requests and what stands in them.
@@ -74,6 +76,12 @@ type twinRequest struct {
 	body                []byte
 }
 
+func (r *twinRequest) gets() bool { return strings.EqualFold(r.operation, "GET") }
+
+func (r *twinRequest) patches() bool {
+	return strings.EqualFold(r.operation, "PATCH") && strings.EqualFold(r.resource, resourceReported)
+}
+
 // readTwinRequest reads a request. It keeps nothing of payload.
 func readTwinRequest(payload []byte) (r twinRequest, _ *wire.Error) {
 	m, err := wire.DecodeMessage(payload)
@@ -100,11 +108,41 @@ func readTwinRequest(payload []byte) (r twinRequest, _ *wire.Error) {
 // answerTwin does what a request asks for and answers it, if the other link of
 // the pair is attached.
 func (d *device) answerTwin(p *pair, r twinRequest) {
-	a := d.twinAnswer(p, r)
-	if out := d.outOf(p); out != nil && r.correlation != nil {
-		a.Properties = &wire.Properties{CorrelationID: r.correlation}
-		out.Post(wire.AppendMessage(nil, &a), mayPresettle(out))
+	f := d.twinFault(r)
+	if f != nil && f.Drop {
+		return
 	}
+	var a wire.Message
+	if f != nil && f.Refusal != nil {
+		a = d.twinError(f.Refusal)
+	} else {
+		a = d.twinAnswer(p, r)
+	}
+	if r.correlation == nil {
+		return
+	}
+	a.Properties = &wire.Properties{CorrelationID: r.correlation}
+	answer := func() {
+		if out := d.outOf(p); out != nil {
+			out.Post(wire.AppendMessage(nil, &a), mayPresettle(out))
+		}
+	}
+	if f != nil && f.Latency > 0 {
+		time.AfterFunc(f.Latency, answer)
+		return
+	}
+	answer()
+}
+
+// twinFault returns what goes wrong with a request that gets the twin or patches it; nil is nothing.
+func (d *device) twinFault(r twinRequest) *hub.Fault {
+	switch {
+	case r.gets():
+		return d.conn.door.hub.TwinFault(d.Peer().ID, journal.Got, nil)
+	case r.patches():
+		return d.conn.door.hub.TwinFault(d.Peer().ID, journal.Reported, r.body)
+	}
+	return nil
 }
 
 // outOf returns the link of a pair on which the device receives, or nil.
@@ -120,13 +158,13 @@ func (d *device) outOf(p *pair) *engine.Link {
 func (d *device) twinAnswer(p *pair, r twinRequest) wire.Message {
 	h, id := d.conn.door.hub, d.Peer().ID
 	switch {
-	case strings.EqualFold(r.operation, "GET"):
+	case r.gets():
 		doc, err := h.DeviceTwin(id)
 		if err != nil {
 			return d.twinError(err)
 		}
 		return twinMessage(200, doc)
-	case strings.EqualFold(r.operation, "PATCH") && strings.EqualFold(r.resource, resourceReported):
+	case r.patches():
 		if r.badVersion {
 			return d.twinError(hub.ErrArgumentInvalid.With("the annotation %s is not a number", twinVersion))
 		}

@@ -19,6 +19,7 @@ const (
 	condNotAllowed     wire.Symbol = "amqp:not-allowed"
 	condStolen         wire.Symbol = "amqp:link:stolen"
 	condRedirect       wire.Symbol = "amqp:link:redirect"
+	condDetached       wire.Symbol = "amqp:link:detach-forced"
 	condTooLarge       wire.Symbol = "amqp:link:message-size-exceeded"
 	condLimit          wire.Symbol = "amqp:resource-limit-exceeded"
 	condInternal       wire.Symbol = "amqp:internal-error"
@@ -52,7 +53,7 @@ func conditionOf(e *hub.Error) wire.Symbol {
 	switch e.Code {
 	case hub.ErrInvalidOperation.Code:
 		return condNotAllowed
-	case hub.ErrQueueFull.Code, hub.ErrTooManyMethodCalls.Code, hub.ErrTwinTooLarge.Code:
+	case hub.ErrQueueFull.Code, hub.ErrTooManyMethodCalls.Code, hub.ErrTwinTooLarge.Code, hub.ErrQuotaExceeded.Code:
 		return condLimit
 	case hub.ErrMessageLockLost.Code:
 		return condLockLost

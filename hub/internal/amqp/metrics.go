@@ -80,6 +80,7 @@ func wordOf(err error) string {
 		{engine.ErrClosed, whyClosed}, {engine.ErrLost, whyLost}, {engine.ErrSilent, whySilent}, {engine.ErrSlowReader, whySlowReader},
 		{errUnknown, whyTimeout}, {errDetached, whyClosed}, {hub.ErrUnauthorizedAccess, whyUnauthorized},
 		{hub.ErrExpired, whyExpired}, {hub.ErrRevoked, whyRevoked}, {hub.ErrTakenOver, whyTakenOver}, {hub.ErrClosing, whyClosing},
+		{hub.ErrDropped, whyUnavailable},
 	} {
 		if errors.Is(err, known.error) {
 			return known.word

@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
@@ -55,11 +56,20 @@ func (i telemetryInlet) Receive(m *engine.Delivery) {
 		m.Reject(i.d.conn.refusalOf(err))
 		return
 	}
+	if o, ok := i.d.operationOf(m.Format, m.Payload, list[0]); ok {
+		i.d.operate(o)
+	}
+	late, ok := i.d.meetTelemetryFault(m, list[0])
+	if !ok {
+		return
+	}
 	settle := func(err error) {
 		if err != nil {
 			m.Reject(i.d.conn.refusalOf(err))
-		} else {
+		} else if late == 0 {
 			m.Accept()
+		} else {
+			time.AfterFunc(late, m.Accept)
 		}
 	}
 	if len(list) > 1 {

@@ -210,8 +210,8 @@ func TestCACertificateRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.AddCACertificate("one-too-many", pemOf(ca)); !errors.Is(err, hub.ErrTooManyCACertificates) {
-		t.Errorf("the 26th: %v, want %v", err, hub.ErrTooManyCACertificates)
+	if _, err := h.AddCACertificate("one-too-many", pemOf(ca)); !errors.Is(err, hub.ErrQuotaExceeded) {
+		t.Errorf("the 26th: %v, want %v", err, hub.ErrQuotaExceeded)
 	}
 }
 

@@ -45,6 +45,7 @@ type conn struct {
 	filters   []subscription
 	calls     []pendingCall // direct methods in flight
 	messages  []pendingMessage
+	late      []lateAck
 	unstored  int           // telemetry that is not durable yet
 	allStored chan struct{} // closed when it is; nil if nobody waits
 	lastID    uint16        // packet identifier of the last message

@@ -34,6 +34,9 @@ func refuse(code byte, format string, args ...any) error {
 func (d *Door) connect(c *conn, p *packets.ConnectPacket, chain []*x509.Certificate) error {
 	err := d.identify(c, p, chain)
 	if err == nil {
+		err = d.meetFault(c)
+	}
+	if err == nil {
 		err = d.admit(c)
 	}
 	var r *refusal

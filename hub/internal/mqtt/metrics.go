@@ -78,6 +78,7 @@ func why(err error) string {
 	}{
 		{errDisconnect, whyDisconnected}, {errLost, whyLost}, {errSilent, whySilent}, {errSlowReader, whySlowReader}, {errNoConnect, whyTimeout},
 		{hub.ErrExpired, whyExpired}, {hub.ErrRevoked, whyRevoked}, {hub.ErrTakenOver, whyTakenOver}, {hub.ErrClosing, whyClosing},
+		{hub.ErrDropped, whyUnavailable},
 	} {
 		if errors.Is(err, known.error) {
 			return known.word

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/journal"
 )
 
 // handle does what one packet asks for. An error ends the connection: MQTT
@@ -32,6 +34,9 @@ func (d *Door) handle(c *conn, header byte, body []byte) error {
 	case *packets.SubscribePacket:
 		return d.handleSubscribe(c, p)
 	case *packets.UnsubscribePacket:
+		for _, filter := range p.Topics {
+			d.hub.NoteSubscription(c.peer, journal.Unsubscribed, filter)
+		}
 		return d.unsubscribe(c, p.Topics, appendAck(nil, packets.Unsuback, p.MessageID))
 	case *packets.PingreqPacket:
 		c.reply([]byte{packets.Pingresp << 4, 0})
@@ -59,6 +64,9 @@ func (d *Door) handleSubscribe(c *conn, p *packets.SubscribePacket) error {
 	if err := d.subscribe(c, more, appendAck(nil, packets.Suback, p.MessageID, granted...)); err != nil {
 		return err
 	}
+	for _, filter := range p.Topics {
+		d.hub.NoteSubscription(c.peer, journal.Subscribed, filter)
+	}
 	d.hub.Ready(c)
 	return nil
 }
@@ -78,12 +86,8 @@ func (d *Door) handlePublish(c *conn, p *packets.PublishPacket) error {
 			return fmt.Errorf("PUBLISH to %q: %w", words.Clip(p.TopicName), err)
 		}
 		return d.handleTelemetry(c, m, p.Qos, p.MessageID)
-	case getTwin:
-		doc, err := d.hub.DeviceTwin(c.peer.ID)
-		answer = d.twinAnswer(c, "200", r.rid, "", doc, err)
-	case patchReported:
-		version, err := d.hub.PatchReported(c.peer.ID, p.Payload, r.version)
-		answer = d.twinAnswer(c, "204", r.rid, "&$version="+strconv.FormatInt(version, 10), nil, err)
+	case getTwin, patchReported:
+		answer = d.answerTwin(c, r, p.Payload)
 	case answerMethod:
 		c.answer(r.rid, newAnswer(r.status, p.Payload))
 		// The caller goes on at once, and not when this goroutine has found that
@@ -108,6 +112,32 @@ func newAnswer(status string, payload []byte) answer {
 		return answer{err: hub.ErrBadDeviceResponse.With("the device's status %q is not an integer", words.Clip(status))}
 	}
 	return answer{MethodAnswer: hub.MethodAnswer{Status: int32(n), Payload: payload}}
+}
+
+// answerTwin does what a twin request asks for and returns the answer, nil if there is none now.
+func (d *Door) answerTwin(c *conn, r request, payload []byte) (answer []byte) {
+	what, patch := journal.Got, []byte(nil)
+	if r.kind == patchReported {
+		what, patch = journal.Reported, payload
+	}
+	f := d.hub.TwinFault(c.peer.ID, what, patch)
+	switch {
+	case f != nil && f.Drop:
+		return nil
+	case f != nil && f.Refusal != nil:
+		return d.twinAnswer(c, "", r.rid, "", nil, f.Refusal)
+	case r.kind == getTwin:
+		doc, err := d.hub.DeviceTwin(c.peer.ID)
+		answer = d.twinAnswer(c, "200", r.rid, "", doc, err)
+	default:
+		version, err := d.hub.PatchReported(c.peer.ID, patch, r.version)
+		answer = d.twinAnswer(c, "204", r.rid, "&$version="+strconv.FormatInt(version, 10), nil, err)
+	}
+	if f != nil {
+		c.replyLate(f.Latency, answer)
+		return nil
+	}
+	return answer
 }
 
 // twinAnswer makes the answer to a twin request. It goes to the device that
@@ -139,8 +169,12 @@ func (c *conn) trace(packet, topic string, size int) {
 // device that sends many in a row waits for few fsyncs. Each is acknowledged
 // once it is, in the order in which they came.
 func (d *Door) handleTelemetry(c *conn, m hub.Telemetry, qos byte, id uint16) error {
+	due, ok, err := d.meetTelemetryFault(c, m)
+	if !ok || err != nil {
+		return err
+	}
 	c.storing(1)
-	err := d.hub.ReceiveTelemetry(c.peer, m, func(err error) { c.stored(qos, id, err) })
+	err = d.hub.ReceiveTelemetry(c.peer, m, func(err error) { c.stored(qos, id, due, err) })
 	if err != nil {
 		c.storing(-1)
 	}
@@ -154,9 +188,9 @@ func (c *conn) storing(n int) {
 	c.unstored += n
 }
 
-// stored acknowledges telemetry that has become durable. If it has not, the
-// connection ends, and the device sends the message again.
-func (c *conn) stored(qos byte, id uint16, err error) {
+// stored acknowledges telemetry that has become durable, when it is due. If it has
+// not, the connection ends, and the device sends the message again.
+func (c *conn) stored(qos byte, id uint16, due time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unstored--
@@ -168,8 +202,7 @@ func (c *conn) stored(qos byte, id uint16, err error) {
 	case err != nil:
 		c.endLocked(fault{err, whyUnavailable})
 	case qos > 0 && c.reason == nil:
-		c.replyLocked(appendAck(nil, packets.Puback, id))
-		c.writeLocked()
+		c.pubackLocked(id, due)
 	}
 }
 

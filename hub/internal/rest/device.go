@@ -142,6 +142,13 @@ func (d *Door) storeTelemetry(r *request, batch []hub.Telemetry) error {
 	if size > hub.MaxMessageSize {
 		return hub.ErrMessageTooLarge.With("messages in one request must be at most %d bytes", hub.MaxMessageSize)
 	}
+	if len(batch) == 0 {
+		return nil
+	}
+	f, err := d.meetTelemetryFault(r, batch[0])
+	if err != nil {
+		return err
+	}
 	stored := make(chan error, len(batch))
 	for _, m := range batch {
 		if err := d.hub.ReceiveTelemetry(r.peer, m, func(err error) { stored <- err }); err != nil {
@@ -154,7 +161,22 @@ func (d *Door) storeTelemetry(r *request, batch []hub.Telemetry) error {
 			failed = err
 		}
 	}
-	return failed
+	return cmp.Or(failed, d.meet(r.Request, f))
+}
+
+// meetTelemetryFault does what a fault wants to a request with a message, or several, which counts once. A latency is
+// left to its caller, until the messages are stored.
+func (d *Door) meetTelemetryFault(r *request, first hub.Telemetry) (late *hub.Fault, err error) {
+	if o, asked := d.hub.FaultOperation(first.Properties); asked {
+		if refusal := d.hub.OperationRefusal(o); refusal != nil {
+			return nil, refusal
+		}
+	}
+	f := d.hub.TelemetryFault(r.peer, first)
+	if f == nil || f.Latency > 0 {
+		return f, nil
+	}
+	return nil, d.meet(r.Request, f)
 }
 
 // formatMessageTime is the form of times in the headers of a message. No time

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -26,6 +27,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
@@ -215,7 +217,11 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	if !isControl && !hub.ValidAPIVersion(apiVersion(x.r.URL.RawQuery)) {
 		return reply{}, hub.ErrInvalidProtocolVersion
 	}
+	x.record(m)
 	if err := x.admit(m, segments); err != nil {
+		return reply{}, err
+	}
+	if err := x.meet(m, segments); err != nil {
 		return reply{}, err
 	}
 	switch {
@@ -278,6 +284,9 @@ type exchange struct {
 	who    string     // either, for the log
 	nested bool       // errors go into the envelope of direct methods
 	sent   bool
+
+	about    hub.ID            // whom the path names
+	recorded *journal.Recorder // its body, for the journal; nil is for none
 }
 
 func (x *exchange) answer(rep reply) {
@@ -321,6 +330,7 @@ func (x *exchange) answer(rep reply) {
 // refuse answers with an error. Its cause goes to the hub's log, under the
 // ids that the caller is given.
 func (x *exchange) refuse(err error) {
+	x.drop(err)
 	if errors.Is(err, context.Canceled) && x.door.running.Context().Err() == nil {
 		// The caller is gone. Without an answer net/http would send 200.
 		x.door.count(words.StatusClientGone)
@@ -339,7 +349,7 @@ func (x *exchange) refuse(err error) {
 	}
 	x.w.Header()["Iothub-Errorcode"] = []string{refusal.Name}
 	if after := refusal.RetryAfter(); after > 0 {
-		x.w.Header()["Retry-After"] = []string{strconv.Itoa(int(after.Seconds()))}
+		x.w.Header()["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(after.Seconds())))}
 	}
 	body := classicEnvelope(refusal, x.id, now)
 	if x.nested {
@@ -368,6 +378,7 @@ func (x *exchange) send(status int, body []byte) {
 }
 
 func (x *exchange) log(level slog.Level, status int, cause error) {
+	x.note(status, cause)
 	log := x.door.log
 	if !log.Enabled(x.r.Context(), level) {
 		return

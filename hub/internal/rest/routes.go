@@ -110,6 +110,12 @@ var routes = []route{
 	{"GET", "iotdm/control/clock", mayControl, (*Door).clock, control},
 	{"POST", "iotdm/control/clock", mayControl, (*Door).advanceClock, control},
 	{"DELETE", "iotdm/control/clock", mayControl, (*Door).resetClock, control},
+	{"GET", "iotdm/control/faults", mayControl, (*Door).listFaults, control},
+	{"POST", "iotdm/control/faults", mayControl, (*Door).addFault, control},
+	{"DELETE", "iotdm/control/faults", mayControl, (*Door).clearFaults, control},
+	{"DELETE", "iotdm/control/faults/{name}", mayControl, (*Door).clearFault, control},
+	{"GET", "iotdm/control/journal", mayControl, (*Door).readJournal, control},
+	{"DELETE", "iotdm/control/journal", mayControl, (*Door).clearJournal, control},
 
 	{"POST", "jobs/create", hub.Permission{Rights: mayReadWrite, Action: "jobs/write"}, (*Door).createImportJob, 0},
 	{"GET", "jobs", hub.Permission{Rights: mayReadWrite, Action: "jobs/read"}, (*Door).listImportJobs, 0},

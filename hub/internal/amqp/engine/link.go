@@ -282,6 +282,33 @@ func DetachAll(links []*Link, e *wire.Error) {
 	c.writeLocked()
 }
 
+// EndSession ends the session of l, with the error if that is not nil, and so all links in it. It does not wait.
+func (l *Link) EndSession(e *wire.Error) {
+	s, c := l.session, l.session.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != open || s.ending {
+		return
+	}
+	ended := s.endLocked(e)
+	c.running.Go(func() { tellAll(ended) })
+	c.writeLocked()
+}
+
+// Links returns the links of the connection that are attached.
+func (c *Conn) Links() (list []*Link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.sessions {
+		for _, l := range s.links {
+			if l.state == open {
+				list = append(list, l)
+			}
+		}
+	}
+	return list
+}
+
 // startTellingLocked tells l Detached on a goroutine of its own, since the
 // caller may hold locks that Detached takes.
 func (c *Conn) startTellingLocked(l *Link) {
