@@ -95,14 +95,14 @@ func TestReleasePrograms(t *testing.T) {
 	} {
 		t.Run(p.platform, func(t *testing.T) {
 			dir, name := t.TempDir(), "iotdm_"+r.version+"_"+p.platform
-			unpack, program := exec.Command("tar", "-xzf", r.path(t, name+".tar.gz"), "-C", dir), "iotdm"
+			unpack, suffix, program := []string{"tar", "-C", dir, "-xzf"}, ".tar.gz", "iotdm"
 			if p.goos == "windows" {
-				unpack, program = exec.Command("unzip", "-q", r.path(t, name+".zip"), "-d", dir), "iotdm.exe"
-				if _, err := exec.LookPath("unzip"); err != nil {
-					skip(t, "unzip is not installed")
-				}
+				unpack, suffix, program = []string{"unzip", "-q", "-d", dir}, ".zip", "iotdm.exe"
 			}
-			if out, err := unpack.CombinedOutput(); err != nil {
+			if _, err := exec.LookPath(unpack[0]); err != nil {
+				skip(t, unpack[0]+" is not installed")
+			}
+			if out, err := exec.Command(unpack[0], append(unpack[1:], r.path(t, name+suffix))...).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			for _, beside := range []string{"LICENSE", "README.md", "CHANGELOG.md"} {
