@@ -103,6 +103,7 @@ on Ctrl-C. What went wrong is one line on standard error, which begins with
    -o yaml       the same as YAML
    -o table      a table, also where the text for people is another
    -o tsv        the table without headings, a tab between the columns
+                 (on a terminal a table cuts what a line has no room for)
    --jq FILTER   what the jq filter makes of the JSON, strings without quotes
 
 JSON, YAML and TSV stay as they are between versions. Colours and progress

@@ -23,7 +23,7 @@ type printer struct {
 }
 
 func newPrinter(s output.Streams, people bool) *printer {
-	return &printer{Streams: s, people: people, colour: output.Colours(s.Out), width: output.TerminalWidth(s.Out), wait: output.CanRedraw(s.ErrOut)}
+	return &printer{Streams: s, people: people, colour: output.Colours(s.Out), width: output.TerminalWidth(s.Out), wait: output.CanRedraw(s.ErrOut) && output.IsTerminal(s.Out)}
 }
 
 func (p *printer) begin(what string) {

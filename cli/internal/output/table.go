@@ -7,22 +7,31 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidwall/gjson"
 )
 
-// gap is between the columns of a table.
-const gap = 3
-
 // A table prints rows in columns that are as wide as the headings and the first
-// rows need. On a terminal no row takes more than a line: cells are cut.
+// rows need. On a terminal no row takes more than a line: where that has no room,
+// cells are cut, and if that is not enough columns of times, which say nothing when
+// they are cut, are left out.
 type table struct {
 	w       io.Writer
 	tsv     bool // no headings, a tab between the cells
 	columns []Column
 	widths  []int
-	room    int // on a line of the terminal; 0 is no bound
+	floors  []int  // what columns keep, if they have as much
+	hidden  []bool // columns that are left out
+	gap     int    // between columns
+	room    int    // on a line of the terminal; 0 is no bound
 }
+
+const (
+	usualGap  = 3
+	narrowGap = 2
+	least     = 10 // what a column keeps, if it has as much
+)
 
 // begin prints the headings and the first rows.
 func (t *table) begin(first []json.RawMessage) error {
@@ -43,17 +52,67 @@ func (t *table) begin(first []json.RawMessage) error {
 // printAligned prints lines in columns that are as wide as they need and the
 // terminal has room for.
 func (t *table) printAligned(lines [][]string) error {
-	t.room = TerminalWidth(t.w)
-	for _, cells := range lines {
-		t.widths = widest(t.widths, cells)
-	}
-	t.widths = narrow(t.widths, t.room)
+	t.room, t.gap = TerminalWidth(t.w), usualGap
+	t.layOut(lines)
 	for _, cells := range lines {
 		if err := t.print(cells); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// layOut decides how wide columns are.
+func (t *table) layOut(lines [][]string) {
+	for _, cells := range lines {
+		t.widths = widest(t.widths, cells)
+	}
+	t.hidden, t.floors = make([]bool, len(t.widths)), slices.Repeat([]int{least}, len(t.widths))
+	if t.room == 0 || fits(t.widths, t.gap, t.room) {
+		return
+	}
+	t.gap = narrowGap
+	for i := range t.floors {
+		if isTimes(lines, i) {
+			t.floors[i] = t.widths[i]
+		}
+	}
+	for i := len(t.widths) - 1; i > 0 && !fits(t.narrow(t.shown(t.widths)), t.gap, t.room); i-- {
+		t.hidden[i] = t.floors[i] > least
+	}
+}
+
+// isTimes reports whether a column has nothing but times below its heading.
+func isTimes(lines [][]string, column int) bool {
+	some := false
+	for _, cells := range lines[min(1, len(lines)):] {
+		if column >= len(cells) || cells[column] == "" {
+			continue
+		}
+		if _, err := time.Parse(time.RFC3339, cells[column]); err != nil {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
+// shown returns what columns that are not left out have.
+func (t *table) shown(widths []int) (shown []int) {
+	for i, w := range widths {
+		if i >= len(t.hidden) || !t.hidden[i] {
+			shown = append(shown, w)
+		}
+	}
+	return shown
+}
+
+func fits(widths []int, gap, room int) bool {
+	total := gap * (len(widths) - 1)
+	for _, w := range widths {
+		total += w
+	}
+	return total <= room
 }
 
 // widest returns how wide columns of certain widths are with cells too.
@@ -66,14 +125,15 @@ func widest(widths []int, cells []string) []int {
 	return all
 }
 
+// narrow narrows the columns that are shown.
+func (t *table) narrow(widths []int) []int {
+	return narrow(widths, t.shown(t.floors), t.gap, t.room)
+}
+
 // narrow takes from columns, the widest first, what a line has no room for. The
 // first column, which says what the row is about, gives last, and not before it
-// takes most of the line.
-func narrow(widths []int, room int) []int {
-	const least = 6
-	if room == 0 {
-		return widths
-	}
+// takes most of the line. What is left over is cut from the end of the line.
+func narrow(widths, floors []int, gap, room int) []int {
 	widths = slices.Clone(widths)
 	excess := gap*(len(widths)-1) - room
 	for i := range widths {
@@ -83,12 +143,12 @@ func narrow(widths []int, room int) []int {
 	for ; excess > 0; excess-- {
 		i := 0
 		for j := range widths {
-			if j > 0 && widths[j] > least && (i == 0 || widths[j] > widths[i]) {
+			if j > 0 && widths[j] > floors[j] && (i == 0 || widths[j] > widths[i]) {
 				i = j
 			}
 		}
 		if i == 0 && widths[i] <= max(least, room*2/3) {
-			break // the end of the line is cut
+			break
 		}
 		widths[i]--
 	}
@@ -120,7 +180,16 @@ func (t *table) print(cells []string) error {
 	}
 	widths := t.widths
 	if t.room > 0 {
-		widths = narrow(widest(widths, cells), t.room)
+		var shown []string
+		for i, c := range cells {
+			if i >= len(t.hidden) || !t.hidden[i] {
+				shown = append(shown, c)
+			}
+		}
+		cells, widths = shown, t.shown(widths)
+		if widths = widest(widths, cells); !fits(widths, t.gap, t.room) {
+			widths = t.narrow(widths)
+		}
 	}
 	var line strings.Builder
 	for i, c := range cells {
@@ -129,7 +198,7 @@ func (t *table) print(cells []string) error {
 		}
 		line.WriteString(c)
 		if i < len(cells)-1 {
-			line.WriteString(strings.Repeat(" ", max(widths[i]-Width(c), 0)+gap))
+			line.WriteString(strings.Repeat(" ", max(widths[i]-Width(c), 0)+t.gap))
 		}
 	}
 	text := strings.TrimRight(line.String(), " ")

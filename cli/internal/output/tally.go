@@ -18,6 +18,9 @@ type Tally struct {
 	shown bool
 }
 
+// patience is how long something takes before anybody wants to know how far it is.
+const patience = 500 * time.Millisecond
+
 // NewTally returns a tally of what begins now.
 func NewTally(s Streams) *Tally {
 	return &Tally{Streams: s, terminal: CanRedraw(s.ErrOut), began: time.Now()}
@@ -36,7 +39,7 @@ func (t *Tally) Show(n int, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	if !t.terminal || now.Sub(t.last) < 100*time.Millisecond {
+	if !t.terminal || now.Sub(t.began) < patience || now.Sub(t.last) < 100*time.Millisecond {
 		return
 	}
 	if took := now.Sub(t.began); took >= time.Second {

@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,19 +39,43 @@ func TestNarrow(t *testing.T) {
 		want   []int
 	}{
 		{"what fits stays", []int{10, 20}, 33, []int{10, 20}},
-		{"without a bound all stays", []int{10, 2000}, 0, []int{10, 2000}},
 		{"the widest gives first", []int{10, 20, 60}, 80, []int{10, 20, 44}},
 		{"and then those as wide as it", []int{10, 40, 60}, 80, []int{10, 32, 32}},
-		{"what the row is about gives last", []int{60, 10, 10}, 80, []int{60, 7, 7}},
-		{"as far as it takes most of the line", []int{50, 10, 10}, 60, []int{42, 6, 6}},
-		{"and then the end of the line", []int{70, 10, 10}, 40, []int{26, 6, 6}},
+		{"what the row is about gives last", []int{60, 14, 14}, 90, []int{60, 12, 12}},
+		{"as far as it takes most of the line", []int{50, 14, 14}, 60, []int{40, 10, 10}},
+		{"and then the end of the line", []int{70, 14, 14}, 40, []int{26, 10, 10}},
 		{"one column", []int{100}, 80, []int{80}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, narrow(tt.widths, tt.room)); diff != "" {
-				t.Errorf("narrow(%v, %d) (-want +got):\n%s", tt.widths, tt.room, diff)
+			if diff := cmp.Diff(tt.want, narrow(tt.widths, slices.Repeat([]int{least}, len(tt.widths)), 3, tt.room)); diff != "" {
+				t.Errorf("narrow(%v, 3, %d) (-want +got):\n%s", tt.widths, tt.room, diff)
 			}
 		})
+	}
+}
+
+func TestATableLeavesOutTimesFirst(t *testing.T) {
+	lines := [][]string{
+		{"JOB", "TYPE", "CREATED", "STATUS", "ENDED"},
+		{"reboot-20261129-081651", "scheduleDeviceMethod", "2026-11-29T08:16:53Z", "completed", ""},
+		{"reboot-20261129-081652", "scheduleDeviceMethod", "2026-11-29T08:16:53Z", "completed", "2026-11-29T08:16:53Z"},
+	}
+	for room, want := range map[int]string{
+		103: "JOB                      TYPE                   CREATED                STATUS      ENDED\n",
+		100: "JOB                     TYPE                  CREATED               STATUS     ENDED\n",
+		80:  "JOB                     TYPE                  CREATED               STATUS\n",
+		70:  "JOB                     TYPE           CREATED               STATUS\n",
+		50:  "JOB                     TYPE             STATUS\n",
+	} {
+		var out bytes.Buffer
+		table := table{w: &out, room: room, gap: usualGap}
+		table.layOut(lines)
+		if err := table.print(lines[0]); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("headings on %d columns (-want +got):\n%s", room, diff)
+		}
 	}
 }
 
@@ -62,17 +87,17 @@ func TestATableFitsItsTerminal(t *testing.T) {
 		{"a-device-with-a-long-name", "Rio", "wider than those before"},
 	}
 	var out bytes.Buffer
-	table := table{w: &out, room: 40}
-	table.widths = narrow(widest(widest(nil, rows[0]), rows[1]), table.room)
+	table := table{w: &out, room: 40, gap: usualGap}
+	table.layOut(rows[:2])
 	for _, row := range rows {
 		if err := table.print(row); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := `DEVICE     CITY   NOTE
-device-1   東京   long long long long l…
-device-2   Zürich   short
-a-device-with-a-long-name   Rio    wide…
+	want := `DEVICE    CITY  NOTE
+device-1  東京  long long long long lon…
+device-2  Zürich  short
+a-device-with-a-long-name  Rio   wider …
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("a table on 40 columns (-want +got):\n%s", diff)
@@ -89,9 +114,9 @@ func FuzzWidth(f *testing.F) {
 			return
 		}
 		var out bytes.Buffer
-		table := table{w: &out, room: room}
+		table := table{w: &out, room: room, gap: usualGap}
 		first := []string{visibleCell(a), visibleCell(b)}
-		table.widths = narrow(widest(nil, first), room)
+		table.layOut([][]string{first, {c, c}})
 		for _, cells := range [][]string{first, {visibleCell(b), visibleCell(c)}} {
 			if err := table.print(cells); err != nil {
 				t.Fatal(err)
