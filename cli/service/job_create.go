@@ -126,7 +126,7 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 	if goOn, err := o.guard.admit(ctx, s, client, o.Output, p); err != nil || !goOn {
 		return t.Explain(ctx, err, target.NoIdentity)
 	}
-	job, err := client.CreateJob(ctx, request)
+	job, err := beginJob(ctx, s, client, request)
 	if o.ifMissing {
 		job, err = keepExisting(s, "job "+request.ID, "take another --job", askedJob(request), job, err, func() (hubrest.Job, error) {
 			return client.Job(ctx, request.ID)
@@ -140,6 +140,16 @@ func createJob(ctx context.Context, s output.Streams, o jobCreateOptions) error 
 		return watchJob(ctx, s, t, client, o.Output, request.ID, o.limitFailures)
 	}
 	return o.Output.Print(s, output.Result{Value: job})
+}
+
+// beginJob creates a job. When the answer is lost, or not waited for, nobody knows
+// whether the hub has it: the user is told how to look.
+func beginJob(ctx context.Context, s output.Streams, client *hubrest.Client, r hubrest.JobRequest) (hubrest.Job, error) {
+	job, err := client.CreateJob(ctx, r)
+	if _, answered := asAnswer(err); err != nil && !answered {
+		s.Note("Whether job %s has begun is not known; look with \"iotdm service job get %s\"", r.ID, r.ID)
+	}
+	return job, err
 }
 
 // askedJob is a job of which only what was asked for is known.

@@ -18,7 +18,7 @@ func (r *rollout) callAll(ctx context.Context, where string) error {
 	// Ctrl-C does not end this request: whether there is a job has to be known, to cancel it.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	job, err := r.client.CreateJob(creating, hubrest.JobRequest{ID: newJobID(r.task.name), Condition: where, Method: &r.call})
+	job, err := beginJob(creating, r.Streams, r.client, hubrest.JobRequest{ID: newJobID(r.task.name), Condition: where, Method: &r.call})
 	if err != nil {
 		return err
 	}

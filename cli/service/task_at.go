@@ -6,7 +6,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
@@ -19,11 +18,8 @@ func (o *taskOptions) schedule(ctx context.Context, s output.Streams, t target.T
 		on = target.Noun(hubrest.Target{DeviceID: o.device})
 	}
 	id := newJobID(k.name)
-	job, err := client.CreateJob(ctx, hubrest.JobRequest{ID: id, Condition: o.condition(), Method: &call, Start: at})
-	switch {
-	case ctx.Err() != nil:
-		return fail.Errorf(fail.Interrupted, "interrupted; job %s may be there; look with \"iotdm service job get %s\", and cancel it with \"iotdm service job cancel %s\"", id, id, id)
-	case err != nil:
+	job, err := beginJob(ctx, s, client, hubrest.JobRequest{ID: id, Condition: o.condition(), Method: &call, Start: at})
+	if err != nil {
 		return explainJob(ctx, t, err, id)
 	}
 	return o.Output.Print(s, output.Result{Value: job, Text: func(w io.Writer) error {
