@@ -85,3 +85,10 @@ def test_the_back_end_warns_a_thermostat_that_is_too_hot(thermostat, back_end):
     thermostat.measure(31.5)
     assert thermostat.warnings.get(timeout=10) == "31.5 is too hot"
     assert thermostat.warnings.empty()
+
+
+def test_a_warning_that_nobody_takes_expires(service):
+    service.send_c2d_message("thermostat-1", "31.5 is too hot", {"expiryTimeUtc": int((time.time() + 600) * 1000)})
+    assert service.get_device("thermostat-1").cloud_to_device_message_count == 1
+    control("POST", "clock", {"advanceSeconds": 1200})
+    wait_until(lambda: service.get_device("thermostat-1").cloud_to_device_message_count == 0)
