@@ -6,6 +6,7 @@ import pytest
 import requests
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
+from msrest.exceptions import HttpOperationError
 
 from backend import BackEnd
 from thermostat import Thermostat
@@ -92,3 +93,12 @@ def test_a_warning_that_nobody_takes_expires(service):
     assert service.get_device("thermostat-1").cloud_to_device_message_count == 1
     control("POST", "clock", {"advanceSeconds": 1200})
     wait_until(lambda: service.get_device("thermostat-1").cloud_to_device_message_count == 0)
+
+
+def test_the_service_learns_that_a_thermostat_does_not_answer(thermostat, service):
+    control("POST", "faults", {"on": "method", "device": "thermostat-1", "status": 404, "count": 1})
+    call = CloudToDeviceMethod(method_name="setTarget", payload={"target": 23})
+    with pytest.raises(HttpOperationError) as refused:
+        service.invoke_device_method("thermostat-1", call)
+    assert refused.value.response.status_code == 404
+    assert service.invoke_device_method("thermostat-1", call).status == 200
