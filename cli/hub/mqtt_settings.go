@@ -69,6 +69,9 @@ func (o *hubMQTTSettingsOptions) print(ctx context.Context, s output.Streams) er
 		checkHost(s, info, o.host)
 		t.Connection.HostName = o.host
 	}
+	if t.Disabled {
+		s.Note("Device %s is disabled; enable it with \"iotdm service device enable --device %s\".", o.device, command.ShellWord(o.device))
+	}
 	again := "iotdm hub mqtt-settings --device " + command.ShellWord(o.device)
 	if o.module != "" {
 		again += " --module " + command.ShellWord(o.module)

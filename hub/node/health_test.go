@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub/hubtest"
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/node"
 )
 
@@ -151,5 +152,34 @@ func TestAHubThatCannotOpenStopsListeningForHealthChecks(t *testing.T) {
 	if nc, err := net.Dial("tcp", l.Addr().String()); err == nil {
 		nc.Close()
 		t.Error("health checks are still listened for")
+	}
+}
+
+// While a hub stops it is alive and not ready, and does not ask the parts that
+// close for their metrics.
+func TestHealthChecksWhileTheHubStops(t *testing.T) {
+	l := listenLoopback(t)
+	stopping := false
+	log := slog.New(onLog(func(r slog.Record) {
+		if r.Message != "disconnected" || stopping {
+			return
+		}
+		stopping = true
+		if response, _ := getHealth(t, l, "GET", "/health"); response.StatusCode != 200 {
+			t.Errorf("GET /health: %s", response.Status)
+		}
+		wantReadiness(t, l, 503, readiness{"stopping", map[string]string{"store": "not open", "listeners": "closed"}})
+		if response, _ := getHealth(t, l, "GET", "/metrics"); response.StatusCode != 503 {
+			t.Errorf("GET /metrics: %s", response.Status)
+		}
+	}))
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{Health: l, Logger: log}))
+	c := wiretest.DialTLS(t, h)
+	c.Connect(h.Device("d1"))
+	if err := h.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if !stopping {
+		t.Error("the log did not tell of the device's end")
 	}
 }
