@@ -22,6 +22,7 @@ type deviceSendOptions struct {
 	count      int
 	interval   command.Seconds
 	queue      bool
+	data, file string
 	state      string
 }
 
@@ -38,7 +39,9 @@ func deviceSendCommand(s output.Streams) *urfave.Command {
 			"   iotdm device send --device device-1 --queue '{\"temperature\": 21.5}' --content-type application/json\n" +
 			"   iotdm device send --device device-1 hello --count 100 --interval 3s --props 'site=north;alert=false'\n" +
 			"   vmstat -n 5 | iotdm device send --device device-1 --lines",
-		Flags: command.Concat(o.as.flags(), []urfave.Flag{
+		Flags: command.Concat(command.RenameFlag(o.as.flags(), "data", "data-folder"), []urfave.Flag{
+			&urfave.StringFlag{Name: "data", Aliases: []string{"da"}, Destination: &o.data, Usage: "the MESSAGE: `TEXT`, @FILE or -"},
+			&urfave.StringFlag{Name: "data-file-path", Aliases: []string{"dfp"}, Destination: &o.file, Usage: "the MESSAGE is what `FILE` holds"},
 			command.LimitFlag(),
 			&urfave.BoolFlag{Name: "lines", Destination: &o.lines, DisableDefaultText: true,
 				Usage: "send each line of standard input, but empty ones, as a message"},
@@ -56,11 +59,24 @@ func deviceSendCommand(s output.Streams) *urfave.Command {
 			&urfave.StringFlag{Name: "content-encoding", Destination: &o.message.ContentEncoding, Usage: "such as utf-8"},
 		}),
 		Action: func(ctx *urfave.Context) error {
-			if err := o.check(ctx.Args().First(), ctx.Args().Present()); err != nil {
+			message, given := ctx.Args().First(), ctx.Args().Present()
+			for flag, value := range map[string]string{"data": o.data, "data-file-path": o.file} {
+				switch {
+				case !ctx.IsSet(flag):
+					continue
+				case given:
+					return fail.Usagef("--%s is a message, and there is another one; the folder of a local hub is --data-folder here", flag)
+				}
+				message, given = value, true
+			}
+			if err := o.check(message, given); err != nil {
 				return err
 			}
+			if o.file != "" {
+				message = "@" + o.file
+			}
 			if !o.lines {
-				text, err := command.ReadValue(s, "MESSAGE", ctx.Args().First())
+				text, err := command.ReadValue(s, "MESSAGE", message)
 				if err != nil {
 					return err
 				}

@@ -42,13 +42,7 @@ type c2dSendOptions struct {
 // Flags has the data folder of the hub as --data-folder: --data is the message
 // here, as it is for "az iot device".
 func (o *c2dSendOptions) Flags() []urfave.Flag {
-	flags := o.Messaging.Flags()
-	for _, f := range flags {
-		if f, ok := f.(*urfave.StringFlag); ok && f.Name == "data" {
-			f.Name = "data-folder"
-		}
-	}
-	return command.Concat([]urfave.Flag{command.DeviceFlag(&o.device, "the device `ID`")}, flags)
+	return command.Concat([]urfave.Flag{command.DeviceFlag(&o.device, "the device `ID`")}, command.RenameFlag(o.Messaging.Flags(), "data", "data-folder"))
 }
 
 // Check refuses options that make no sense.

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -92,8 +93,10 @@ func twinChangeCommand(s output.Streams, change twinChanger, c *urfave.Command) 
 		c.Flags = append(c.Flags, &urfave.GenericFlag{Name: "set", Value: &o.set,
 			Usage: "set one value, `PATH=VALUE`, such as tags.site=north; null deletes; repeatable"})
 	}
+	var document string // as az has it
+	c.Flags = append(c.Flags, &urfave.StringFlag{Name: "json", Aliases: []string{"j"}, Destination: &document, Usage: "the `TWIN`, as the argument"})
 	c.Action = func(ctx *urfave.Context) error {
-		o.document = ctx.Args().First()
+		o.document = cmp.Or(ctx.Args().First(), document)
 		if err := o.Check(); err != nil {
 			return err
 		}

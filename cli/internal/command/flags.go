@@ -51,6 +51,17 @@ func Concat(flags ...[]urfave.Flag) []urfave.Flag {
 	return all
 }
 
+// RenameFlag gives the flag with a name another one, for a command in which the
+// name means something else.
+func RenameFlag(flags []urfave.Flag, name, to string) []urfave.Flag {
+	for _, f := range flags {
+		if f, ok := f.(*urfave.StringFlag); ok && f.Name == name {
+			f.Name = to
+		}
+	}
+	return flags
+}
+
 // LastFlag begins a stream of events with those that are there.
 func LastFlag(last *int) urfave.Flag {
 	return &urfave.IntFlag{Name: "last", Aliases: []string{"n"}, Destination: last, DefaultText: "see --follow",

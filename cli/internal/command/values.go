@@ -85,8 +85,12 @@ func ReadValue(s output.Streams, what, value string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// ReadJSON is ReadValue for a flag whose value is JSON.
+// ReadJSON is ReadValue for a flag whose value is JSON, or the name of a file that
+// is there.
 func ReadJSON(s output.Streams, what, value string) (json.RawMessage, error) {
+	if _, err := os.Stat(value); err == nil && !json.Valid([]byte(value)) && value != "-" {
+		value = "@" + value // az takes files so
+	}
 	text, err := ReadValue(s, what, value)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ type Options struct {
 func (o *Options) Flags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Category: "Output", Destination: &o.Format,
-			Usage: "print as `FORMAT`: json, table, tsv or yaml"},
+			Usage: "print as `FORMAT`: json, table, tsv, yaml or none"},
 		&urfave.StringFlag{Name: "jq", Category: "Output", Destination: &o.jq,
 			Usage: "print what the jq `FILTER` makes of the JSON; strings without quotes"},
 	}
@@ -42,9 +42,11 @@ func (o *Options) Flags() []urfave.Flag {
 // be called before anything is printed.
 func (o *Options) Check() error {
 	switch o.Format {
-	case "", "json", "table", "tsv", "yaml":
+	case "", "json", "table", "tsv", "yaml", "none":
+	case "jsonc", "yamlc": // as az has them, with colours
+		o.Format = strings.TrimSuffix(o.Format, "c")
 	default:
-		return fail.Usagef("--output %q is none of json, table, tsv, yaml", o.Format)
+		return fail.Usagef("--output %q is not json, table, tsv, yaml or none", o.Format)
 	}
 	if o.jq == "" {
 		return nil
@@ -85,6 +87,9 @@ type Result struct {
 // command has one, else a table if it has columns, else JSON.
 func (o *Options) Print(s Streams, r Result) error {
 	format := o.Format
+	if format == "none" {
+		s.Out = io.Discard
+	}
 	switch {
 	case !o.ForPeople():
 	case r.Text != nil:

@@ -18,6 +18,9 @@ const firstRows = 100
 // Columns returns those of the table, given the first rows. Only --jq has to see
 // all rows before it prints anything.
 func (o *Options) PrintRows(s Streams, rows iter.Seq2[json.RawMessage, error], columns func(first []json.RawMessage) []Column) error {
+	if o.Format == "none" {
+		s.Out = io.Discard
+	}
 	switch {
 	case o.jq != "":
 		all := []json.RawMessage{}
