@@ -135,17 +135,25 @@ var flagCandidates = map[string]candidates{
 
 // argumentCandidates are by what the help calls an argument.
 var argumentCandidates = map[string]candidates{
+	"CERTIFICATE":   listed("hub", "ca-cert", "list", "--jq", ".[].name"),
 	"CONFIGURATION": configurationIDs,
 	"DEVICE":        deviceIDs,
+	"FAULT":         listed("hub", "fault", "list", "--jq", ".[].id"),
 	"JOB":           jobIDs,
 	"METHOD":        methodNames,
 	"MODULE":        moduleIDs,
+	"SNAPSHOT":      listed("hub", "snapshot", "list", "--jq", ".[].name"),
 	"SHELL":         oneOf("bash", "zsh", "fish", "powershell"),
 	"TOPIC":         func(context.Context, place) []string { return topicNames() },
 }
 
 func oneOf(names ...string) candidates {
 	return func(context.Context, place) []string { return names }
+}
+
+// listed are what a command lists.
+func listed(args ...string) candidates {
+	return func(ctx context.Context, at place) []string { return ask(ctx, at, args...) }
 }
 
 func deviceIDs(ctx context.Context, at place) []string {
@@ -156,13 +164,10 @@ func moduleIDs(ctx context.Context, at place) []string {
 	return ask(ctx, at, "service", "module", "list", "--device", at.device, "--jq", ".[].moduleId")
 }
 
-func configurationIDs(ctx context.Context, at place) []string {
-	return ask(ctx, at, "service", "configuration", "list", "--jq", ".[].id")
-}
-
-func jobIDs(ctx context.Context, at place) []string {
-	return ask(ctx, at, "service", "job", "list", "--jq", ".[].jobId")
-}
+var (
+	configurationIDs = listed("service", "configuration", "list", "--jq", ".[].id")
+	jobIDs           = listed("service", "job", "list", "--jq", ".[].jobId")
+)
 
 // consumerGroups are those of the hub on this machine; no other tells.
 func consumerGroups(ctx context.Context, at place) []string {

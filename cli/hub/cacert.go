@@ -196,7 +196,7 @@ func caCertDeleteCommand(s output.Streams) *urfave.Command {
 	var o caCertOptions
 	return target.OneCall(s, &urfave.Command{
 		Name:        "delete",
-		ArgsUsage:   "[NAME]",
+		ArgsUsage:   "[CERTIFICATE]",
 		Usage:       "remove a certificate authority, and disconnect the devices that only it vouched for",
 		Description: "For example:\n   iotdm hub ca-cert delete --name factory",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {

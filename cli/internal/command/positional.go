@@ -12,12 +12,12 @@ import (
 // argumentFlags are the flags that name the same as an argument, by what the help
 // calls it.
 var argumentFlags = map[string]string{
+	"CERTIFICATE":   "name",
 	"CONFIGURATION": "config-id",
 	"DEVICE":        "device",
 	"JOB":           "job",
 	"METHOD":        "method",
 	"MODULE":        "module",
-	"NAME":          "name",
 }
 
 // ArgumentWord is what the help of c calls its argument number n, from 0; "" if
