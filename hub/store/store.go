@@ -34,6 +34,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/semaphore"
 )
 
 var (
@@ -66,6 +67,7 @@ type DB struct {
 	logger *slog.Logger
 	lock   io.Closer // on the folder
 	locks  *lockSet
+	turns  *semaphore.Weighted // of Updates, and all of them of a Replace
 	counts counts
 
 	mu     sync.RWMutex // guards closed and engine, and the users of that going up; held for moments only
@@ -113,7 +115,7 @@ func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	db := &DB{fs: fsys, dir: dir, logger: logger, lock: lock, locks: newLockSet(), stop: func() {}, reopened: make(chan struct{})}
+	db := &DB{fs: fsys, dir: dir, logger: logger, lock: lock, locks: newLockSet(), turns: semaphore.NewWeighted(allTurns), stop: func() {}, reopened: make(chan struct{})}
 	if err := db.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", marked(err)), lock.Close())
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -53,14 +54,14 @@ func (w write) covers(key []byte) bool {
 // of one that fails until the store is opened again. So either error means that the change has to be made again, and
 // not that it was not made.
 //
-// A call of Update from within fn waits for itself if it names the same lock.
+// A call of Update from within fn, or from an OnCommit function, may wait for itself.
 func (db *DB) Update(lock string, fn func(tx *Tx) error) (err error) {
 	defer func() { db.counts.result(err) }()
 	e, err := db.enter()
 	if err != nil {
 		return err
 	}
-	unlock, err := db.locks.acquire(lock, e.disk)
+	unlock, err := db.begin(lock, e)
 	if err != nil {
 		e.users.Done()
 		return err
@@ -93,6 +94,22 @@ func (db *DB) Update(lock string, fn func(tx *Tx) error) (err error) {
 		return err
 	}
 	return e.committer.commit(tx.writes, tx.size, finish)
+}
+
+// begin waits for the turn of an Update and for its lock, and returns what gives both back.
+func (db *DB) begin(lock string, e *engine) (end func(), err error) {
+	if err := db.takeTurns(context.Background(), 1, e); err != nil {
+		return nil, err
+	}
+	unlock, err := db.locks.acquire(lock, e.disk)
+	if err != nil {
+		db.turns.Release(1)
+		return nil, err
+	}
+	return func() {
+		unlock()
+		db.turns.Release(1)
+	}, nil
 }
 
 // Get returns a copy of the value of key as this Tx has left it, or [ErrNotFound].
