@@ -51,7 +51,7 @@ var arrows = map[string][]string{
 	"hub":                        {"hub/clock", "hub/eventlog", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "sas", "twin"},
 	"hub/jobs":                   {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
 	"hub/configurations":         {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
-	"hub/controls":               {"hub", "hub/clock"},
+	"hub/controls":               {"hub", "hub/clock", "hub/configurations", "hub/jobs", "hub/store"},
 	"hub/entra":                  {"hub", "hub/internal/words", "internal/jsontext", "sas"},
 	"hub/internal/mqtt":          {"hub", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "internal/wait"},
 	"hub/internal/rest":          {"hub", "hub/configurations", "hub/controls", "hub/fault", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "internal/jsontext", "internal/wait", "sas", "twin"},

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
@@ -117,7 +118,7 @@ func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, 
 			return ErrArgumentInvalid.With("the proof is not signed by the CA certificate: %v", err)
 		}
 		c.Verified, c.VerificationCode, c.Updated = true, "", now
-		tx.OnCommit(func() { s.authorities.Store(nil) })
+		tx.OnCommit(func() { s.authorities.Store(new(authorities)) })
 		return writeCA(tx, c)
 	})
 	return c, err
@@ -147,7 +148,7 @@ func (s *Server) DeleteCACertificate(name string) error {
 			return err
 		}
 		tx.Delete([]byte(disk.CA + name))
-		tx.OnCommit(func() { s.authorities.Store(nil) })
+		tx.OnCommit(func() { s.authorities.Store(new(authorities)) })
 		return nil
 	})
 	if err == nil {
@@ -175,33 +176,37 @@ func writeCA(tx *store.Tx, c CACertificate) error {
 	return err
 }
 
-// verifiedCAs returns a pool of the verified CAs. It is made anew after each
-// change of them.
+// authorities are the verified CAs. A change of the CAs puts another value in
+// place of it, which reads them when it is asked: so none is missed.
+type authorities struct {
+	mu   sync.Mutex // held while they are read
+	pool *x509.CertPool
+}
+
+// verifiedCAs returns a pool of the verified CAs.
 func (s *Server) verifiedCAs() (*x509.CertPool, error) {
-	if pool := s.authorities.Load(); pool != nil {
-		return pool, nil
+	a := s.authorities.Load()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.pool != nil {
+		return a.pool, nil
 	}
-	var pool *x509.CertPool
-	// Under the lock, so that no change is missed between Scan and Store.
-	err := s.store.Update(disk.CA, func(*store.Tx) error {
-		list, err := s.CACertificates()
+	list, err := s.CACertificates()
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, c := range list {
+		cert, err := c.Certificate()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		pool = x509.NewCertPool()
-		for _, c := range list {
-			cert, err := c.Certificate()
-			if err != nil {
-				return err
-			}
-			if c.Verified {
-				pool.AddCert(cert)
-			}
+		if c.Verified {
+			pool.AddCert(cert)
 		}
-		s.authorities.Store(pool)
-		return nil
-	})
-	return pool, err
+	}
+	a.pool = pool
+	return pool, nil
 }
 
 // checkCAChain checks the certificate of an identity that a CA vouches for,

@@ -151,8 +151,10 @@ var (
 	ErrCACertificateNotFound = &Error{Status: 404, Code: 404900, Name: "CertificateNotFound", Text: "Not found"}
 	ErrCACertificateExists   = &Error{Status: 409, Code: 409900, Name: "CertificateAlreadyExists", Text: "Conflict"}
 
-	// The service has no test controls.
-	ErrNoTestControls = &Error{Status: 403, Code: 403900, Name: "TestControlsOff", Text: "this hub has no test controls. It was started without --test-controls"}
+	// The service has no test controls, and no snapshots.
+	ErrSnapshotNotFound = &Error{Status: 404, Code: 404901, Name: "SnapshotNotFound", Text: "Not found"}
+	ErrSnapshotDamaged  = &Error{Status: 409, Code: 409901, Name: "SnapshotDamaged", Text: "the snapshot cannot be read"}
+	ErrNoTestControls   = &Error{Status: 403, Code: 403900, Name: "TestControlsOff", Text: "this hub has no test controls. It was started without --test-controls"}
 
 	ErrGatewayTimeout = &Error{Status: 504, Code: 504101, Name: "GatewayTimeout", Text: "Timed out waiting for the response from device."}
 )

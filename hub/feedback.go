@@ -96,6 +96,15 @@ type feedbackLocked struct {
 	until time.Time
 }
 
+// forget forgets what was handed out, and has who waits look again.
+func (f *feedbacks) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.locks)
+	f.last = time.Time{}
+	f.bell.ring(0, 1)
+}
+
 func (s *Server) addFeedback(tx *store.Tx, now time.Time, f Feedback) {
 	s.feedbacks.mu.Lock()
 	s.feedbacks.number++

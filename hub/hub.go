@@ -15,7 +15,6 @@ package hub
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,6 +70,10 @@ type Options struct {
 
 	// Journal takes down what is asked of a hub under test. Nil is nothing.
 	Journal *journal.Journal
+
+	// Replaceable allows Server.Replace. It costs requests and connections some
+	// hundred nanoseconds each.
+	Replaceable bool
 }
 
 // A Server is the state of a hub, and the rules. Its methods may be called
@@ -105,7 +108,8 @@ type Server struct {
 
 	policies map[string]Policy // by lower-cased name; read only
 
-	authorities atomic.Pointer[x509.CertPool] // the verified CAs of devices; nil to be read
+	authorities atomic.Pointer[authorities] // the verified CAs of devices
+	gate        *gate                       // nil if the state is never replaced
 
 	ctx     context.Context // ends when the server closes
 	running *serve.Group
@@ -135,6 +139,10 @@ func New(opt Options) (*Server, error) {
 		queryTurns: make(chan struct{}, maxLongQueries),
 	}
 	s.often = words.NewLimited(s.log)
+	s.authorities.Store(new(authorities))
+	if opt.Replaceable {
+		s.gate = newGate()
+	}
 	s.ctx = s.running.Context()
 	s.links.init()
 	s.refusals.init()

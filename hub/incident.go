@@ -123,6 +123,14 @@ func (s *Server) Incidents(id ID) (refused, ended *Incident) {
 	return refused, ended
 }
 
+// forget forgets all but the counts.
+func (r *refusals) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recent = nil
+	clear(r.unstored)
+}
+
 // pending returns the refusals that are not in the store yet.
 func (r *refusals) pending() map[ID]*Incident {
 	r.mu.Lock()

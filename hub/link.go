@@ -76,6 +76,7 @@ var (
 	ErrExpired   = errors.New("the credential expired")
 	ErrRevoked   = errors.New("the identity was disabled or deleted, or its credentials changed")
 	ErrClosing   = errors.New("the hub is closing")
+	ErrReset     = errors.New("the hub was reset")
 )
 
 // Link returns the link that holds id, or nil. Later it will look on other
@@ -91,8 +92,14 @@ func (s *Server) Link(id ID) Link {
 // being accepted.
 //
 // Errors: ErrUnauthorizedAccess, ErrDeviceNotFound, ErrModuleNotFound,
-// ErrServiceUnavailable when the hub closes.
+// ErrServiceUnavailable when the hub closes. It waits while the state is being
+// replaced.
 func (s *Server) Attach(l Link) error {
+	_, leave, err := s.Enter(s.ctx)
+	if err != nil {
+		return ErrServiceUnavailable.With("%v", ErrClosing)
+	}
+	defer leave()
 	peer := l.Peer()
 	if err := s.announceModel(peer.ID, peer.Model); err != nil {
 		return err

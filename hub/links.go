@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/binary"
 	"maps"
 	"sync"
@@ -21,6 +22,7 @@ type links struct {
 	activity map[ID]activity // of identities that disconnected, until it is stored
 	changes  uint64          // counts connections made and ended
 	devices  int             // of byID, those that are no modules
+	none     wait.Signal     // there is no link any more
 }
 
 func (l *links) init() {
@@ -28,6 +30,7 @@ func (l *links) init() {
 	l.modules = make(map[string]map[ID]Link)
 	l.watchers = make(map[ID]map[wait.Signal]struct{})
 	l.activity = make(map[ID]activity)
+	l.none = wait.NewSignal()
 }
 
 // put makes link that of id, and returns the one before it and the number of
@@ -69,7 +72,24 @@ func (l *links) remove(id ID, link Link, end *Incident) (change uint64) {
 	}
 	l.activity[id] = activity{Changed: end.Time, Last: link.LastActivity(), End: end}
 	l.changes++
+	if len(l.byID) == 0 {
+		l.none.Set()
+	}
 	return l.changes
+}
+
+// awaitNone returns when there is no link, or ctx ends, with its error.
+func (l *links) awaitNone(ctx context.Context) error {
+	for {
+		if names, few := l.names(false, 0); few && len(names) == 0 {
+			return nil
+		}
+		select {
+		case <-l.none:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // of returns the links of id, and of its modules if it is a device.
@@ -243,6 +263,7 @@ func (s *Server) flushActivity() {
 		return
 	}
 	err := s.store.Update(disk.Activity, func(tx *store.Tx) error {
+		pending, refused = s.links.unstored(), s.refusals.pending() // of the state that there is by now
 		for id, a := range pending {
 			// One that was deleted while connected leaves nothing to a later
 			// identity of the same name.

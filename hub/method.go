@@ -157,6 +157,7 @@ func (s *Server) await(ctx context.Context, id ID, timeout time.Duration, try fu
 	defer stop()
 	timer := s.clock.NewTimer(timeout)
 	defer timer.Stop()
+	era := s.gate.era()
 	for {
 		if done, err := try(); done || err != nil {
 			return err
@@ -169,6 +170,8 @@ func (s *Server) await(ctx context.Context, id ID, timeout time.Duration, try fu
 			return ctx.Err()
 		case <-s.ctx.Done():
 			return ErrServiceUnavailable.With("%v", ErrClosing)
+		case <-era:
+			return ErrServiceUnavailable.With("%v", ErrReset)
 		}
 	}
 }

@@ -224,6 +224,17 @@ func (s *Server) deleteQueue(tx *store.Tx, device string) {
 	})
 }
 
+// forget forgets what waits and what devices have in hand. Who has a device's
+// turn keeps it.
+func (q *queues) forget() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(q.waiting)
+	clear(q.locks)
+	q.nextExpiry, q.nextUnlock = never, never
+	q.total, q.held = 0, 0
+}
+
 // loadQueues finds out what waits.
 func (s *Server) loadQueues() error {
 	prefix := []byte(disk.Queue)

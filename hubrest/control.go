@@ -9,6 +9,46 @@ import (
 // Test controls are calls that only a hub of iotdm answers, if it was started with --test-controls. They need a policy
 // with every right, such as iothubowner, and fail with ErrNoTestControls if the hub has none.
 
+// Reset makes the hub what it was when it first began to serve: its seed, and nothing else. Connections of devices end;
+// readers of events stay. Policies, certificates and snapshots are as before.
+func (c *Client) Reset(ctx context.Context) error {
+	_, err := c.do(ctx, request{what: "reset the hub", method: http.MethodPost, path: controlPath("reset"), repeat: repeatRefused}, nil)
+	return err
+}
+
+// A Snapshot is a state of the hub that has been put by under a name.
+type Snapshot struct {
+	Name  string `json:"name"`
+	Taken Time   `json:"taken"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Snapshots returns the hub's snapshots in the order of their names.
+func (c *Client) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	return control[[]Snapshot](ctx, c, request{what: "list snapshots", method: http.MethodGet, path: controlPath("snapshots"), repeat: repeatAlways})
+}
+
+// SaveSnapshot puts by what the hub has under a name, in place of what there was under it.
+func (c *Client) SaveSnapshot(ctx context.Context, name string) (Snapshot, error) {
+	return control[Snapshot](ctx, c, request{what: "save snapshot", method: http.MethodPut, path: controlPath("snapshots", name), repeat: repeatRefused, timeout: snapshotTimeout})
+}
+
+// LoadSnapshot makes the hub what it was when the snapshot was saved, or fails with ErrNotFound. Connections of devices
+// end; readers of events stay.
+func (c *Client) LoadSnapshot(ctx context.Context, name string) error {
+	_, err := c.do(ctx, request{what: "load snapshot", method: http.MethodPost, path: controlPath("snapshots", name, "load"), repeat: repeatRefused, timeout: snapshotTimeout}, nil)
+	return err
+}
+
+// DeleteSnapshot removes a snapshot, or fails with ErrNotFound.
+func (c *Client) DeleteSnapshot(ctx context.Context, name string) error {
+	_, err := c.do(ctx, request{what: "delete snapshot", method: http.MethodDelete, path: controlPath("snapshots", name), repeat: repeatRefused}, nil)
+	return err
+}
+
+// snapshotTimeout is enough for a million devices.
+const snapshotTimeout = 5 * time.Minute
+
 // A Clock is what a hub's clock shows.
 type Clock struct {
 	Time         Time    `json:"time"`

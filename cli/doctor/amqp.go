@@ -63,7 +63,7 @@ func (x *examination) openAMQP(ctx context.Context, transport hubamqp.Transport)
 		WebSocketAddr:    x.HTTPSAddr,
 		TLS:              &tls.Config{RootCAs: x.Roots, MinVersion: tls.VersionTLS12},
 		Logger:           x.Logger,
-		Now:              x.Now,
+		Now:              x.signing,
 	})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -30,6 +31,9 @@ func (h hubTime) now(local func() time.Time) time.Time {
 
 // late reports whether this machine's clock is off by more than hubs allow.
 func (h hubTime) wrong() bool { return h.known && h.off.Abs() > sas.Skew }
+
+// signing is the time that a token is dated with.
+func (x *examination) signing() time.Time { return x.Now().Add(x.Ahead) }
 
 const clockRemedy = "set this machine's clock, for example with NTP"
 
@@ -66,7 +70,7 @@ func (x *examination) askTime(ctx context.Context) hubTime {
 	}
 	// The date was written some time between, with its second cut off.
 	between := asked.Add(x.Now().Sub(asked) / 2)
-	return hubTime{off: between.Sub(date.Add(time.Second / 2)), known: true}
+	return hubTime{off: between.Add(x.Ahead).Sub(date.Add(time.Second / 2)), known: true}
 }
 
 // maxAnswer bounds the headers, and the body, of an answer.
@@ -99,6 +103,10 @@ func (x *examination) checkClock() Check {
 		return failed(CheckClock, "this machine's clock is "+describeOff(h.off), clockRemedy)
 	case h.off.Abs() > time.Minute:
 		return warning(CheckClock, "this machine's clock is "+describeOff(h.off)+fmt.Sprintf("; hubs allow %v", sas.Skew), clockRemedy)
+	}
+	if x.Ahead != 0 {
+		ahead := command.Seconds(x.Ahead)
+		return ok(CheckClock, "the hub's clock was moved by "+ahead.String())
 	}
 	return ok(CheckClock, "within "+(h.off.Abs().Truncate(time.Second)+time.Second).String()+" of the hub's")
 }

@@ -146,6 +146,9 @@ func (o *doctorOptions) find(s output.Streams) (Options, error) {
 func (opt *Options) SetHub(t target.Target) {
 	opt.Connection, opt.MQTTSAddr, opt.HTTPSAddr = t.Connection, t.MQTTSAddr, t.HTTPSAddr
 	opt.AMQPSAddr, opt.NoAMQPS = t.AMQPSAddr, t.NoAMQPS
+	if t.Ahead != nil {
+		opt.Ahead = t.Ahead()
+	}
 	if t.TLS != nil {
 		opt.Roots = t.TLS.RootCAs
 	}

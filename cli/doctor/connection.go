@@ -36,7 +36,7 @@ func (x *examination) checkConnection(ctx context.Context) Check {
 	case x.identity.changed.IsZero():
 		return ok(CheckConnection, target.Noun(x.Device)+" never connected")
 	}
-	now := x.Now().Add(-x.hubTime.off)
+	now := x.signing().Add(-x.hubTime.off)
 	since := now.Sub(x.identity.changed).Round(time.Second)
 	if !x.identity.connected {
 		return ok(CheckConnection, fmt.Sprintf("%s has not been connected for %s", target.Noun(x.Device), span(since)))
@@ -51,7 +51,7 @@ func (x *examination) checkConnection(ctx context.Context) Check {
 // device that loses its connection connects again once; two that throw each
 // other out go on and on.
 func (x *examination) watch(ctx context.Context) Check {
-	client, err := x.service(x.Registry, func() time.Time { return x.Now().Add(-x.hubTime.off) })
+	client, err := x.service(x.Registry, func() time.Time { return x.signing().Add(-x.hubTime.off) })
 	if err != nil {
 		return skipped(CheckConnection, err.Error())
 	}
@@ -102,7 +102,7 @@ func (x *examination) stay(ctx context.Context) Check {
 		config.Certificates = []tls.Certificate{*x.Certificate}
 	}
 	opt := mqttdevice.Options{
-		ConnectionString: x.Connection, Addr: addr, Transport: transport, TLS: config, Logger: x.Logger, Now: x.Now, TokenLife: time.Hour + x.Stay,
+		ConnectionString: x.Connection, Addr: addr, Transport: transport, TLS: config, Logger: x.Logger, Now: x.signing, TokenLife: time.Hour + x.Stay,
 		OnState: func(s mqttdevice.State) {
 			if s.Status == mqttdevice.Disconnected {
 				select {

@@ -77,7 +77,7 @@ func (x *examination) checkOverHTTPS(ctx context.Context) Check {
 	if !c.X509 {
 		token := string(c.SharedAccessSignature)
 		if token == "" {
-			if token, err = sas.Sign(c.Audience(), c.SharedAccessKeyName, c.SharedAccessKey, x.Now().Add(time.Hour)); err != nil {
+			if token, err = sas.Sign(c.Audience(), c.SharedAccessKeyName, c.SharedAccessKey, x.signing().Add(time.Hour)); err != nil {
 				return failed(CheckCredential, err.Error(), "check the connection string")
 			}
 		}
@@ -123,7 +123,7 @@ func (x *examination) judgeStatus(status int, as string) Check {
 // checkService makes two cheap requests, for the two rights that a service's
 // credential may have.
 func (x *examination) checkService(ctx context.Context) Check {
-	client, err := x.service(x.Connection, x.Now)
+	client, err := x.service(x.Connection, x.signing)
 	if err != nil {
 		return failed(CheckCredential, err.Error(), "check the connection string")
 	}

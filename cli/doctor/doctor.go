@@ -146,6 +146,9 @@ type Options struct {
 
 	// Now is this machine's clock. Nil is time.Now.
 	Now func() time.Time
+
+	// Ahead is how far the clock of a hub under test has been moved on purpose.
+	Ahead time.Duration
 }
 
 // Progress hears of what Run does, on Run's goroutine. Nil functions are not

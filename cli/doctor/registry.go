@@ -48,7 +48,7 @@ func (x *examination) lookUp(ctx context.Context) {
 	if !x.mayAsk() || x.https.tcpErr != nil || x.https.tlsErr != nil {
 		return
 	}
-	client, err := x.service(x.Registry, func() time.Time { return x.Now().Add(-x.hubTime.off) })
+	client, err := x.service(x.Registry, func() time.Time { return x.signing().Add(-x.hubTime.off) })
 	if err != nil {
 		x.identity = &identity{err: err}
 		return

@@ -11,11 +11,12 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hub/node"
 )
 
 type hubResetOptions struct {
-	data    string
+	target.Service
 	confirm command.Confirmation
 }
 
@@ -23,19 +24,60 @@ func hubResetCommand(s output.Streams) *urfave.Command {
 	var o hubResetOptions
 	return command.Leaf(&urfave.Command{
 		Name:  "reset",
-		Usage: "delete the local hub: devices, twins, keys and certificates",
-		Description: "The hub has to be stopped. For example:\n" +
+		Usage: "make a hub what it was at first, or delete one that is stopped",
+		Description: "A hub that runs with --test-controls goes on, with its seed and nothing else: no device, message, job or\n" +
+			"event of before. Its clock shows the machine's time, and faults and journal are cleared. Connections of\n" +
+			"devices end, readers of events stay. Policies, certificates and snapshots are as before.\n\n" +
+			"Of a hub on this machine that is stopped all is deleted, keys, certificates and snapshots too.\n" +
+			"For example:\n" +
 			"   iotdm hub reset --yes",
-		Flags: []urfave.Flag{
-			localhub.Flag(&o.data),
-			o.confirm.Flag(),
+		Flags: command.Concat([]urfave.Flag{o.confirm.Flag()}, o.HubFlags()),
+		Action: func(ctx *urfave.Context) error {
+			running, err := o.running(s)
+			if err != nil {
+				return err
+			}
+			if running {
+				return o.reset(ctx.Context, s)
+			}
+			return o.delete(ctx.Context, s)
 		},
-		Action: func(ctx *urfave.Context) error { return resetHub(ctx.Context, s, o) },
 	})
 }
 
-func resetHub(ctx context.Context, s output.Streams, o hubResetOptions) error {
-	dir, err := localhub.Folder(o.data)
+// running reports whether the hub can be asked to reset itself: one that was
+// named, or one on this machine that is not stopped.
+func (o *hubResetOptions) running(s output.Streams) (bool, error) {
+	if _, given, err := o.Hub.Given(s, target.ServiceVariables); given || err != nil || o.HubName != "" {
+		return true, err
+	}
+	info, err := localhub.ReadRunning(o.Hub.Data)
+	if err == nil && !info.TestControls {
+		return false, fail.Errorf(fail.Failed, "the hub (process %d) runs without test controls: start it with --test-controls to reset it while it runs, or stop it to delete it", info.PID)
+	}
+	return err == nil, nil
+}
+
+// reset resets a hub that runs.
+func (o *hubResetOptions) reset(ctx context.Context, s output.Streams) error {
+	t, client, err := o.Open(s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := o.confirm.Ask(ctx, s, fmt.Sprintf("Delete all that the hub at %s has, but for its seed", t.Host())); err != nil {
+		return err
+	}
+	if err := client.Reset(ctx); err != nil {
+		return t.Explain(ctx, err, target.NoIdentity)
+	}
+	s.Note("Reset the hub at %s", t.Host())
+	return nil
+}
+
+// delete deletes the hub on this machine, which is stopped.
+func (o *hubResetOptions) delete(ctx context.Context, s output.Streams) error {
+	dir, err := localhub.Folder(o.Hub.Data)
 	if err != nil {
 		return err
 	}

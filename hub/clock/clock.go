@@ -52,6 +52,16 @@ func (c *Clock) nowLocked() time.Time {
 	return time.Now().Add(c.ahead)
 }
 
+// Unmoved returns the time that the clock would show if it had not been moved.
+func (c *Clock) Unmoved() time.Time {
+	if c == nil {
+		return time.Now()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nowLocked().Add(-c.ahead)
+}
+
 // Since returns how much time has passed since t.
 func (c *Clock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 

@@ -41,8 +41,7 @@ type Engine struct {
 func New(h *hub.Server, db *store.DB, opt Options) (*Engine, error) {
 	e := &Engine{
 		hub: h, store: db, clock: h.Clock(),
-		log:     cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
-		running: serve.NewGroup(),
+		log: cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
 		compared: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "iotdm_hub_twins_configured_total", Help: "Twins compared with the automatic configurations.",
 		}),
@@ -50,14 +49,35 @@ func New(h *hub.Server, db *store.DB, opt Options) (*Engine, error) {
 			Name: "iotdm_hub_configuration_failures_total", Help: "Automatic configurations or twins of theirs that could not be applied; each is tried again within five minutes.",
 		}),
 	}
-	e.ctx = e.running.Context()
 	e.state.init()
-	if err := e.load(); err != nil {
-		return nil, fmt.Errorf("load configurations: %w", err)
+	if err := e.Reload(); err != nil {
+		return nil, err
 	}
 	h.OnChange(e.state.touch)
-	e.running.Go(e.configure)
+	e.Resume()
 	return e, nil
+}
+
+// Suspend applies nothing any more until Resume. It returns when nothing is being
+// applied. Close, Suspend and Resume are called one after the other.
+func (e *Engine) Suspend() { e.Close() }
+
+// Reload forgets all configurations and reads those in the store. Nobody may
+// change any meanwhile.
+func (e *Engine) Reload() error {
+	e.state.forget()
+	if err := e.load(); err != nil {
+		return fmt.Errorf("load configurations: %w", err)
+	}
+	return nil
+}
+
+// Resume begins to apply configurations, or again after Suspend, to all twins
+// first.
+func (e *Engine) Resume() {
+	e.running = serve.NewGroup()
+	e.ctx = e.running.Context()
+	e.running.Go(e.configure)
 }
 
 // Metrics returns what is counted, to be registered.

@@ -55,10 +55,17 @@ const (
 
 func (c *state) init() {
 	c.wake = wait.NewSignal()
+	c.idle = sync.NewCond(&c.mu)
+}
+
+// forget begins anew, without configurations.
+func (c *state) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = nil
 	c.dirty, c.changed = make(map[hub.ID]struct{}), make(map[string]struct{})
 	c.busy = true // until all twins have been looked at once
-	c.doing = time.Now()
-	c.idle = sync.NewCond(&c.mu)
+	c.taken, c.since, c.doing = 0, time.Time{}, time.Now()
 }
 
 // list returns the configurations from the one that counts least.

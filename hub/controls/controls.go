@@ -1,8 +1,9 @@
-// Package controls is what can be done to a hub under test: its clock is moved.
-// Azure's hub has none of it.
+// Package controls is what can be done to a hub under test while it runs: it is
+// reset, its state is put by and taken out again, its clock is moved. Azure's hub
+// has none of it.
 //
 // A node has [Controls] if it was made with node.Options.TestControls. Over REST
-// they are below /iotdm/control, on the command line "iotdm hub clock" and its
+// they are below /iotdm/control, on the command line "iotdm hub reset" and its
 // like, and in Go tests methods of hubtest.Hub.
 package controls
 
@@ -11,6 +12,9 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/configurations"
+	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/hub/store"
 )
 
 // ErrClosed is returned once the hub closes.
@@ -18,6 +22,20 @@ var ErrClosed = hub.ErrClosed
 
 // Options configure New.
 type Options struct {
+	// The parts of the hub, which are its owner's.
+	Hub            *hub.Server // made to be Replaceable
+	Jobs           *jobs.Scheduler
+	Configurations *configurations.Engine
+	Store          *store.DB
+
+	// Seed gives an empty hub what it begins with.
+	Seed func() error
+
+	// Snapshots is the folder of the snapshots, which is made when it is needed;
+	// Write replaces a file as a whole, durably. An empty folder is memory.
+	Snapshots string
+	Write     func(file string, data []byte) error
+
 	// Clock is the hub's, which can be moved.
 	Clock *clock.Clock
 
@@ -32,10 +50,13 @@ type Controls struct {
 
 	mu     sync.Mutex // held while the hub is being changed; guards what follows
 	closed bool
+	shelf  shelf
 }
 
 // New returns the controls of a hub.
-func New(opt Options) *Controls { return &Controls{opt: opt} }
+func New(opt Options) *Controls {
+	return &Controls{opt: opt, shelf: shelf{dir: opt.Snapshots, write: opt.Write}}
+}
 
 // Close waits for what is under way and refuses what comes later.
 func (c *Controls) Close() {

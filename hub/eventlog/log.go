@@ -43,6 +43,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -124,6 +125,8 @@ type Log struct {
 	damage   map[int64]bool // offsets where damage was found
 	stats    Stats          // those that only rise
 
+	cleared atomic.Int64 // what is before this offset is not read any more
+
 	onSync func(time.Duration) // nil is nobody
 
 	done chan struct{} // closed when the committer has ended
@@ -138,9 +141,10 @@ type Log struct {
 
 // A batch is what one fsync makes durable.
 type batch struct {
-	buf   []byte        // records whose sequence and checksum are still to be filled in
-	calls []func(error) // what to tell their senders; nil for nothing
-	trim  bool          // also drop what is too old
+	buf   []byte         // records whose sequence and checksum are still to be filled in
+	calls []func(error)  // what to tell their senders; nil for nothing
+	trim  bool           // also drop what is too old
+	clear []chan<- error // also drop all there is then, and say what came of it
 }
 
 // Open opens the log in the folder dir and makes both if they are missing. Only
@@ -279,6 +283,26 @@ func (l *Log) Trim() {
 	<-done
 }
 
+// Clear drops the records that were appended before: from when it returns nobody
+// reads them any more. Numbers and offsets go on, and so does who follows the
+// log, with the records that come; those may bear a time before that of the ones
+// that are gone, if the clock was set back.
+//
+// Errors: ErrClosed, and that of the disk, after which nothing is dropped.
+func (l *Log) Clear() error {
+	done := make(chan error, 1)
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	l.next.clear = append(l.next.clear, done)
+	l.next.calls = append(l.next.calls, nil)
+	l.hurry()
+	l.mu.Unlock()
+	return <-done
+}
+
 // settle returns when what was appended before is durable or has failed, or ctx
 // ends.
 func (l *Log) settle(ctx context.Context) {
@@ -325,6 +349,9 @@ func (l *Log) run() {
 			if called != nil {
 				called(err)
 			}
+		}
+		for _, done := range b.clear {
+			done <- l.drop()
 		}
 		clear(b.calls)
 		spare = batch{buf: b.buf[:0], calls: b.calls[:0]}

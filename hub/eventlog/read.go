@@ -298,6 +298,9 @@ func (r *reader) read(ctx context.Context, s segment, end int64, partition int, 
 		}
 		rec := r.record()
 		r.at = rec.next()
+		if rec.Offset < r.log.cleared.Load() {
+			continue
+		}
 		if err := tell(rec.Offset-r.scan.Damaged, r.scan.Damaged); err != nil {
 			return err
 		}

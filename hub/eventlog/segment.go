@@ -278,12 +278,38 @@ func (l *Log) trim() {
 		l.remove(s)
 		total -= s.size
 	}
-	if n > 0 {
+	l.forget(n)
+}
+
+// drop drops all records. The segment behind them begins the log.
+func (l *Log) drop() error {
+	if last := l.segments[len(l.segments)-1]; last.size > 0 {
 		l.mu.Lock()
-		l.segments = slices.Clone(l.segments[n:])
-		maps.DeleteFunc(l.damage, func(offset int64, _ bool) bool { return offset < l.segments[0].base })
+		l.lastTime = 0
 		l.mu.Unlock()
+		l.closeActive()
+		if err := l.roll(); err != nil {
+			return fmt.Errorf("clear event log: %w", err)
+		}
 	}
+	n := len(l.segments) - 1
+	l.cleared.Store(l.segments[n].base)
+	for _, s := range l.segments[:n] {
+		l.remove(s)
+	}
+	l.forget(n)
+	return nil
+}
+
+// forget takes note that the first n segments are gone.
+func (l *Log) forget(n int) {
+	if n == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments = slices.Clone(l.segments[n:])
+	maps.DeleteFunc(l.damage, func(offset int64, _ bool) bool { return offset < l.segments[0].base })
 }
 
 // remove removes the file of s. One that cannot be removed now, such as one that

@@ -45,11 +45,31 @@ type activeJob struct {
 // errCancelled is why a job reaches no more devices.
 var errCancelled = errors.New("the job was cancelled")
 
-func (j *pool) init(parent context.Context, limit int) {
+func (j *pool) init(limit int) {
 	j.limit = limit
 	j.wake = wait.NewSignal()
 	j.active = make(map[string]*activeJob)
-	j.dispatch, j.drain = context.WithCancelCause(parent)
+}
+
+// rest has the jobs wait whose runs have been ended.
+func (j *pool) rest() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, a := range j.active {
+		if a.cancel != nil {
+			a.running, a.ctx, a.cancel, a.left = false, nil, nil, make(chan struct{})
+		}
+	}
+}
+
+// forget forgets all jobs. Who waits for the end of one waits no more.
+func (j *pool) forget() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, a := range j.active {
+		close(a.ended)
+	}
+	clear(j.active)
 }
 
 // add makes a job known that is about to be stored. It refuses one that would
@@ -272,9 +292,7 @@ func (s *Scheduler) load() error {
 	return s.store.Scan([]byte(disk.Job), store.PrefixEnd([]byte(disk.Job)), func(_, v []byte) error {
 		job, err := decode("", v, nil)
 		if err == nil && job.Ended.IsZero() {
-			a := newActiveJob(job)
-			a.stored = true
-			s.jobs.active[job.ID] = a
+			s.jobs.ready(newActiveJob(job))
 		}
 		return err
 	})

@@ -40,17 +40,41 @@ type Scheduler struct {
 func New(h *hub.Server, db *store.DB, opt Options) (*Scheduler, error) {
 	s := &Scheduler{
 		hub: h, store: db, clock: h.Clock(),
-		log:     cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
-		running: serve.NewGroup(),
+		log: cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
 	}
-	s.ctx = s.running.Context()
 	s.metrics = newMetrics()
-	s.jobs.init(s.ctx, cmp.Or(opt.Limit, defaultLimit))
-	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("load jobs: %w", err)
+	s.jobs.init(cmp.Or(opt.Limit, defaultLimit))
+	if err := s.Reload(); err != nil {
+		return nil, err
 	}
-	s.running.Go(s.schedule)
+	s.Resume()
 	return s, nil
+}
+
+// Suspend ends the runs of jobs and starts none until Resume, with which they go
+// on as after a restart. It returns when they have ended. Close, Drain, Suspend
+// and Resume are called one after the other.
+func (s *Scheduler) Suspend() {
+	s.Close()
+	s.jobs.rest()
+}
+
+// Reload forgets all jobs and reads those in the store. Nobody may change any
+// meanwhile.
+func (s *Scheduler) Reload() error {
+	s.jobs.forget()
+	if err := s.load(); err != nil {
+		return fmt.Errorf("load jobs: %w", err)
+	}
+	return nil
+}
+
+// Resume begins to run jobs, or again after Suspend.
+func (s *Scheduler) Resume() {
+	s.running = serve.NewGroup()
+	s.ctx = s.running.Context()
+	s.jobs.dispatch, s.jobs.drain = context.WithCancelCause(s.ctx)
+	s.running.Go(s.schedule)
 }
 
 // Close ends the runs of jobs, which go on when the hub starts again, and

@@ -35,6 +35,7 @@ const (
 	bundleFile   = "bundle.pem" // and those that the system trusts
 	storeFolder  = "store"
 	eventFolder  = "events"
+	shelfFolder  = "snapshots" // of a hub under test
 
 	folderMode = 0o700
 	secretMode = 0o600
@@ -204,8 +205,17 @@ func systemRoots() []byte {
 	return nil
 }
 
-func (f *folder) storeDir() string        { return filepath.Join(f.dir, storeFolder) }
-func (f *folder) eventDir() string        { return filepath.Join(f.dir, eventFolder) }
+func (f *folder) storeDir() string { return filepath.Join(f.dir, storeFolder) }
+func (f *folder) eventDir() string { return filepath.Join(f.dir, eventFolder) }
+
+// snapshotDir is where snapshots are: empty is memory, as the state is.
+func (f *folder) snapshotDir(s Storage) string {
+	if !s.state() {
+		return ""
+	}
+	return filepath.Join(f.dir, shelfFolder)
+}
+
 func (f *folder) policies() []hub.Policy  { return f.list }
 func (f *folder) tlsConfig() *tls.Config  { return f.certs.config }
 func (f *folder) rootCAs() *x509.CertPool { return f.certs.pool() }

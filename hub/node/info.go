@@ -138,8 +138,8 @@ func locked(dir string) bool {
 	return !free && !errors.Is(err, fs.ErrNotExist)
 }
 
-// Reset deletes the hub in the data folder dir: its devices, twins, keys and
-// certificates. The folder itself goes only if nothing else is in it. The
+// Reset deletes the hub in the data folder dir: its devices, twins, snapshots, keys
+// and certificates. The folder itself goes only if nothing else is in it. The
 // error wraps [ErrFolderInUse] if the hub is running and [ErrNeverRun] if there
 // is none.
 func Reset(dir string) error {
@@ -156,7 +156,7 @@ func Reset(dir string) error {
 	}
 	// In this order a hub that starts after half of it finds nothing odd, and
 	// a second Reset finds the rest.
-	for _, name := range []string{eventFolder, storeFolder, policiesFile, rsaLeafFile, leafFile, caKeyFile, bundleFile, caFile, infoFile} {
+	for _, name := range []string{shelfFolder, eventFolder, storeFolder, policiesFile, rsaLeafFile, leafFile, caKeyFile, bundleFile, caFile, infoFile} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			_ = lock.Close()
 			return folderProblem(dir, err)

@@ -181,7 +181,8 @@ func (n *Node) open(opt Options) (err error) {
 		}
 		bearer = v.Authenticate
 	}
-	if n.folder, err = openFolder(opt.Storage.dir, opt.HostNames, slices.Concat(opt.Policies, opt.Seed.policies()), opt.Clock.Now); err != nil {
+	// Clients judge the hub's certificate by their own clocks, which nobody moves.
+	if n.folder, err = openFolder(opt.Storage.dir, opt.HostNames, slices.Concat(opt.Policies, opt.Seed.policies()), opt.Clock.Unmoved); err != nil {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
@@ -209,7 +210,7 @@ func (n *Node) open(opt Options) (err error) {
 	n.Server, err = hub.New(hub.Options{
 		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
 		EventSources: opt.EventSources, ConsumerGroups: n.consumerGroups,
-		Logger: opt.Logger, Clock: opt.Clock, Faults: faults, Journal: taken,
+		Logger: opt.Logger, Clock: opt.Clock, Faults: faults, Journal: taken, Replaceable: opt.TestControls,
 	})
 	if err != nil {
 		return err
@@ -233,7 +234,12 @@ func (n *Node) open(opt Options) (err error) {
 	}
 	n.atEnd(n.Jobs.Close)
 	if opt.TestControls {
-		n.Controls = controls.New(controls.Options{Clock: opt.Clock, Moved: n.publishClock})
+		n.Controls = controls.New(controls.Options{
+			Hub: n.Server, Jobs: n.Jobs, Configurations: n.Configurations, Store: db,
+			Seed:      func() error { return opt.Seed.apply(n.Server, n.Configurations) },
+			Snapshots: n.folder.snapshotDir(opt.Storage), Write: func(file string, data []byte) error { return writeFile(file, data, secretMode) },
+			Clock: opt.Clock, Moved: n.publishClock,
+		})
 		n.atEnd(n.Controls.Close)
 	}
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Controls: n.Controls, Aside: n.serveAside, Logger: opt.Logger})

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -38,6 +39,20 @@ func ReadRunning(data string) (node.Info, error) {
 	}
 	info, err := node.ReadInfo(dir)
 	return info, explainLocalHub(err)
+}
+
+// ClockOf returns how the local hub tells by how much its clock has been moved,
+// now and later; nil if it is none that can be.
+func ClockOf(info node.Info, data string) func() time.Duration {
+	if !info.TestControls {
+		return nil
+	}
+	return func() time.Duration {
+		if now, err := ReadRunning(data); err == nil && now.PID == info.PID {
+			return now.ClockAhead
+		}
+		return 0
+	}
 }
 
 // Read is ReadRunning for a hub that may have stopped.

@@ -47,7 +47,7 @@ func (o *Options) Check() error {
 // Print prints the settings of the device that t is to be, or writes them to
 // files. again is the command that does so without flags of output.
 func (o *Options) Print(s output.Streams, t target.Target, again string) error {
-	settings, err := New(t, time.Duration(o.life), time.Now())
+	settings, err := New(t, time.Duration(o.life), t.Now())
 	if err != nil {
 		return fail.Usagef("%v", err)
 	}

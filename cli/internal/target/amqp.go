@@ -102,6 +102,7 @@ func (o *Messaging) newClient(t Target, opt hubamqp.Options) (*hubamqp.Client, e
 		opt.Transport = hubamqp.WebSocket
 	}
 	opt.Addr, opt.WebSocketAddr, opt.TLS, opt.Logger = t.AMQPSAddr, t.HTTPSAddr, t.TLS, t.log
+	opt.Now = t.Now
 	client, err := hubamqp.New(opt)
 	if err != nil {
 		return nil, fail.Usagef("%v", err)

@@ -27,6 +27,7 @@ func (t Target) DeviceOptions() mqttdevice.Options {
 		ModelID:          t.Link.Model,
 		TLS:              t.Link.config(t.TLS),
 		Logger:           t.log,
+		Now:              t.Now,
 	}
 }
 

@@ -75,6 +75,8 @@ func (t Target) explainAnswer(ctx context.Context, e *hubrest.Error, on hubrest.
 	switch {
 	case errors.Is(e, hubrest.ErrUnauthorized):
 		return t.explainUnauthorized(ctx, e.Message)
+	case errors.Is(e, hubrest.ErrNoTestControls):
+		return fail.Errorf(fail.Failed, "the hub at %s has no test controls; start it with \"iotdm hub run --test-controls\"", t.Host())
 	case errors.Is(e, hubrest.ErrNotFound) && on.DeviceID != "":
 		return fail.Errorf(fail.NotFound, "%s does not exist on %s; see \"iotdm service device list\"", Noun(on), t.Host())
 	case errors.Is(e, hubrest.ErrNotFound):
@@ -137,7 +139,7 @@ func (t Target) clockOff(ctx context.Context) (off time.Duration, known bool) {
 	}
 	response.Body.Close()
 	date, err := http.ParseTime(response.Header.Get("Date"))
-	return time.Since(date), err == nil
+	return t.Now().Sub(date), err == nil
 }
 
 // explainNetwork words an error from the way to the hub. The address is what

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -61,14 +62,15 @@ type Target struct {
 	HTTPSAddr  string // what to dial; empty: what connection says
 	MQTTSAddr  string
 	AMQPSAddr  string
-	NoAMQPS    bool               // it does not listen for AMQP but over WebSocket
-	TLS        *tls.Config        // nil: the system's roots
-	CAFile     string             // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
-	Local      bool               // found through the data folder
-	entra      hubrest.Credential // of a principal of Entra ID; nil: with a key
-	Link       Link               // how a device connects
-	Disabled   bool               // the registry says that the device may not connect
-	MoreKeys   []sas.Key          // that are as good as the connection's, where the hub told them
+	NoAMQPS    bool                 // it does not listen for AMQP but over WebSocket
+	TLS        *tls.Config          // nil: the system's roots
+	CAFile     string               // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
+	Local      bool                 // found through the data folder
+	entra      hubrest.Credential   // of a principal of Entra ID; nil: with a key
+	Link       Link                 // how a device connects
+	Disabled   bool                 // the registry says that the device may not connect
+	MoreKeys   []sas.Key            // that are as good as the connection's, where the hub told them
+	Ahead      func() time.Duration // how far the clock of a hub under test has been moved; nil: not known to be
 	log        *slog.Logger
 }
 
@@ -80,9 +82,18 @@ func (t Target) Host() string {
 	return t.Connection.HostName
 }
 
+// Now is the time by the hub's clock, with which tokens are dated, as far as it is
+// known that the clock has been moved.
+func (t Target) Now() time.Time {
+	if t.Ahead == nil {
+		return time.Now()
+	}
+	return time.Now().Add(t.Ahead())
+}
+
 // Client returns a service client of the hub.
 func (t Target) Client() (*hubrest.Client, error) {
-	return hubrest.New(hubrest.Options{ConnectionString: t.Connection, Addr: t.HTTPSAddr, TLS: t.TLS, Logger: t.log})
+	return hubrest.New(hubrest.Options{ConnectionString: t.Connection, Addr: t.HTTPSAddr, TLS: t.TLS, Logger: t.log, Now: t.Now})
 }
 
 // Transport is for a plain request to the hub, outside of its API.
@@ -179,6 +190,9 @@ func (o *Options) Target(c sas.ConnectionString) (Target, error) {
 	if t.NoAMQPS = !own(info.HTTPSAddr); !t.NoAMQPS { // about the AMQP of another hub nothing is known
 		t.setAMQPS(info)
 	}
+	if own(info.HTTPSAddr) {
+		t.Ahead = localhub.ClockOf(info, o.Data)
+	}
 	t.CAFile = cmp.Or(o.CAFile, info.CAFile)
 	t.TLS, err = trust(o.CAFile, info.CAFile)
 	return t, err
@@ -203,6 +217,7 @@ func (o *Options) LocalHub(policy string) (Target, error) {
 	}
 	t.Connection.HostName = info.HostName // the ports are in the addresses
 	t.MoreKeys = []sas.Key{localhub.PolicyKeys(info)[strings.ToLower(t.Connection.SharedAccessKeyName)][1]}
+	t.Ahead = localhub.ClockOf(info, o.Data)
 	t.CAFile = cmp.Or(o.CAFile, info.CAFile)
 	t.TLS, err = trust(o.CAFile, info.CAFile)
 	return t, err

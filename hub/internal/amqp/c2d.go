@@ -121,7 +121,12 @@ func (s *messages) work(q queued) {
 
 func (s *messages) store(q queued) {
 	defer s.conn.work.end()
-	if err := s.conn.door.hub.SendMessage(q.device, q.message); err != nil {
+	_, leave, err := s.conn.door.hub.Enter(s.conn.door.ctx)
+	if err == nil {
+		defer leave()
+		err = s.conn.door.hub.SendMessage(q.device, q.message)
+	}
+	if err != nil {
 		q.delivery.Reject(s.conn.refusalOf(err))
 	} else {
 		q.delivery.Accept()

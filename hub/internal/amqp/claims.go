@@ -114,7 +114,7 @@ func (c *conn) newClaim(token string) (claim, error) {
 func (c *conn) newIdentityClaim(cl claim, t sas.Token) (claim, error) {
 	err := error(hub.ErrUnauthorizedAccess.With("the token is for no device or module that could be"))
 	for id := range identitiesIn(t) {
-		if _, err = c.door.hub.Authenticate(cl.host, id, cl.token, nil); err == nil {
+		if _, err = c.door.hub.AuthenticateLink(cl.host, id, cl.token, nil); err == nil {
 			cl.id, cl.key = id, "id "+id.String()+" "+strings.ToLower(t.Policy)
 			return cl, nil
 		}
@@ -429,7 +429,7 @@ func (c *conn) grant(id hub.ID) (hub.Peer, error) {
 	})
 	slices.SortStableFunc(found, func(a, b claim) int { return exact(&a) - exact(&b) })
 	for _, cl := range found {
-		g, err := c.door.hub.Authenticate(cl.host, id, cl.token, nil)
+		g, err := c.door.hub.AuthenticateLink(cl.host, id, cl.token, nil)
 		if err == nil {
 			if cl.open {
 				c.claims.prove(cl.key)
@@ -460,7 +460,7 @@ func (c *conn) certified(id hub.ID) (hub.Peer, error) {
 	if len(before) > 0 && before[0].id != id {
 		return hub.Peer{}, hub.ErrUnauthorizedAccess.With("the client certificate is that of %s on this connection", before[0].id)
 	}
-	g, err := c.door.hub.Authenticate(c.host, id, "", c.chain)
+	g, err := c.door.hub.AuthenticateLink(c.host, id, "", c.chain)
 	if err != nil {
 		return hub.Peer{}, err
 	}

@@ -399,7 +399,7 @@ func refusalOfEnd(reason error) *wire.Error {
 	switch {
 	case errors.Is(reason, hub.ErrTakenOver):
 		return refuse(condStolen, "%v", reason)
-	case errors.Is(reason, hub.ErrClosing):
+	case errors.Is(reason, hub.ErrClosing), errors.Is(reason, hub.ErrReset):
 		return refuse(condForced, "%v", reason)
 	default:
 		return refuse(condUnauthorized, "%v", reason)

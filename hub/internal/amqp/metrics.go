@@ -33,12 +33,13 @@ const (
 	whyViolation    = "violation"   // of AMQP, or of what IoT Hub allows
 	whyUnavailable  = "unavailable" // of the hub's own making, such as a full disk
 	whyClosing      = "closing"     // the hub is
+	whyReset        = "reset"       // the hub was
 )
 
 // A connection that was never known may end for any reason, too: so one list
 // serves both.
 var reasons = []string{
-	whyTLS, whyTimeout, whyUnauthorized, whyClosed, whyExpired, whyRevoked, whyTakenOver, whySilent, whySlowReader, whyLost, whyViolation, whyUnavailable, whyClosing,
+	whyTLS, whyTimeout, whyUnauthorized, whyClosed, whyExpired, whyRevoked, whyTakenOver, whySilent, whySlowReader, whyLost, whyViolation, whyUnavailable, whyClosing, whyReset,
 }
 
 // metrics are what an operator watches of the door.
@@ -80,7 +81,7 @@ func wordOf(err error) string {
 		{engine.ErrClosed, whyClosed}, {engine.ErrLost, whyLost}, {engine.ErrSilent, whySilent}, {engine.ErrSlowReader, whySlowReader},
 		{errUnknown, whyTimeout}, {errDetached, whyClosed}, {hub.ErrUnauthorizedAccess, whyUnauthorized},
 		{hub.ErrExpired, whyExpired}, {hub.ErrRevoked, whyRevoked}, {hub.ErrTakenOver, whyTakenOver}, {hub.ErrClosing, whyClosing},
-		{hub.ErrDropped, whyUnavailable},
+		{hub.ErrDropped, whyUnavailable}, {hub.ErrReset, whyReset},
 	} {
 		if errors.Is(err, known.error) {
 			return known.word

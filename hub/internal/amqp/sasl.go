@@ -148,7 +148,7 @@ func (c *conn) checkPlain(p plain) error {
 			return hub.ErrUnauthorizedAccess.With("PLAIN: the token is not of policy %s", words.Clip(p.policy))
 		}
 	} else {
-		if _, err := c.door.hub.Authenticate(cl.host, p.id, p.password, nil); err != nil {
+		if _, err := c.door.hub.AuthenticateLink(cl.host, p.id, p.password, nil); err != nil {
 			return err
 		}
 		cl.id, cl.only = p.id, true

@@ -61,7 +61,7 @@ func (d *Door) identify(c *conn, p *packets.ConnectPacket, chain []*x509.Certifi
 	}
 	c.peer.Host, c.peer.Model, c.clean = user.host, user.model, p.CleanSession
 	c.keepAlive = keepAlive(p.Keepalive)
-	if c.peer.Grant, err = d.hub.Authenticate(c.peer.Host, id, string(p.Password), chain); err != nil {
+	if c.peer.Grant, err = d.hub.AuthenticateLink(c.peer.Host, id, string(p.Password), chain); err != nil {
 		return refuseFor(err)
 	}
 	if !c.peer.Grant.Expires.IsZero() {

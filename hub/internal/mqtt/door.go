@@ -251,7 +251,7 @@ func (d *Door) finish(c *conn, err error) {
 	c.in.release()
 	c.over.In(stateOpen).Dec()
 	c.over.Closed(why(reason))
-	if c.will != nil && reason != errDisconnect && reason != hub.ErrClosing {
+	if c.will != nil && reason != errDisconnect && reason != hub.ErrClosing && reason != hub.ErrReset {
 		lost := func(err error) {
 			if err != nil {
 				d.log.Warn("a will was lost", words.LogID, c.peer.ID.String(), words.LogReason, err)

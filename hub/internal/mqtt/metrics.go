@@ -32,11 +32,12 @@ const (
 	whyViolation    = "violation"   // of MQTT, or of what IoT Hub allows
 	whyUnavailable  = "unavailable" // of the hub's own making, such as a full disk
 	whyClosing      = "closing"     // the hub is
+	whyReset        = "reset"       // the hub was
 )
 
 var (
 	refusals = []string{whyTLS, whyTimeout, whyUnauthorized, whyLost, whyViolation, whyUnavailable, whyClosing}
-	ends     = []string{whyDisconnected, whyLost, whySilent, whyExpired, whyRevoked, whyTakenOver, whySlowReader, whyViolation, whyUnavailable, whyClosing}
+	ends     = []string{whyDisconnected, whyLost, whySilent, whyExpired, whyRevoked, whyTakenOver, whySlowReader, whyViolation, whyUnavailable, whyClosing, whyReset}
 )
 
 // metrics are what an operator watches of the door.
@@ -78,7 +79,7 @@ func why(err error) string {
 	}{
 		{errDisconnect, whyDisconnected}, {errLost, whyLost}, {errSilent, whySilent}, {errSlowReader, whySlowReader}, {errNoConnect, whyTimeout},
 		{hub.ErrExpired, whyExpired}, {hub.ErrRevoked, whyRevoked}, {hub.ErrTakenOver, whyTakenOver}, {hub.ErrClosing, whyClosing},
-		{hub.ErrDropped, whyUnavailable},
+		{hub.ErrDropped, whyUnavailable}, {hub.ErrReset, whyReset},
 	} {
 		if errors.Is(err, known.error) {
 			return known.word

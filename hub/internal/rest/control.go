@@ -20,6 +20,43 @@ var mayControl = hub.Permission{
 	Action: "iotdm/control/action",
 }
 
+func (d *Door) resetHub(r *request) (reply, error) {
+	return reply{}, d.controls.Reset(r.Context())
+}
+
+// snapshotDocument is a snapshot as REST shows it.
+type snapshotDocument struct {
+	Name  string `json:"name"`
+	Taken string `json:"taken"`
+	Bytes int64  `json:"bytes"`
+}
+
+func newSnapshotDocument(s controls.Snapshot) snapshotDocument {
+	return snapshotDocument{Name: s.Name, Taken: twin.FormatTime(s.Taken), Bytes: s.Bytes}
+}
+
+func (d *Door) listSnapshots(*request) (reply, error) {
+	list, err := d.controls.Snapshots()
+	docs := make([]snapshotDocument, len(list))
+	for i, s := range list {
+		docs[i] = newSnapshotDocument(s)
+	}
+	return reply{body: docs}, err
+}
+
+func (d *Door) saveSnapshot(r *request) (reply, error) {
+	s, err := d.controls.SaveSnapshot(r.name)
+	return reply{body: newSnapshotDocument(s)}, err
+}
+
+func (d *Door) loadSnapshot(r *request) (reply, error) {
+	return reply{}, d.controls.LoadSnapshot(r.Context(), r.name)
+}
+
+func (d *Door) deleteSnapshot(r *request) (reply, error) {
+	return reply{}, d.controls.DeleteSnapshot(r.name)
+}
+
 // clockDocument is the hub's clock as REST shows it.
 type clockDocument struct {
 	Time         string  `json:"time"`

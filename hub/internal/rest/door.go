@@ -197,6 +197,9 @@ func (d *Door) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rep, err := x.handle(segments)
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(x.r.Context()), hub.ErrReset) {
+		err = hub.ErrServiceUnavailable.With("%v", hub.ErrReset)
+	}
 	if err != nil {
 		x.refuse(err)
 		return
@@ -218,6 +221,14 @@ func (x *exchange) handle(segments []string) (reply, error) {
 		return reply{}, hub.ErrInvalidProtocolVersion
 	}
 	x.record(m)
+	if m.route == nil || !m.route.is(control|lasting) {
+		inside, leave, err := x.door.hub.Enter(x.r.Context())
+		if err != nil {
+			return reply{}, err
+		}
+		defer leave()
+		x.r = x.r.WithContext(inside)
+	}
 	if err := x.admit(m, segments); err != nil {
 		return reply{}, err
 	}

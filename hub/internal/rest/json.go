@@ -122,7 +122,11 @@ func (r *request) read(limit int64) ([]byte, error) {
 	if r.ContentLength > 0 {
 		b.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
+	defer r.endBodyAtReset()()
 	if _, err := b.ReadFrom(http.MaxBytesReader(r.w, r.Body, limit)); err != nil {
+		if errors.Is(context.Cause(r.Context()), hub.ErrReset) {
+			return nil, r.Context().Err()
+		}
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
 			return nil, hub.ErrMessageTooLarge.With("the body must be at most %d bytes", limit)
@@ -132,6 +136,25 @@ func (r *request) read(limit int64) ([]byte, error) {
 	// A direct method may wait longer than the body was allowed to take.
 	http.NewResponseController(r.w).SetReadDeadline(time.Time{})
 	return b.Bytes(), nil
+}
+
+// endBodyAtReset has the body end when the hub is reset, which does not wait for
+// the rest of it, until stop is called. The connection ends with the answer then:
+// net/http takes a read that fails for the end of the client.
+func (r *request) endBodyAtReset() (stop func()) {
+	done := make(chan struct{})
+	stopped := context.AfterFunc(r.Context(), func() {
+		defer close(done)
+		if errors.Is(context.Cause(r.Context()), hub.ErrReset) {
+			http.NewResponseController(r.w).SetReadDeadline(time.Unix(1, 0))
+		}
+	})
+	return func() {
+		if !stopped() {
+			<-done
+			r.w.Header().Set("Connection", "close")
+		}
+	}
 }
 
 // limitBody bounds how long the body of a request may take, be it read by its

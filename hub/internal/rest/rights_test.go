@@ -64,6 +64,11 @@ var rightsOfRoutes = map[string]needs{
 	"PUT /iotdm/certificates/{name}":                                     {"RegistryWrite", "certificates/write"},
 	"POST /iotdm/certificates/{name}/verify":                             {"RegistryWrite", "certificates/write"},
 	"DELETE /iotdm/certificates/{name}":                                  {"RegistryWrite", "certificates/delete"},
+	"POST /iotdm/control/reset":                                          {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
+	"GET /iotdm/control/snapshots":                                       {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
+	"PUT /iotdm/control/snapshots/{name}":                                {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
+	"POST /iotdm/control/snapshots/{name}/load":                          {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
+	"DELETE /iotdm/control/snapshots/{name}":                             {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
 	"GET /iotdm/control/clock":                                           {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
 	"POST /iotdm/control/clock":                                          {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
 	"DELETE /iotdm/control/clock":                                        {"RegistryRead+RegistryWrite+ServiceConnect+DeviceConnect", "iotdm/control/action"},
@@ -174,10 +179,12 @@ func startRights(t *testing.T) rightsHub {
 	h := rightsHub{authority: newAuthority(t), custom: hub.Policy{
 		Name: "writeOnly", Rights: []hub.Right{hub.RegistryWrite}, PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey(),
 	}}
-	h.RESTHub = wiretest.StartREST(t, node.Options{Entra: h.authority.options(), Policies: []hub.Policy{h.custom}})
-	for _, path := range []string{"/devices/dev1", "/devices/dev1/modules/mod1", "/devices/dev2"} {
-		h.Do(wiretest.Call{Method: "PUT", Path: path, Body: `{}`}).Want(t, 200, "")
+	// By a seed, since a reset is among what they may.
+	seed, err := node.ParseSeed([]byte(`{"devices": [{"deviceId": "dev1", "modules": [{"moduleId": "mod1"}]}, {"deviceId": "dev2"}]}`))
+	if err != nil {
+		t.Fatal(err)
 	}
+	h.RESTHub = wiretest.StartREST(t, node.Options{Entra: h.authority.options(), Policies: []hub.Policy{h.custom}, Seed: seed})
 	return h
 }
 

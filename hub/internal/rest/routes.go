@@ -23,6 +23,7 @@ const (
 	byDevice                    // the caller is the device or module of the path, with its own credential
 	byOwner                     // the device of the path may call it, too, with its own credential
 	control                     // it is a test control: see control.go
+	lasting                     // it goes on while the hub is reset
 )
 
 func (r *route) is(t traits) bool { return r.traits&t != 0 }
@@ -96,7 +97,7 @@ var routes = []route{
 	{"POST", "digitaltwins/{device}/commands/{name}", hub.Permission{Rights: mayServe, Action: "directMethods/invoke/action"}, unavailable("digital twins are"), nested},
 	{"POST", "digitaltwins/{device}/components/{component}/commands/{name}", hub.Permission{Rights: mayServe, Action: "directMethods/invoke/action"}, unavailable("digital twins are"), nested},
 
-	{"GET", "iotdm/events", hub.ReadEvents, (*Door).events, 0},
+	{"GET", "iotdm/events", hub.ReadEvents, (*Door).events, lasting},
 
 	{"GET", "iotdm/refusals", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).listRefusals, 0},
 	{"GET", "iotdm/devices/{device}/connection", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).getConnection, 0},
@@ -107,6 +108,11 @@ var routes = []route{
 	{"POST", "iotdm/certificates/{name}/verify", hub.Permission{Rights: mayWrite, Action: "certificates/write"}, (*Door).verifyCA, 0},
 	{"DELETE", "iotdm/certificates/{name}", hub.Permission{Rights: mayWrite, Action: "certificates/delete"}, (*Door).deleteCA, 0},
 
+	{"POST", "iotdm/control/reset", mayControl, (*Door).resetHub, control},
+	{"GET", "iotdm/control/snapshots", mayControl, (*Door).listSnapshots, control},
+	{"PUT", "iotdm/control/snapshots/{name}", mayControl, (*Door).saveSnapshot, control},
+	{"POST", "iotdm/control/snapshots/{name}/load", mayControl, (*Door).loadSnapshot, control},
+	{"DELETE", "iotdm/control/snapshots/{name}", mayControl, (*Door).deleteSnapshot, control},
 	{"GET", "iotdm/control/clock", mayControl, (*Door).clock, control},
 	{"POST", "iotdm/control/clock", mayControl, (*Door).advanceClock, control},
 	{"DELETE", "iotdm/control/clock", mayControl, (*Door).resetClock, control},
