@@ -1,6 +1,7 @@
 package hubtest_test
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -70,10 +71,10 @@ func TestFaultsOverMQTT(t *testing.T) {
 		"connection, 429":     {fault.Fault{On: fault.Connection, Status: 429}, wantConnack(packets.ErrRefusedServerUnavailable)},
 		"connection, late":    {fault.Fault{On: fault.Connection, Latency: late}, func(t *testing.T, add func()) { add(); wantLate(t, func() { connect(t) }) }},
 		"connection, dropped": {fault.Fault{On: fault.Connection, Drop: true}, func(t *testing.T, add func()) { c := connect(t); add(); c.WantClosed() }},
-		"a connection to come, dropped": {fault.Fault{On: fault.Connection, Drop: true}, func(t *testing.T, add func()) {
+		"a connection to come, dropped": {fault.Fault{On: fault.Connection, Drop: true, Device: "newcomer"}, func(t *testing.T, add func()) {
 			add()
 			c := wiretest.DialTLS(t, h)
-			c.Send(wiretest.ConnectPacket(t, cs))
+			c.Send(wiretest.ConnectPacket(t, h.Device("newcomer")))
 			c.WantClosed()
 		}},
 		"telemetry, late": {fault.Fault{On: fault.Telemetry, Latency: late}, func(t *testing.T, add func()) {
@@ -158,7 +159,7 @@ func TestFaultsOverMQTT(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tt.fault.Device, tt.fault.Count = "d1", 1
+			tt.fault.Device, tt.fault.Count = cmp.Or(tt.fault.Device, "d1"), 1
 			var a fault.Active
 			tt.check(t, func() { a = h.Fault(tt.fault) })
 			for _, now := range h.Faults() {
