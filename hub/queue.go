@@ -231,6 +231,7 @@ func (q *queues) forget() {
 	defer q.mu.Unlock()
 	clear(q.waiting)
 	clear(q.locks)
+	clear(q.heldBack)
 	q.nextExpiry, q.nextUnlock = never, never
 	q.total, q.held = 0, 0
 }
