@@ -370,7 +370,7 @@ func TestADeviceAsksForAFault(t *testing.T) {
 	c.Publish(d1Events+"AzIoTHub_FaultOperationType=KillTcp&AzIoTHub_FaultOperationCloseReason=boom&AzIoTHub_FaultOperationDelayInSecs=0.1", "x")
 	c.WantClosed()
 	for kind, want := range map[fault.OperationType]amqp.ErrCond{
-		fault.KillTelemetry: "amqp:link:detach-forced", fault.KillSession: "amqp:link:detach-forced", fault.KillConnection: "amqp:connection:forced",
+		fault.KillTelemetry: "amqp:link:detach-forced", fault.KillSession: "amqp:link:detach-forced", fault.KillConnection: "amqp:link:detach-forced",
 		fault.InvokeThrottling: "com.microsoft:device-container-throttled", fault.InvokeQuota: "amqp:resource-limit-exceeded", fault.InvokeAuthError: "amqp:unauthorized-access",
 	} {
 		s := wiretest.DialAMQP(t, h, cs).Sender("/devices/d1/messages/events")

@@ -102,8 +102,9 @@ func (d *device) kill(o faults.Operation) {
 	case faults.KillTCP:
 		c.drop(hub.ErrDropped)
 	case faults.KillConnection:
+		// Node's client does not know amqp:connection:forced, and its suite wants it to connect again.
 		c.ended(hub.ErrDropped)
-		c.Close(refuse(condForced, "%s", o.Reason))
+		c.Close(refuse(condDetached, "%s", o.Reason))
 	case faults.ShutDownAMQP:
 		c.ended(hub.ErrDropped)
 		c.Close(nil)
