@@ -41,12 +41,12 @@ var tenantPattern = regexp.MustCompile(`^[0-9A-Za-z.-]+$`)
 func NewAzureCLI(o AzureCLIOptions) (Credential, error) {
 	az, err := exec.LookPath("az")
 	if err != nil {
-		return nil, fmt.Errorf("Azure CLI: %w", err)
+		return nil, fmt.Errorf("az: %w", err)
 	}
 	args := []string{"account", "get-access-token", "--resource", entraResource, "--output", "json"}
 	if o.TenantID != "" {
 		if !tenantPattern.MatchString(o.TenantID) { // on Windows az is a batch file, whose arguments a shell reads
-			return nil, fmt.Errorf("Azure CLI: the tenant id %q isn't one", o.TenantID)
+			return nil, fmt.Errorf("az: the tenant id %q isn't one", o.TenantID)
 		}
 		args = append(args, "--tenant", o.TenantID)
 	}
