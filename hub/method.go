@@ -21,8 +21,6 @@ type MethodCall struct {
 	Payload         json.RawMessage `json:",omitempty"` // what the device receives; nil is an empty body
 	ResponseTimeout time.Duration   // how long the device may take: 5 s to 300 s; 0 is DefaultResponseTimeout
 	ConnectTimeout  time.Duration   // how long to wait for the device to connect: 0 to 300 s
-
-	late time.Duration // how much later a fault has the answer come
 }
 
 // A MethodResult is a device's answer to a direct method.
@@ -96,6 +94,7 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 	if err := call.Validate(); err != nil {
 		return MethodResult{}, err
 	}
+	var late time.Duration // how much later a fault has the answer come
 	if f := s.strike(fault.Method, id, nil); f != nil {
 		if f.Refusal != nil {
 			return MethodResult{}, f.Refusal
@@ -103,18 +102,18 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 		if f.Drop {
 			return MethodResult{}, s.loseCall(ctx, id, call)
 		}
-		call.late = f.Latency
+		late = f.Latency
 	}
 	// What is connected exists and is not disabled: a change that says
 	// otherwise ends the connection before it is acknowledged.
-	if result, taken, err := s.callMethod(ctx, id, call); taken || err != nil {
+	if result, taken, err := s.callMethod(ctx, id, call, late); taken || err != nil {
 		return result, err
 	}
 	if err := s.Callable(id); err != nil {
 		return MethodResult{}, err
 	}
 	err = s.await(ctx, id, call.ConnectTimeout, func() (taken bool, err error) {
-		result, taken, err = s.callMethod(ctx, id, call)
+		result, taken, err = s.callMethod(ctx, id, call, late)
 		return taken, err
 	})
 	return result, err
@@ -195,9 +194,10 @@ func (s *Server) Callable(id ID) error {
 	return err
 }
 
-// callMethod calls a direct method on the link of id. It is not taken, without
-// an error, if there is none or the peer does not take it.
-func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result MethodResult, taken bool, err error) {
+// callMethod calls a direct method on the link of id, and has the answer come so
+// much later. It is not taken, without an error, if there is none or the peer does
+// not take it.
+func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall, late time.Duration) (result MethodResult, taken bool, err error) {
 	l := s.Link(id)
 	if l == nil {
 		return MethodResult{}, false, nil
@@ -205,8 +205,8 @@ func (s *Server) callMethod(ctx context.Context, id ID, call MethodCall) (result
 	limited, cancel := s.clock.WithTimeout(ctx, call.ResponseTimeout, ErrGatewayTimeout)
 	defer cancel()
 	answer, taken, err := l.Call(limited, call.Name, call.Payload)
-	if taken && err == nil && call.late > 0 {
-		err = wait.For(limited, call.late)
+	if taken && err == nil && late > 0 {
+		err = wait.For(limited, late)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(limited)):
