@@ -18,7 +18,7 @@ import (
 var printsMuch = []string{"list", "query", "export", "events", "import"}
 
 // printsNothing are the commands whose result is that it is done.
-var printsNothing = []string{"delete", "send", "apply"}
+var printsNothing = []string{"load", "delete", "send", "apply"}
 
 // What each command is tried for by the scripts in package e2e.
 const (
