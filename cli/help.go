@@ -116,7 +116,8 @@ bars appear only on a terminal; NO_COLOR turns colours off.
    AZURE_TENANT_ID, AZURE_CLIENT_ID,
    AZURE_CLIENT_SECRET, ...           who calls, with Entra ID
    AZURE_TOKEN_CREDENTIALS            AzureCLICredential ("az login") or
-                                      ManagedIdentityCredential, where both are there
+                                      ManagedIdentityCredential, where both
+                                      are there
    IOTDM_DATA                         the local hub's data folder
    IOTDM_DEVICE_STATE                 where a device remembers what it was asked
    IOTDM_CA_FILE                      a CA to trust besides the system's

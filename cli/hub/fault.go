@@ -220,7 +220,7 @@ func faultClearCommand(s output.Streams) *urfave.Command {
 					return output.Result{Value: map[string]int{"cleared": 1}, Text: notes(s, "Cleared fault %d", id)}, err
 				}
 				n, err := client.ClearFaults(ctx)
-				return output.Result{Value: map[string]int{"cleared": n}, Text: notes(s, "Cleared %d faults", n)}, err
+				return output.Result{Value: map[string]int{"cleared": n}, Text: notes(s, "Cleared %s", output.Count(n, "fault"))}, err
 			})
 		},
 	})
