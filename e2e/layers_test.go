@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/jsontext": {},
 	"internal/segment":  {},
 	"internal/wait":     {},
+	"internal/yamltext": {},
 	"sas":               {},
 	"twin":              {"internal/jsontext"},
 
@@ -59,7 +60,7 @@ var arrows = map[string][]string{
 	"hub/internal/amqp/engine":   {"hub/internal/amqp/wire"},
 	"hub/internal/amqp/recorded": {"hub/internal/amqp/wire"},
 	"hub/internal/amqp":          {"hub", "hub/clock", "hub/fault", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words", "hub/journal", "internal/wait", "sas"},
-	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/store", "internal/jsontext", "sas"},
+	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/store", "internal/jsontext", "internal/yamltext", "sas"},
 	"hub/hubtest":                {"hub", "hub/fault", "hub/journal", "hub/node", "sas"},
 	"hub/internal/wiretest":      {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/internal/amqp/wire", "hub/jobs", "hub/node", "sas"},
 
@@ -77,9 +78,9 @@ var arrows = map[string][]string{
 	"cli/bulk":               {"cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/output", "hubrest", "internal/jsontext", "sas", "twin"},
 	"cli/doctor":             {"cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubamqp", "hubrest", "mqttdevice", "sas"},
 	"cli/sas":                {"cli/doctor", "cli/internal/command", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "hubrest", "sas"},
-	"cli/hub":                {"cli/internal/command", "cli/internal/event", "cli/internal/fail", "cli/internal/localhub", "cli/internal/logs", "cli/internal/mqttsetup", "cli/internal/output", "cli/internal/systemd", "cli/internal/target", "hub", "hub/entra", "hub/node", "hubrest", "sas"},
+	"cli/hub":                {"cli/internal/command", "cli/internal/event", "cli/internal/fail", "cli/internal/localhub", "cli/internal/logs", "cli/internal/mqttsetup", "cli/internal/output", "cli/internal/systemd", "cli/internal/target", "hub", "hub/entra", "hub/node", "hubrest", "internal/yamltext", "sas"},
 	"cli/device":             {"agent", "agent/outbox", "agent/telemetry", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/logs", "cli/internal/mqttsetup", "cli/internal/output", "cli/internal/systemd", "cli/internal/target", "fleet", "hub/node", "hubrest", "mqttdevice", "sas", "twin"},
-	"cli/service":            {"agent", "cli/bulk", "cli/internal/command", "cli/internal/condition", "cli/internal/event", "cli/internal/fail", "cli/internal/output", "cli/internal/target", "hub/query", "hubamqp", "hubrest", "internal/jsontext", "sas", "twin"},
+	"cli/service":            {"agent", "cli/bulk", "cli/internal/command", "cli/internal/condition", "cli/internal/event", "cli/internal/fail", "cli/internal/output", "cli/internal/target", "hub/query", "hubamqp", "hubrest", "internal/jsontext", "internal/yamltext", "sas", "twin"},
 	"cli":                    {"agent", "cli/device", "cli/doctor", "cli/hub", "cli/internal/command", "cli/internal/condition", "cli/internal/fail", "cli/internal/localhub", "cli/internal/output", "cli/internal/target", "cli/sas", "cli/service", "hub", "hub/node", "hubrest", "sas"},
 	"":                       {"cli"},
 	"examples/ci/go":         {"hubamqp", "mqttdevice"},

@@ -5,6 +5,7 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/hub/entra"
+	"github.com/iotdm/iotdm/internal/yamltext"
 )
 
 // readEntra reads the file of "hub run --entra": which tokens of Microsoft
@@ -25,7 +26,7 @@ func readEntra(file string) (*entra.Options, error) {
 	}
 	opt, err := entra.Parse(content)
 	if err != nil {
-		return nil, fail.Usagef("--entra %s: %s", file, fail.PlainYAMLError(err))
+		return nil, fail.Usagef("--entra %s: %s", file, yamltext.Complaint(err))
 	}
 	return &opt, nil
 }

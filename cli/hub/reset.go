@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -13,11 +14,13 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/hubrest"
 )
 
 type hubResetOptions struct {
 	target.Service
 	confirm command.Confirmation
+	seed    string
 }
 
 func hubResetCommand(s output.Streams) *urfave.Command {
@@ -27,11 +30,17 @@ func hubResetCommand(s output.Streams) *urfave.Command {
 		Usage: "make a hub what it was at first, or delete one that is stopped",
 		Description: "A hub that runs with --test-controls goes on, with its seed and nothing else: no device, message, job or\n" +
 			"event of before. Its clock shows the machine's time, and faults and journal are cleared. Connections of\n" +
-			"devices end, readers of events stay. Policies, certificates and snapshots are as before.\n\n" +
+			"devices end, readers of events stay. Policies, certificates and snapshots are as before. --seed has it\n" +
+			"begin with another seed this time, whose policies and consumer groups must be those of the hub.\n\n" +
 			"Of a hub on this machine that is stopped all is deleted, keys, certificates and snapshots too.\n" +
 			"For example:\n" +
-			"   iotdm hub reset --yes",
-		Flags: command.Concat([]urfave.Flag{o.confirm.Flag()}, o.HubFlags()),
+			"   iotdm hub reset --yes\n" +
+			"   iotdm hub reset --yes --seed '{\"devices\": [{\"deviceId\": \"d1\"}]}'",
+		Flags: command.Concat([]urfave.Flag{
+			&urfave.StringFlag{Name: "seed", Destination: &o.seed,
+				Usage: "reset to what `FILE` (YAML, JSON) has, or a text that begins with \"{\" or has more than a line"},
+			o.confirm.Flag(),
+		}, o.HubFlags()),
 		Action: func(ctx *urfave.Context) error {
 			running, err := o.running(s)
 			if err != nil {
@@ -39,6 +48,9 @@ func hubResetCommand(s output.Streams) *urfave.Command {
 			}
 			if running {
 				return o.reset(ctx.Context, s)
+			}
+			if o.seed != "" {
+				return fail.Usagef("--seed is for a hub that runs; start this one with \"iotdm hub run --seed\" when it is reset")
 			}
 			return o.delete(ctx.Context, s)
 		},
@@ -60,15 +72,33 @@ func (o *hubResetOptions) running(s output.Streams) (bool, error) {
 
 // reset resets a hub that runs.
 func (o *hubResetOptions) reset(ctx context.Context, s output.Streams) error {
+	to := "its seed"
+	var seed []byte
+	var name string
+	if o.seed != "" {
+		var err error
+		if seed, name, err = seedText(o.seed); err != nil {
+			return err
+		}
+		to = "the seed given"
+	}
 	t, client, err := o.Open(s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if err := o.confirm.Ask(ctx, s, fmt.Sprintf("Delete all that the hub at %s has, but for its seed", t.Host())); err != nil {
+	if err := o.confirm.Ask(ctx, s, fmt.Sprintf("Delete all that the hub at %s has, but for %s", t.Host(), to)); err != nil {
 		return err
 	}
-	if err := client.Reset(ctx); err != nil {
+	if o.seed == "" {
+		err = client.Reset(ctx)
+	} else {
+		err = client.ResetTo(ctx, seed)
+	}
+	if refused, ok := errors.AsType[*hubrest.Error](err); ok && refused.Status == http.StatusBadRequest {
+		return fail.Usagef("%s: %s", name, refused.Message)
+	}
+	if err != nil {
 		return t.Explain(ctx, err, target.NoIdentity)
 	}
 	s.Note("Reset the hub at %s", t.Host())

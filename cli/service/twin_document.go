@@ -12,10 +12,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/internal/jsontext"
+	"github.com/iotdm/iotdm/internal/yamltext"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -139,7 +139,7 @@ func yamlToJSON(text []byte) ([]byte, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("there is nothing in it")
 		}
-		return nil, errors.New(fail.PlainYAMLError(err))
+		return nil, errors.New(yamltext.Complaint(err))
 	}
 	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is more than one document in it")
@@ -209,7 +209,7 @@ func appendScalar(b []byte, n *yaml.Node, at func(string, ...any) error) ([]byte
 	case "!!bool":
 		var v bool
 		if err := n.Decode(&v); err != nil {
-			return nil, at("%s", fail.PlainYAMLError(err))
+			return nil, at("%s", yamltext.Complaint(err))
 		}
 		return strconv.AppendBool(b, v), nil
 	case "!!int", "!!float":

@@ -28,8 +28,10 @@ type Options struct {
 	Configurations *configurations.Engine
 	Store          *store.DB
 
-	// Seed gives an empty hub what it begins with.
-	Seed func() error
+	// Seed gives an empty hub what it begins with, and ParseSeed returns what
+	// does so with another seed. Its errors are one line, which says where.
+	Seed      func() error
+	ParseSeed func(text []byte) (seed func() error, err error)
 
 	// Snapshots is the folder of the snapshots, which is made when it is needed;
 	// Write replaces a file as a whole, durably. An empty folder is memory.

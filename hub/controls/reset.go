@@ -21,14 +21,30 @@ import (
 //
 // It takes milliseconds. After an error the hub is as it was, unless that says
 // otherwise.
-func (c *Controls) Reset(ctx context.Context) error {
+func (c *Controls) Reset(ctx context.Context) error { return c.reset(ctx, c.opt.Seed) }
+
+// ResetTo is Reset to another seed, in YAML or JSON, this time. An empty one is
+// nothing. Policies and consumer groups that it has must be those of the hub,
+// which has them as long as it runs.
+//
+// Errors: hub.ErrArgumentInvalid with the line and the name of what is wrong in
+// the seed, and those of Reset.
+func (c *Controls) ResetTo(ctx context.Context, seed []byte) error {
+	fill, err := c.opt.ParseSeed(seed)
+	if err != nil {
+		return hub.ErrArgumentInvalid.With("%v", err)
+	}
+	return c.reset(ctx, fill)
+}
+
+func (c *Controls) reset(ctx context.Context, seed func() error) error {
 	return c.change(func() error {
 		nothing := func(func(k, v []byte) bool) {}
 		err := c.replace(ctx, nothing, func() error {
 			c.opt.Hub.ClearFaults()
 			c.opt.Hub.Journal().Clear()
 			return c.move(-c.opt.Clock.Ahead()) // before there are new events
-		}, c.opt.Seed)
+		}, seed)
 		if err != nil {
 			return fmt.Errorf("reset the hub: %w", err)
 		}

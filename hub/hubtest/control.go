@@ -10,6 +10,12 @@ func (h *Hub) Reset() {
 	h.must(h.Controls.Reset(h.t.Context()))
 }
 
+// ResetTo is Reset to a seed in YAML or JSON, such as "devices: [{deviceId: d1}]".
+func (h *Hub) ResetTo(seed string) {
+	h.t.Helper()
+	h.must(h.Controls.ResetTo(h.t.Context(), []byte(seed)))
+}
+
 // SaveSnapshot puts by what the hub has, for LoadSnapshot.
 func (h *Hub) SaveSnapshot(name string) {
 	h.t.Helper()

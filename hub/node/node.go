@@ -237,6 +237,7 @@ func (n *Node) open(opt Options) (err error) {
 		n.Controls = controls.New(controls.Options{
 			Hub: n.Server, Jobs: n.Jobs, Configurations: n.Configurations, Store: db,
 			Seed:      func() error { return opt.Seed.apply(n.Server, n.Configurations) },
+			ParseSeed: n.parseSeed,
 			Snapshots: n.folder.snapshotDir(opt.Storage), Write: func(file string, data []byte) error { return writeFile(file, data, secretMode) },
 			Clock: opt.Clock, Moved: n.publishClock,
 		})
@@ -252,6 +253,15 @@ func (n *Node) open(opt Options) (err error) {
 	}
 	n.health.change(func() { n.health.metrics, n.health.store = metrics, db })
 	return nil
+}
+
+// parseSeed returns what gives the running hub what a seed has.
+func (n *Node) parseSeed(text []byte) (func() error, error) {
+	seed, err := ParseSeed(text)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return seed.apply(n.Server, n.Configurations) }, seed.settled(n.Policies(), n.consumerGroups)
 }
 
 func (n *Node) atEnd(end func()) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -13,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/internal/jsontext"
+	"github.com/iotdm/iotdm/internal/yamltext"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -51,11 +53,11 @@ func ParseSeed(text []byte) (Seed, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&s.content); err != nil && !errors.Is(err, io.EOF) {
-		return Seed{}, err
+		return Seed{}, errors.New(yamltext.Complaint(err))
 	}
 	s.root = new(yaml.Node)
 	if err := yaml.Unmarshal(text, s.root); err != nil {
-		return Seed{}, err
+		return Seed{}, errors.New(yamltext.Complaint(err))
 	}
 	if err := s.check(); err != nil {
 		return Seed{}, err
@@ -135,6 +137,43 @@ func (s Seed) wrong(err error, path ...any) error {
 		node = next
 	}
 	return fmt.Errorf("line %d: %w", line, err)
+}
+
+// settled finds what the seed has and a running hub with these policies and
+// consumer groups, which stay as they are, has not.
+func (s Seed) settled(policies []hub.Policy, groups []string) error {
+	for i, p := range s.content.Policies {
+		at := slices.IndexFunc(policies, func(there hub.Policy) bool { return strings.EqualFold(there.Name, p.Name) })
+		if at < 0 {
+			return s.wrong(fmt.Errorf("policy %q: the hub has none of this name, and gets none while it runs; start it with this seed", p.Name), "policies", i)
+		}
+		var field string
+		switch there := policies[at]; {
+		case p.Rights != nil && !sameRights(p.Rights, there.Rights):
+			field = "rights"
+		case p.PrimaryKey != "" && p.PrimaryKey != there.PrimaryKey:
+			field = "primaryKey"
+		case p.SecondaryKey != "" && p.SecondaryKey != there.SecondaryKey:
+			field = "secondaryKey"
+		default:
+			continue
+		}
+		return s.wrong(fmt.Errorf("policy %q: %s: it is another than the hub's, which stays as it is while the hub runs; start it with this seed", p.Name, field), "policies", i, field)
+	}
+	for i, name := range s.content.ConsumerGroups {
+		same := func(there string) bool { return strings.EqualFold(there, name) }
+		if !same(hub.DefaultConsumerGroup) && !slices.ContainsFunc(groups, same) {
+			return s.wrong(fmt.Errorf("consumer group %q: the hub has none of this name, and gets none while it runs; start it with this seed", name), "consumerGroups", i)
+		}
+	}
+	return nil
+}
+
+func sameRights(a, b []hub.Right) bool {
+	within := func(a, b []hub.Right) bool {
+		return !slices.ContainsFunc(a, func(r hub.Right) bool { return !slices.Contains(b, r) })
+	}
+	return within(a, b) && within(b, a)
 }
 
 // policies are the seed's policies as the hub takes them.

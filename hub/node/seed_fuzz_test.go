@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hub"
 )
@@ -33,9 +31,6 @@ func FuzzSeed(f *testing.F) {
 	f.Add([]byte("devices:\n- deviceId: d1\n  tags: n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := ParseSeed(text)
-		if _, ok := errors.AsType[*yaml.TypeError](err); ok {
-			return // it names Go types, which the command line leaves out
-		}
 		if err != nil {
 			for _, word := range []string{"interface {}", "map[", "json: ", "panic"} {
 				if strings.Contains(err.Error(), word) && !strings.Contains(string(text), word) {

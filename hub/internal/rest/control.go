@@ -20,8 +20,19 @@ var mayControl = hub.Permission{
 	Action: "iotdm/control/action",
 }
 
+// maxSeed holds tens of thousands of devices.
+const maxSeed = 8 << 20
+
+// resetHub resets to the seed that is the body, or to that of the start.
 func (d *Door) resetHub(r *request) (reply, error) {
-	return reply{}, d.controls.Reset(r.Context())
+	seed, err := r.read(maxSeed)
+	if err != nil {
+		return reply{}, err
+	}
+	if len(seed) == 0 {
+		return reply{}, d.controls.Reset(r.Context())
+	}
+	return reply{}, d.controls.ResetTo(r.Context(), seed)
 }
 
 // snapshotDocument is a snapshot as REST shows it.
