@@ -115,9 +115,8 @@ bars appear only on a terminal; NO_COLOR turns colours off.
    IOTDM_HUB_NAME                     the hub's host name, with Entra ID
    AZURE_TENANT_ID, AZURE_CLIENT_ID,
    AZURE_CLIENT_SECRET, ...           who calls, with Entra ID
-   AZURE_TOKEN_CREDENTIALS            AzureCLICredential ("az login") or
-                                      ManagedIdentityCredential, where both
-                                      are there
+   AZURE_TOKEN_CREDENTIALS            which: prod, dev ("az login"), or a name
+                                      such as ManagedIdentityCredential
    IOTDM_DATA                         the local hub's data folder
    IOTDM_DEVICE_STATE                 where a device remembers what it was asked
    IOTDM_CA_FILE                      a CA to trust besides the system's

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,12 @@ func TestEntraID(t *testing.T) {
 	}
 	// One authority, as Microsoft's: it gives a token to who knows the secret.
 	authority := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("client_secret") != "the secret" || r.FormValue("scope") != "https://iothubs.azure.net/.default" {
+		if strings.HasSuffix(r.URL.Path, "/openid-configuration") {
+			self := "https://" + r.Host + "/the-tenant/"
+			json.NewEncoder(w).Encode(map[string]string{"issuer": self + "v2.0", "authorization_endpoint": self + "authorize", "token_endpoint": self + "oauth2/v2.0/token"})
+			return
+		}
+		if r.FormValue("client_secret") != "the secret" || !slices.Contains(strings.Fields(r.FormValue("scope")), "https://iothubs.azure.net/.default") {
 			http.Error(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`, http.StatusUnauthorized)
 			return
 		}
@@ -111,12 +117,12 @@ func TestEntraID(t *testing.T) {
 		return string(b), cmd.ProcessState.ExitCode()
 	}
 	token := tokenOf("reader")
-	out, status := signIn(fmt.Sprintf(`echo '{"accessToken":"%s","expires_on":%d}'`, token, time.Now().Add(time.Hour).Unix()))
+	out, status := signIn(fmt.Sprintf(`[ "$*" = "account get-access-token -o json --resource https://iothubs.azure.net" ] && echo '{"accessToken":"%s","expires_on":%d}'`, token, time.Now().Add(time.Hour).Unix()))
 	if status != 0 || !strings.Contains(out, `"deviceId": "d1"`) {
 		t.Errorf("with az login: exit status %d and\n%s", status, out)
 	}
 	out, status = signIn(`echo "ERROR: Please run 'az login' to setup account." >&2; exit 1`)
-	if want := "iotdm: Entra ID: az account get-access-token: Please run 'az login' to setup account; sign in with \"az login\", or set"; status != 4 || !strings.Contains(out, want) {
+	if want := "iotdm: Entra ID gives no token: AzureCLI: Please run 'az login' to setup account; sign in with \"az login\", or set"; status != 4 || !strings.Contains(out, want) {
 		t.Errorf("without az login: exit status %d and\n%s\nwant 4 and %s", status, out, want)
 	}
 }

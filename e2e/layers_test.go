@@ -18,6 +18,7 @@ const module = "github.com/iotdm/iotdm"
 // the service side and the hub never borrow each other's code; of the hub, the
 // rules know no door, no door knows another, and only a node knows all.
 var arrows = map[string][]string{
+	"internal/bearer":   {},
 	"internal/dial":     {},
 	"internal/jsontext": {},
 	"internal/segment":  {},
@@ -35,8 +36,8 @@ var arrows = map[string][]string{
 	"fleet":           {"agent/tutorial", "internal/wait", "mqttdevice"},
 
 	// The service side.
-	"hubamqp": {"internal/dial", "internal/wait", "sas"},
-	"hubrest": {"internal/jsontext", "internal/wait", "sas"},
+	"hubamqp": {"internal/bearer", "internal/dial", "internal/wait", "sas"},
+	"hubrest": {"internal/bearer", "internal/jsontext", "internal/wait", "sas"},
 
 	// The hub: what its rooms stand on, the rules, what stands on the rules, the
 	// doors, and the node.

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
+	"github.com/iotdm/iotdm/internal/bearer"
 	"github.com/iotdm/iotdm/internal/dial"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -23,8 +26,9 @@ type Options struct {
 	// be empty; then events are all there is.
 	EventHub sas.EventHubConnectionString
 	// Credential authorizes the client when it isn't nil: Microsoft Entra ID in place of a policy. Only HostName of
-	// ConnectionString is used then. Azure's endpoint for events takes no such token.
-	Credential Credential
+	// ConnectionString is used then. Those of azidentity will do; the client keeps a token until it is time to renew it.
+	// Azure's endpoint for events takes no such token.
+	Credential azcore.TokenCredential
 
 	// Transport is what AMQP runs on.
 	Transport Transport
@@ -43,18 +47,13 @@ type Options struct {
 	Now func() time.Time
 }
 
-// A Credential gives out tokens; those of package hubrest do. It is safe for concurrent use.
-type Credential interface {
-	// Authorization returns "Bearer " and a token. It is called about once a minute for each connection, so it
-	// keeps what it has got until it is time to renew that.
-	Authorization(ctx context.Context) (string, error)
-}
-
 // A Client talks to one hub. It connects when it is first used, and is safe for concurrent use.
 type Client struct {
 	opt  Options
 	host string // the hub's name, without a port; empty if there are only events
 	log  *slog.Logger
+	// bearer gives out the tokens of Credential; nil: without one.
+	bearer *bearer.Source
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
@@ -96,6 +95,9 @@ func New(o Options) (*Client, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{opt: o, log: o.Logger, opening: make(chan struct{}, 1)}
+	if o.Credential != nil {
+		c.bearer = bearer.New(o.Credential, o.Now)
+	}
 	host, _ := splitPort(cs.HostName)
 	c.host = strings.ToLower(host)
 	c.ways = c.dialer(hubPath)

@@ -5,10 +5,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/iotdm/iotdm/sas"
@@ -21,7 +19,7 @@ const (
 	jwtToken    = "jwt"    // of Event Hubs
 )
 
-// lookAgain is how often a Credential is asked whether it has another token by now.
+// lookAgain is after how long Options.Credential may have another token by now.
 const lookAgain = time.Minute
 
 // A token is put on a connection.
@@ -49,23 +47,19 @@ func (c *Client) hubToken(ctx context.Context) (token, error) {
 	return token{sasToken, text, sas.RenewAt(now, expiry)}, nil
 }
 
-// entraToken returns that of the Credential.
+// entraToken returns one of Options.Credential.
 func (c *Client) entraToken(ctx context.Context, kind string) (token, error) {
-	header, err := c.opt.Credential.Authorization(ctx)
+	text, err := c.bearer.Token(ctx)
 	if err != nil {
 		return token{}, &credentialError{err}
 	}
-	bare, ok := strings.CutPrefix(header, "Bearer ")
-	if !ok {
-		return token{}, &credentialError{errors.New("the credential gave no bearer token")}
+	if kind == bearerToken {
+		text = "Bearer " + text
 	}
-	if kind == jwtToken {
-		header = bare
-	}
-	return token{kind, header, c.opt.Now().Add(lookAgain)}, nil
+	return token{kind, text, c.opt.Now().Add(lookAgain)}, nil
 }
 
-// A credentialError is that of a Credential, which knows best what to say.
+// A credentialError is that of Options.Credential, which knows best what to say.
 type credentialError struct{ error }
 
 func (e *credentialError) Unwrap() error { return e.error }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
 	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -22,8 +24,9 @@ type Options struct {
 	// print it. HostName may carry a port; without one it is 443.
 	ConnectionString sas.ConnectionString
 	// Credential authorizes the requests when it isn't nil: Microsoft Entra ID in place of a policy. Only HostName of
-	// ConnectionString is used then.
-	Credential Credential
+	// ConnectionString is used then. Those of azidentity will do. The client keeps a token until it is time to renew it;
+	// where there is none, errors.As finds the credential's error.
+	Credential azcore.TokenCredential
 	// Addr is the host:port that is dialled instead of HostName. The name that the certificate must bear stays that of
 	// HostName, unless TLS says otherwise. Proxies from the environment are not used then.
 	Addr string
@@ -41,7 +44,7 @@ type Options struct {
 // A Client makes requests to one hub. It is safe for concurrent use.
 type Client struct {
 	host string // as in URLs, with a port or without
-	cred Credential
+	cred authorizer
 	http *http.Client
 	log  *slog.Logger
 	wait func(context.Context, time.Duration) error // between two attempts
@@ -51,11 +54,11 @@ type Client struct {
 	own atomic.Bool // the hub has said that it is one of iotdm
 }
 
-// A Credential fills the header Authorization. It is safe for concurrent use.
-type Credential interface {
-	// Authorization returns the header's whole value. It is called for every attempt of every request, so it keeps
+// An authorizer fills the header Authorization. It is safe for concurrent use.
+type authorizer interface {
+	// authorization returns the header's whole value. It is called for every attempt of every request, so it keeps
 	// what it has got until it is time to renew that.
-	Authorization(ctx context.Context) (string, error)
+	authorization(ctx context.Context) (string, error)
 }
 
 // New returns a client. It makes no connection: a wrong host name or key shows with the first request.
@@ -73,12 +76,9 @@ func New(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	cred := o.Credential
-	if cred == nil {
-		var err error
-		if cred, err = newSASCredential(cs, o.TokenLife, o.Now); err != nil {
-			return nil, err
-		}
+	cred, err := newAuthorizer(o)
+	if err != nil {
+		return nil, err
 	}
 	return &Client{
 		host: strings.ToLower(cs.HostName),

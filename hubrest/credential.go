@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iotdm/iotdm/internal/bearer"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -26,7 +27,14 @@ type sasCredential struct {
 // fixedCredential is a token that somebody else signed.
 type fixedCredential string
 
-func newSASCredential(cs sas.ConnectionString, life time.Duration, now func() time.Time) (Credential, error) {
+// bearerCredential is a principal of Microsoft Entra ID.
+type bearerCredential struct{ *bearer.Source }
+
+func newAuthorizer(o Options) (authorizer, error) {
+	if o.Credential != nil {
+		return bearerCredential{bearer.New(o.Credential, o.Now)}, nil
+	}
+	cs := o.ConnectionString
 	switch {
 	case cs.DeviceID != "":
 		return nil, fmt.Errorf("connection string: it is that of device %q; a service needs one with SharedAccessKeyName", cs.DeviceID)
@@ -43,12 +51,12 @@ func newSASCredential(cs sas.ConnectionString, life time.Duration, now func() ti
 		audience: strings.ToLower(cs.Audience()),
 		policy:   cs.SharedAccessKeyName,
 		key:      cs.SharedAccessKey,
-		life:     life,
-		now:      now,
+		life:     o.TokenLife,
+		now:      o.Now,
 	}, nil
 }
 
-func (c *sasCredential) Authorization(context.Context) (string, error) {
+func (c *sasCredential) authorization(context.Context) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
@@ -64,4 +72,12 @@ func (c *sasCredential) Authorization(context.Context) (string, error) {
 	return token, nil
 }
 
-func (c fixedCredential) Authorization(context.Context) (string, error) { return string(c), nil }
+func (c bearerCredential) authorization(ctx context.Context) (string, error) {
+	token, err := c.Token(ctx)
+	if err != nil {
+		return "", fmt.Errorf("get token of Entra ID: %w", err)
+	}
+	return "Bearer " + token, nil
+}
+
+func (c fixedCredential) authorization(context.Context) (string, error) { return string(c), nil }

@@ -14,8 +14,8 @@
 //	default: fmt.Println(answer.Status, string(answer.Payload))
 //	}
 //
-// With Microsoft Entra ID in place of a shared access policy, Options.Credential is a client secret, a certificate, a
-// workload identity, a managed identity or the Azure CLI; CredentialFromEnvironment takes what Azure's tools would.
+// With Microsoft Entra ID in place of a shared access policy, Options.Credential is one of azidentity, such as its
+// DefaultAzureCredential, which takes what Azure's tools would.
 //
 // JSON that belongs to users (tags, desired and reported properties, method payloads) goes through as the bytes it
 // came in, so that no number loses digits and no member changes its place.

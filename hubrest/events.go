@@ -119,7 +119,7 @@ func damageOf(line []byte) (EventDamage, bool) {
 
 // open makes a request whose answer has no end in sight. It is sent once. The caller closes the body.
 func (c *Client) open(ctx context.Context, r request) (io.ReadCloser, error) {
-	auth, err := c.cred.Authorization(ctx)
+	auth, err := c.cred.authorization(ctx)
 	if err != nil {
 		return nil, &credentialError{err}
 	}

@@ -97,7 +97,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (http.Header, error
 
 // attempt sends r once. sent tells whether the hub may have seen it.
 func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer, sent bool, err error) {
-	auth, err := c.cred.Authorization(ctx)
+	auth, err := c.cred.authorization(ctx)
 	if err != nil {
 		return answer{}, false, &credentialError{err}
 	}

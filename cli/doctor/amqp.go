@@ -57,7 +57,7 @@ func (x *examination) openAMQP(ctx context.Context, transport hubamqp.Transport)
 	defer cancel()
 	client, err := hubamqp.New(hubamqp.Options{
 		ConnectionString: x.Connection,
-		Credential:       x.amqpCredential(),
+		Credential:       x.Credential,
 		Transport:        transport,
 		Addr:             x.AMQPSAddr,
 		WebSocketAddr:    x.HTTPSAddr,
@@ -71,12 +71,4 @@ func (x *examination) openAMQP(ctx context.Context, transport hubamqp.Transport)
 	defer client.Close()
 	_, err = client.Check(ctx)
 	return err
-}
-
-// amqpCredential is x.Credential, which may be none.
-func (x *examination) amqpCredential() hubamqp.Credential {
-	if x.Credential == nil {
-		return nil
-	}
-	return x.Credential
 }

@@ -146,9 +146,9 @@ func (x *examination) checkService(ctx context.Context) Check {
 		}
 		return x.judgeStatus(answer.Status, "")
 	}
-	if refusal, isRefusal := errors.AsType[*hubrest.TokenError](serve); isRefusal {
-		c := failed(CheckCredential, "Entra ID gives no token: "+refusal.Error(), "check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or certificate")
-		c.Refused = true
+	if none, isNone := errors.AsType[*target.NoTokenError](serve); isNone {
+		c := failed(CheckCredential, "Entra ID gives no token: "+none.Error(), none.Remedy)
+		c.Refused = none.Refused
 		return c
 	}
 	c := x.noAnswer(serve)

@@ -26,6 +26,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -95,7 +97,7 @@ type Options struct {
 
 	// Credential is used instead of that of Connection for the calls of a
 	// service. Nil: a token signed with Connection's key.
-	Credential hubrest.Credential
+	Credential azcore.TokenCredential
 
 	// Certificate is that of a device with x509=true.
 	Certificate *tls.Certificate

@@ -41,11 +41,12 @@ func (t Target) Explain(ctx context.Context, err error, on hubrest.Target) error
 	if tooLong := command.WhyEnded(ctx); tooLong != nil { // and nobody is to blame
 		return tooLong
 	}
-	if refusal, ok := errors.AsType[*hubrest.TokenError](err); ok && refusal.Status < http.StatusInternalServerError {
-		return fail.Errorf(fail.Unauthorized, "Entra ID: %v; check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or certificate", err)
-	}
-	if cli, ok := errors.AsType[*hubrest.AzureCLIError](err); ok {
-		return fail.Errorf(fail.Unauthorized, "Entra ID: %v; sign in with \"az login\", or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET", cli)
+	if none, ok := errors.AsType[*NoTokenError](err); ok {
+		status := fail.Failed
+		if none.Refused {
+			status = fail.Unauthorized
+		}
+		return fail.Errorf(status, "Entra ID gives no token: %v; %s", none, none.Remedy)
 	}
 	return t.explainNetwork(err, t.HTTPSAddr, t.Host())
 }

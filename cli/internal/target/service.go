@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
@@ -74,14 +75,14 @@ func (o *Service) openWithEntra() (Target, *hubrest.Client, error) {
 // EntraTarget finds the hub by its name. Who calls is in the environment, in
 // the variables of Azure's tools, or has signed in with "az login", or is the
 // managed identity of the machine.
-func (o *Service) EntraTarget() (Target, hubrest.Credential, error) {
+func (o *Service) EntraTarget() (Target, azcore.TokenCredential, error) {
 	if o.Hub.connectionString != "" {
 		return Target{}, nil, fail.Usagef("--hub-name goes without --connection-string: one is for Entra ID, the other for keys")
 	}
 	if !strings.Contains(o.HubName, ".") && !strings.HasPrefix(o.HubName, "localhost") {
 		return Target{}, nil, fail.Usagef("--hub-name %q is not a host name; a hub in Azure has one such as %s.azure-devices.net", o.HubName, o.HubName)
 	}
-	credential, err := hubrest.CredentialFromEnvironment(nil)
+	credential, err := newCredential(newTokenClient())
 	if err != nil {
 		return Target{}, nil, fail.Errorf(fail.Unauthorized, "Entra ID: %v", err)
 	}

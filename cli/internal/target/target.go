@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
@@ -62,15 +63,15 @@ type Target struct {
 	HTTPSAddr  string // what to dial; empty: what connection says
 	MQTTSAddr  string
 	AMQPSAddr  string
-	NoAMQPS    bool                 // it does not listen for AMQP but over WebSocket
-	TLS        *tls.Config          // nil: the system's roots
-	CAFile     string               // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
-	Local      bool                 // found through the data folder
-	entra      hubrest.Credential   // of a principal of Entra ID; nil: with a key
-	Link       Link                 // how a device connects
-	Disabled   bool                 // the registry says that the device may not connect
-	MoreKeys   []sas.Key            // that are as good as the connection's, where the hub told them
-	Ahead      func() time.Duration // how far the clock of a hub under test has been moved; nil: not known to be
+	NoAMQPS    bool                   // it does not listen for AMQP but over WebSocket
+	TLS        *tls.Config            // nil: the system's roots
+	CAFile     string                 // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
+	Local      bool                   // found through the data folder
+	entra      azcore.TokenCredential // of a principal of Entra ID; nil: with a key
+	Link       Link                   // how a device connects
+	Disabled   bool                   // the registry says that the device may not connect
+	MoreKeys   []sas.Key              // that are as good as the connection's, where the hub told them
+	Ahead      func() time.Duration   // how far the clock of a hub under test has been moved; nil: not known to be
 	log        *slog.Logger
 }
 
