@@ -33,18 +33,34 @@ func (x *examination) checkConnection(ctx context.Context) Check {
 		return skipped(CheckConnection, "not looked for"+x.connectHint())
 	case x.identity.err != nil:
 		return skipped(CheckConnection, "the registry does not tell")
-	case x.identity.changed.IsZero():
-		return ok(CheckConnection, target.Noun(x.Device)+" never connected")
 	}
 	now := x.signing().Add(-x.hubTime.off)
+	if x.identity.changed.IsZero() {
+		return x.away(now, target.Noun(x.Device)+" never connected")
+	}
 	since := now.Sub(x.identity.changed).Round(time.Second)
 	if !x.identity.connected {
-		return ok(CheckConnection, fmt.Sprintf("%s has not been connected for %s", target.Noun(x.Device), span(since)))
+		return x.away(now, fmt.Sprintf("%s has not been connected for %s", target.Noun(x.Device), span(since)))
 	}
 	if since > max(recent, 2*x.Stay) {
 		return ok(CheckConnection, fmt.Sprintf("%s has been connected for %s", target.Noun(x.Device), span(since)))
 	}
 	return x.watch(ctx)
+}
+
+// away judges a device that is not connected by what the hub tells of it: one
+// that tried since and was refused wants to be.
+func (x *examination) away(now time.Time, detail string) Check {
+	i := x.identity
+	if i.disconnect != nil {
+		detail += ": " + i.disconnect.Detail
+	}
+	if r := i.refusal; r != nil && r.Time.After(i.changed) {
+		ago := now.Sub(r.Time.Time).Round(time.Second)
+		return warning(CheckConnection, fmt.Sprintf("%s; the hub refused it %s ago, over %s from %s: %s", detail, span(max(ago, 0)), r.Door, r.Remote, r.Detail),
+			"mend that where the device runs")
+	}
+	return ok(CheckConnection, detail)
 }
 
 // watch counts, in the registry, how often the device's connection changes. A

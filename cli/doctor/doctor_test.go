@@ -449,7 +449,8 @@ func TestCredentials(t *testing.T) {
 			}
 			checks := examine(t, opt)
 			expect(t, checks, tt.check, doctor.Failed, tt.detail, tt.remedy)
-			expectOK(t, checks, doctor.CheckCredential, doctor.CheckDevice, doctor.CheckToken)
+			expectOK(t, checks, doctor.CheckCredential, doctor.CheckDevice, doctor.CheckToken,
+				doctor.CheckConnection) // it tells of the refusals before
 			if c := checks[tt.check]; tt.check != doctor.CheckDevice && !c.Refused {
 				t.Error("it is not a refusal")
 			}

@@ -22,6 +22,10 @@ type identity struct {
 	keys           []sas.Key // that sign for it: its own and, of a module, its device's
 	connected      bool
 	changed        time.Time // when connected changed last
+
+	// What a hub of iotdm tells: why it refused the identity last, and why its
+	// connection ended. Nil: it never did, or does not tell.
+	refusal, disconnect *hubrest.Incident
 }
 
 // mayAsk reports whether there is an identity and a credential to look it up.
@@ -67,6 +71,10 @@ func (x *examination) read(ctx context.Context, client *hubrest.Client) *identit
 	i := &identity{status: d.Status, statusReason: d.StatusReason, authentication: d.Authentication,
 		keys:      []sas.Key{d.Authentication.SymmetricKey.PrimaryKey, d.Authentication.SymmetricKey.SecondaryKey},
 		connected: d.ConnectionState == "Connected", changed: d.ConnectionStateUpdatedTime.Time}
+	if client.OwnHub() { // what it does not tell is left out
+		c, _ := client.Connection(ctx, x.Device)
+		i.refusal, i.disconnect = c.LastRefusal, c.LastDisconnect
+	}
 	if x.Device.ModuleID == "" {
 		return i
 	}

@@ -61,6 +61,9 @@ type hubState struct {
 
 	ConsumerGroups []string `json:"consumerGroups,omitempty"` // besides $Default
 
+	TestControls      bool    `json:"testControls,omitempty"`      // it has them
+	ClockAheadSeconds float64 `json:"clockAheadSeconds,omitempty"` // how far its clock has been moved
+
 	Refusals *hubrest.Refusals `json:"refusals,omitempty"` // nil if they cannot be read
 }
 
@@ -94,11 +97,23 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 		}
 		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT)%s and %s (REST)%s, as process %d with the data folder %s\n",
 			state.MQTTS, amqp, state.HTTPS, health, state.PID, state.Data)
+		if err == nil && state.TestControls {
+			_, err = io.WriteString(w, underTest(state))
+		}
 		if err == nil && state.Refusals != nil {
 			_, err = io.WriteString(w, refusalText(*state.Refusals))
 		}
 		return err
 	}})
+}
+
+// underTest is what of a hub under test is not as in production, for people.
+func underTest(h hubState) string {
+	clock := ""
+	if ahead := command.Seconds(h.ClockAheadSeconds * float64(time.Second)); ahead != 0 {
+		clock = fmt.Sprintf("; its clock is %s ahead of the machine's", &ahead)
+	}
+	return "It is under test: whoever has its key can reset it and have things go wrong (--test-controls)" + clock + "\n"
 }
 
 // askHub finds the hub and asks it how it is.
@@ -117,7 +132,7 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir, info.ConsumerGroups, nil}
+	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir, info.ConsumerGroups, info.TestControls, info.ClockAhead.Seconds(), nil}
 	if err := checkHealth(ctx, t); err != nil {
 		return state, fail.Errorf(fail.NotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}
