@@ -22,12 +22,28 @@ type hubProcess struct {
 // ready. Without the right to bind port 443 it takes another port for REST.
 func startHub(t *testing.T, address string, flags ...string) *hubProcess {
 	t.Helper()
-	h := &hubProcess{address: address, https: "443", data: t.TempDir()}
-	if l, err := net.Listen("tcp", net.JoinHostPort(address, h.https)); err != nil {
-		h.https = "0"
-	} else {
-		l.Close()
+	port := "443"
+	if !canBind(net.JoinHostPort(address, port)) {
+		port = "0"
 	}
+	return startHubOn(t, address, port, flags...)
+}
+
+// canBind reports whether a hub may listen on an address. It is asked once: a
+// program that another test starts at that moment holds what was bound until it
+// runs.
+func canBind(addr string) bool {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+func startHubOn(t *testing.T, address, https string, flags ...string) *hubProcess {
+	t.Helper()
+	h := &hubProcess{address: address, https: https, data: t.TempDir()}
 	args := append([]string{"hub", "run", "--data", h.data,
 		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https),
 		"--amqps-addr", net.JoinHostPort(address, "5671")}, flags...)

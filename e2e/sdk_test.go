@@ -161,12 +161,10 @@ func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 // startHubOn443 is startHub for programs that cannot use another port for REST.
 func startHubOn443(t *testing.T, address string, flags ...string) *hubProcess {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(address, "443"))
-	if err != nil {
+	if !canBind(net.JoinHostPort(address, "443")) {
 		skip(t, "port 443 of "+address+" cannot be bound, and the SDKs for Node and Java know no other: run as root, or setcap cap_net_bind_service")
 	}
-	l.Close()
-	return startHub(t, address, flags...)
+	return startHubOn(t, address, "443", flags...)
 }
 
 // startEventHub is startHubOn443 with all that readers of events look at.
