@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -35,14 +36,15 @@ func faultAddCommand(s output.Streams) *urfave.Command {
 		Usage: "add a fault, which strikes from now on",
 		Description: "A fault is on one point, does one thing, and ends when it has struck --count times, when --for is\n" +
 			"over, or when it is cleared. Of several the one that was added first strikes, until it has ended.\n" +
-			"What each does over MQTT, AMQP and HTTPS is in docs/TEST-CONTROLS.md:\n" +
-			"   connection   a device that connects: --latency, --status, --drop (those that are connected too), --refuse\n" +
-			"   telemetry    a device's message: --latency, --status, --drop\n" +
-			"   twin         a device that gets its twin or reports: --latency, --status, --drop\n" +
-			"   method       a direct method: --latency, --status, --drop\n" +
-			"   message      a cloud-to-device message: --latency and --drop on its way to the device, --status for its sender\n" +
-			"   rest         any request over HTTPS: --latency, --status, --drop\n" +
-			"   tls          a new TLS connection: --expired-certificate\n" +
+			"On connection --drop cuts those that there are, too. What each does over MQTT, AMQP and HTTPS is in\n" +
+			"docs/TEST-CONTROLS.md:\n" +
+			"   connection  a device that connects: latency, status, drop, refuse\n" +
+			"   telemetry   a device's message: latency, status, drop\n" +
+			"   twin        a device that gets its twin or reports: latency, status, drop\n" +
+			"   method      a direct method: latency, status, drop\n" +
+			"   message     a cloud-to-device message: latency, drop; status for its sender\n" +
+			"   rest        any request over HTTPS: latency, status, drop\n" +
+			"   tls         a new TLS connection: expired-certificate\n" +
 			"For example:\n" +
 			"   iotdm hub fault add --on telemetry --device device-1 --latency 2s --for 1m\n" +
 			"   iotdm hub fault add --on rest --path 'twins/*/methods' --status 429 --retry-after 5s --count 3\n" +
@@ -104,20 +106,20 @@ func duration(seconds float64) string {
 	return d.String()
 }
 
-// faultText says what a fault does and to whom.
+// faultText says what a fault does, to whom and for how long.
 func faultText(f hubrest.ActiveFault) string {
-	text := f.On + " " + faultEffect(f)
+	text := f.On + ", " + faultEffect(f)
 	if whom := faultTarget(f); whom != "everyone" {
-		text += " for " + whom
+		text += ", for " + whom
+	}
+	if f.Count > 0 {
+		text += ", " + output.Count(f.Count, "time")
 	}
 	switch {
-	case f.Count > 0:
-		text += fmt.Sprintf(", %s of %d times left", faultLeft(f), f.Count)
-	case f.Until == nil:
-		text += ", until it is cleared"
-	}
-	if f.Until != nil {
+	case f.Until != nil:
 		text += ", until " + f.Until.UTC().Format(time.RFC3339)
+	case f.Count == 0:
+		text += ", until it is cleared"
 	}
 	return text
 }
@@ -155,11 +157,37 @@ func faultTarget(f hubrest.ActiveFault) string {
 	return strings.Join(parts, ", ")
 }
 
-func faultLeft(f hubrest.ActiveFault) string {
-	if f.Left == nil {
-		return "-"
+// faultStruck says how often a fault has struck, and whether it has ended.
+func faultStruck(f hubrest.ActiveFault) string {
+	text := strconv.Itoa(f.Struck)
+	if f.Count > 0 {
+		text += fmt.Sprintf(" of %d", f.Count)
 	}
-	return strconv.Itoa(*f.Left)
+	if f.Left != nil && *f.Left == 0 {
+		text += ", ended"
+	}
+	return text
+}
+
+// printFaults prints a fault a line, for people.
+func printFaults(w io.Writer, list []hubrest.ActiveFault) error {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tON\tSTRUCK\tDOES\tTO")
+	for _, f := range list {
+		does := faultEffect(f)
+		if f.Until != nil {
+			does += ", until " + f.Until.Local().Format(time.TimeOnly)
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", f.ID, f.On, faultStruck(f), does, output.OneLine(faultTarget(f)))
+	}
+	t.Flush()
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(w, output.Cut(w, strings.TrimSuffix(line, "\n"))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func faultListCommand(s output.Streams) *urfave.Command {
@@ -167,7 +195,7 @@ func faultListCommand(s output.Streams) *urfave.Command {
 	return target.OneCall(s, &urfave.Command{
 		Name:  "list",
 		Usage: "print the faults, and how often each has struck",
-		Description: "Those that have ended are listed too, with 0 left, until they are cleared. With --output json each is\n" +
+		Description: "Those that have ended are listed too, until they are cleared. With --output json each is\n" +
 			"what can be sent to the hub again. For example:\n   iotdm hub fault list",
 	}, &o, func(ctx context.Context, client *hubrest.Client) (any, error) {
 		list, err := client.Faults(ctx)
@@ -175,18 +203,10 @@ func faultListCommand(s output.Streams) *urfave.Command {
 			Value:   list,
 			Columns: []output.Column{{"ID", "id"}, {"ON", "on"}, {"DEVICE", "device"}, {"STRUCK", "struck"}, {"LEFT", "left"}, {"UNTIL", "until"}},
 			Text: func(w io.Writer) error {
-				for _, f := range list {
-					state := fmt.Sprintf("struck %d times", f.Struck)
-					if f.Left != nil && *f.Left == 0 {
-						state += ", has ended"
-					}
-					if _, err := fmt.Fprintf(w, "%d: %s; %s\n", f.ID, faultText(f), state); err != nil {
-						return err
-					}
+				if len(list) > 0 {
+					return printFaults(w, list)
 				}
-				if len(list) == 0 {
-					s.Note("There are no faults")
-				}
+				s.Note("There are no faults")
 				return nil
 			},
 		}, err

@@ -56,12 +56,19 @@ func journalCommand(s output.Streams) *urfave.Command {
 			if o.clear {
 				return o.Call(ctx.Context, s, target.NoIdentity, func(ctx context.Context, client *hubrest.Client) (any, error) {
 					n, err := client.ClearJournal(ctx)
-					return output.Result{Value: map[string]int{"cleared": n}, Text: notes(s, "Cleared %d entries", n)}, err
+					return output.Result{Value: map[string]int{"cleared": n}, Text: notes(s, "Cleared %s", entries(n))}, err
 				})
 			}
 			return printJournal(ctx.Context, s, o)
 		},
 	})
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprint(n, " entries")
 }
 
 func (o *journalOptions) check() error {
@@ -145,7 +152,11 @@ func journalLine(doc json.RawMessage) string {
 	if module := text("moduleId"); module != "" {
 		who += "/" + module
 	}
-	for _, part := range []string{who, text("verb"), text("path"), text("name"), text("status"), text("reason"), text("body")} {
+	if e.Get("on").String() == "rest" { // its verb says what, its path whom
+		line = fmt.Sprintf("%d  %s  rest %s", e.Get("number").Int(), at.Local().Format(time.TimeOnly), text("verb"))
+		who = ""
+	}
+	for _, part := range []string{who, text("path"), text("name"), text("status"), text("reason"), text("body")} {
 		if part != "" {
 			line += "  " + part
 		}

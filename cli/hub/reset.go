@@ -72,7 +72,7 @@ func (o *hubResetOptions) running(s output.Streams) (bool, error) {
 
 // reset resets a hub that runs.
 func (o *hubResetOptions) reset(ctx context.Context, s output.Streams) error {
-	to := "its seed"
+	to := "but for its seed"
 	var seed []byte
 	var name string
 	if o.seed != "" {
@@ -80,14 +80,14 @@ func (o *hubResetOptions) reset(ctx context.Context, s output.Streams) error {
 		if seed, name, err = seedText(o.seed); err != nil {
 			return err
 		}
-		to = "the seed given"
+		to = "and begin with the seed given"
 	}
 	t, client, err := o.Open(s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if err := o.confirm.Ask(ctx, s, fmt.Sprintf("Delete all that the hub at %s has, but for %s", t.Host(), to)); err != nil {
+	if err := o.confirm.Ask(ctx, s, fmt.Sprintf("Delete all that the hub at %s has, %s", t.Host(), to)); err != nil {
 		return err
 	}
 	if o.seed == "" {

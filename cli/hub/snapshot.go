@@ -21,7 +21,7 @@ func snapshotCommands(s output.Streams) *urfave.Command {
 // snapshotCommand finishes a command about the snapshot that its argument names.
 func snapshotCommand(s output.Streams, c *urfave.Command, call func(ctx context.Context, client *hubrest.Client, name string) (any, error)) *urfave.Command {
 	var o target.Service
-	c.ArgsUsage = "NAME"
+	c.ArgsUsage = "SNAPSHOT"
 	c.Flags = o.Flags()
 	c.Action = func(ctx *urfave.Context) error {
 		if err := o.Check(); err != nil {

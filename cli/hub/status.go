@@ -113,7 +113,7 @@ func underTest(h hubState) string {
 	if ahead := command.Seconds(h.ClockAheadSeconds * float64(time.Second)); ahead != 0 {
 		clock = fmt.Sprintf("; its clock is %s ahead of the machine's", &ahead)
 	}
-	return "It is under test: whoever has its key can reset it and have things go wrong (--test-controls)" + clock + "\n"
+	return "It runs with --test-controls" + clock + "\n"
 }
 
 // askHub finds the hub and asks it how it is.
