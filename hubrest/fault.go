@@ -11,9 +11,10 @@ import (
 type Fault struct {
 	On string `json:"on"` // connection, telemetry, twin, method, message, rest or tls
 
-	Device string `json:"device,omitempty"` // a device with its modules, or a module as "device/module"; empty is all
-	Where  string `json:"where,omitempty"`  // a condition on the device's twin
-	Path   string `json:"path,omitempty"`   // of requests, with "*" for one segment, on rest only
+	DeviceID string `json:"deviceId,omitempty"` // a device with its modules; empty is all
+	ModuleID string `json:"moduleId,omitempty"` // one of its modules alone
+	Where    string `json:"where,omitempty"`    // a condition on the device's twin
+	Path     string `json:"path,omitempty"`     // of requests, with "*" for one segment, on rest only
 
 	// One of these is what it does.
 	Latency            float64 `json:"latencySeconds,omitempty"`

@@ -51,7 +51,8 @@ func faultAddCommand(s output.Streams) *urfave.Command {
 			"   iotdm hub fault add --on connection --drop --where \"tags.site = 'north'\" --count 1",
 		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "on", Destination: &o.fault.On, Usage: "the `POINT`: connection, telemetry, twin, method, message, rest or tls"},
-			command.DeviceFlag(&o.fault.Device, "only the device `ID` and its modules, or a module as DEVICE/MODULE"),
+			command.DeviceFlag(&o.fault.DeviceID, "only the device `ID` and its modules"),
+			command.ModuleFlag(&o.fault.ModuleID, "only the module `ID` of the device"),
 			&urfave.StringFlag{Name: "where", Destination: &o.fault.Where, Usage: "only devices that meet the query `CONDITION`"},
 			&urfave.StringFlag{Name: "path", Destination: &o.fault.Path, Usage: "only requests to `PATH` and below it, such as 'twins/*/methods'"},
 			&urfave.GenericFlag{Name: "latency", Value: &o.latency, DefaultText: "none", Usage: "answer or deliver so much `LATER`"},
@@ -95,6 +96,8 @@ func (o *faultAddOptions) Check() error {
 		return fail.Usagef("what is to go wrong? give --latency, --status, --drop, --refuse or --expired-certificate")
 	case effects > 1:
 		return fail.Usagef("a fault does one thing; add another one for the rest")
+	case o.fault.ModuleID != "" && o.fault.DeviceID == "":
+		return command.MissingDevice
 	}
 	return o.Service.Check()
 }
@@ -142,8 +145,8 @@ func faultEffect(f hubrest.ActiveFault) string {
 
 func faultTarget(f hubrest.ActiveFault) string {
 	var parts []string
-	if f.Device != "" {
-		parts = append(parts, f.Device)
+	if f.DeviceID != "" {
+		parts = append(parts, strings.TrimSuffix(f.DeviceID+"/"+f.ModuleID, "/"))
 	}
 	if f.Where != "" {
 		parts = append(parts, f.Where)
@@ -201,7 +204,7 @@ func faultListCommand(s output.Streams) *urfave.Command {
 		list, err := client.Faults(ctx)
 		return output.Result{
 			Value:   list,
-			Columns: []output.Column{{"ID", "id"}, {"ON", "on"}, {"DEVICE", "device"}, {"STRUCK", "struck"}, {"LEFT", "left"}, {"UNTIL", "until"}},
+			Columns: []output.Column{{"ID", "id"}, {"ON", "on"}, {"DEVICE", "deviceId"}, {"STRUCK", "struck"}, {"LEFT", "left"}, {"UNTIL", "until"}},
 			Text: func(w io.Writer) error {
 				if len(list) > 0 {
 					return printFaults(w, list)

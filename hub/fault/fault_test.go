@@ -117,9 +117,10 @@ func TestWhatIsNoFault(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"on":"rest"}`: "is one of", `{"on":"disk","drop":true}`: "a fault is on one of", `{"on":"twin","refuse":true}`: "cannot be refuse",
 		`{"on":"rest","drop":true,"status":500}`: "is one of", `{"on":"rest","latencySeconds":-1}`: "latency", `{"on":"rest","status":404,"retryAfterSeconds":1}`: "429 and 503",
-		`{"on":"rest","drop":true,"count":-1}`: "negative", `{"on":"twin","drop":true,"path":"x"}`: "only a fault on rest", `{"on":"tls","expiredCertificate":true,"device":"d1"}`: "tls",
+		`{"on":"rest","drop":true,"count":-1}`: "negative", `{"on":"twin","drop":true,"path":"x"}`: "only a fault on rest", `{"on":"tls","expiredCertificate":true,"deviceId":"d1"}`: "tls",
 		`{"on":"twin","drop":true,"where":"tags."}`: "parse", `[]`: "JSON object", `{"on":"rest","drop":true}{}`: "behind it", `{"on":"rest","dorp":true}`: "dorp",
 		`{"on":"rest","latencySeconds":"1s"}`: "number of seconds", `{"on":"rest","latencySeconds":1e300}`: "too many",
+		`{"on":"twin","drop":true,"deviceId":"d1/m1"}`: "named by moduleId", `{"on":"twin","drop":true,"moduleId":"m1"}`: "needs deviceId",
 	} {
 		f, err := fault.Parse([]byte(text))
 		if err == nil {
@@ -132,7 +133,8 @@ func TestWhatIsNoFault(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"on":"telemetry","device":"d1","latencySeconds":1.5,"count":3,"forSeconds":60,"id":7,"struck":2,"left":1}`))
+	f.Add([]byte(`{"on":"telemetry","deviceId":"d1","latencySeconds":1.5,"count":3,"forSeconds":60,"id":7,"struck":2,"left":1}`))
+	f.Add([]byte(`{"on":"twin","deviceId":"d1","moduleId":"m1","drop":true}`))
 	f.Add([]byte(`{"on":"rest","path":"twins/*","status":429,"retryAfterSeconds":0.25,"where":"tags.a = 1"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		one, err := fault.Parse(text)

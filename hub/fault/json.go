@@ -6,17 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
-// document is a fault as JSON. Its names are those of the flags of "iotdm hub fault add", with the unit of durations.
+// document is a fault as JSON. Its names are those of the flags of "iotdm hub fault add", with the unit of durations, and of
+// identities those of an entry of the journal.
 type document struct {
 	ID int `json:"id,omitempty"`
 
-	On     Point  `json:"on"`
-	Device string `json:"device,omitempty"`
-	Where  string `json:"where,omitempty"`
-	Path   string `json:"path,omitempty"`
+	On       Point  `json:"on"`
+	DeviceID string `json:"deviceId,omitempty"`
+	ModuleID string `json:"moduleId,omitempty"`
+	Where    string `json:"where,omitempty"`
+	Path     string `json:"path,omitempty"`
 
 	Latency            seconds `json:"latencySeconds,omitempty"`
 	Status             int     `json:"status,omitempty"`
@@ -54,8 +57,9 @@ func (d *seconds) UnmarshalJSON(text []byte) error {
 }
 
 func (f *Fault) document() document {
+	device, module, _ := strings.Cut(f.Device, "/")
 	return document{
-		On: f.On, Device: f.Device, Where: f.Where, Path: f.Path,
+		On: f.On, DeviceID: device, ModuleID: module, Where: f.Where, Path: f.Path,
 		Latency: seconds(f.Latency), Status: f.Status, RetryAfter: seconds(f.RetryAfter),
 		Drop: f.Drop, Refuse: f.Refuse, ExpiredCertificate: f.ExpiredCertificate,
 		Count: f.Count, For: seconds(f.For),
@@ -91,8 +95,17 @@ func Parse(text []byte) (Fault, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return Fault{}, fmt.Errorf("a fault is one JSON object, and something stands behind it")
 	}
+	device := d.DeviceID
+	switch {
+	case strings.Contains(device, "/"):
+		return Fault{}, errors.New("deviceId has no slash: a module is named by moduleId")
+	case d.ModuleID != "" && device == "":
+		return Fault{}, errors.New("moduleId needs deviceId")
+	case d.ModuleID != "":
+		device += "/" + d.ModuleID
+	}
 	return Fault{
-		On: d.On, Device: d.Device, Where: d.Where, Path: d.Path,
+		On: d.On, Device: device, Where: d.Where, Path: d.Path,
 		Latency: time.Duration(d.Latency), Status: d.Status, RetryAfter: time.Duration(d.RetryAfter),
 		Drop: d.Drop, Refuse: d.Refuse, ExpiredCertificate: d.ExpiredCertificate,
 		Count: d.Count, For: time.Duration(d.For),

@@ -96,7 +96,7 @@ def test_a_warning_that_nobody_takes_expires(service):
 
 
 def test_the_service_learns_that_a_thermostat_does_not_answer(thermostat, service):
-    control("POST", "faults", {"on": "method", "device": "thermostat-1", "status": 404, "count": 1})
+    control("POST", "faults", {"on": "method", "deviceId": "thermostat-1", "status": 404, "count": 1})
     call = CloudToDeviceMethod(method_name="setTarget", payload={"target": 23})
     with pytest.raises(HttpOperationError) as refused:
         service.invoke_device_method("thermostat-1", call)
