@@ -62,7 +62,7 @@ var arrows = map[string][]string{
 	"hub/internal/amqp/recorded": {"hub/internal/amqp/wire"},
 	"hub/internal/amqp":          {"hub", "hub/clock", "hub/fault", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words", "hub/journal", "internal/wait", "sas"},
 	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/store", "internal/jsontext", "internal/yamltext", "sas"},
-	"hub/hubtest":                {"hub", "hub/fault", "hub/journal", "hub/node", "sas"},
+	"hub/hubtest":                {"hub", "hub/controls", "hub/fault", "hub/journal", "hub/node", "sas"},
 	"hub/internal/wiretest":      {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/internal/amqp/wire", "hub/jobs", "hub/node", "sas"},
 
 	// The command line: the frame, the commands of each role, the tree.

@@ -1,25 +1,29 @@
 package hubtest
 
-import "time"
+import (
+	"time"
+
+	"github.com/iotdm/iotdm/hub/controls"
+)
 
 // Reset makes the hub what it was when it began: its seed, if WithOptions gave it
 // one, and nothing else. Connections of devices end; see
 // [github.com/iotdm/iotdm/hub/controls.Controls.Reset].
 func (h *Hub) Reset() {
 	h.t.Helper()
-	h.must(h.Controls.Reset(h.t.Context()))
+	h.must(h.controls().Reset(h.t.Context()))
 }
 
 // ResetTo is Reset to a seed in YAML or JSON, such as "devices: [{deviceId: d1}]".
 func (h *Hub) ResetTo(seed string) {
 	h.t.Helper()
-	h.must(h.Controls.ResetTo(h.t.Context(), []byte(seed)))
+	h.must(h.controls().ResetTo(h.t.Context(), []byte(seed)))
 }
 
 // SaveSnapshot puts by what the hub has, for LoadSnapshot.
 func (h *Hub) SaveSnapshot(name string) {
 	h.t.Helper()
-	_, err := h.Controls.SaveSnapshot(name)
+	_, err := h.controls().SaveSnapshot(name)
 	h.must(err)
 }
 
@@ -27,14 +31,14 @@ func (h *Hub) SaveSnapshot(name string) {
 // of devices end.
 func (h *Hub) LoadSnapshot(name string) {
 	h.t.Helper()
-	h.must(h.Controls.LoadSnapshot(h.t.Context(), name))
+	h.must(h.controls().LoadSnapshot(h.t.Context(), name))
 }
 
 // Advance moves the hub's clock by d, above 0, and with it all that waits for the
 // hub's time.
 func (h *Hub) Advance(d time.Duration) {
 	h.t.Helper()
-	_, err := h.Controls.Advance(d)
+	_, err := h.controls().Advance(d)
 	h.must(err)
 }
 
@@ -43,4 +47,12 @@ func (h *Hub) must(err error) {
 	if err != nil {
 		h.t.Fatalf("hubtest: %v", err)
 	}
+}
+
+func (h *Hub) controls() *controls.Controls {
+	h.t.Helper()
+	if h.Controls == nil {
+		h.t.Fatal("hubtest: the hub of a benchmark has test controls only with node.Options.TestControls")
+	}
+	return h.Controls
 }

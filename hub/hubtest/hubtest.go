@@ -74,7 +74,8 @@ func WithAMQPAddrs(amqps, amqp string) Option {
 	return func(c *config) { c.amqps, c.amqp = cmp.Or(amqps, c.amqps), cmp.Or(amqp, c.amqp) }
 }
 
-// New starts a hub and returns when it accepts connections.
+// New starts a hub and returns when it accepts connections. It has test controls,
+// unless it is for a benchmark, which measures a hub as in production.
 func New(t testing.TB, options ...Option) *Hub {
 	t.Helper()
 	const free = "127.0.0.1:0"
@@ -93,7 +94,8 @@ func New(t testing.TB, options ...Option) *Hub {
 			t.Fatalf("hubtest: %v", err)
 		}
 	}
-	c.node.TestControls = true
+	_, benchmark := t.(*testing.B)
+	c.node.TestControls = c.node.TestControls || !benchmark
 	name := on.HostName(c.node.HostNames)
 	c.node.HostNames = on.Names(c.node.HostNames)
 	n, err := node.New(c.node)
