@@ -3,6 +3,7 @@ package wiretest
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/node"
@@ -44,11 +45,22 @@ func SendMessage(t testing.TB, h *node.Node, device string, m hub.Message) {
 // Message is a cloud-to-device message with nothing but a body.
 func Message(body string) hub.Message { return hub.Message{Body: []byte(body)} }
 
-// WantPending checks how many messages wait for a device.
+// WantPending waits until so many cloud-to-device messages wait for a device: the
+// hub itself may be dropping what has expired.
 func WantPending(t testing.TB, h *node.Node, device string, want int) {
 	t.Helper()
-	if got := h.ConnectionState(hub.ID{Device: device}).PendingMessages; got != want {
-		t.Errorf("%d messages wait for %s, want %d", got, device, want)
+	ctx := WithPatience(t)
+	for {
+		got := h.ConnectionState(hub.ID{Device: device}).PendingMessages
+		if got == want {
+			return
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			t.Errorf("%d messages wait for %s, want %d", got, device, want)
+			return
+		}
 	}
 }
 
