@@ -216,7 +216,9 @@ func (l *law) connect(id hub.ID, model string) error {
 		l.node.Detach(link, "closed", errGone)
 	})
 	s := &lawSession{link: link}
-	if doc, err := l.node.DeviceTwin(id); err == nil {
+	// One that has ended by then may have been told of another twin than this: of
+	// an identity that was deleted, and made again.
+	if doc, err := l.node.DeviceTwin(id); err == nil && link.why() == nil {
 		s.began, _ = parsed(l.t, doc)["desired"].(map[string]any)
 	}
 	l.mu.Lock()
