@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,6 +174,30 @@ func TestFaultsOverMQTT(t *testing.T) {
 			connect(t).Publish(d1Events, "all is well again")
 		})
 	}
+}
+
+// A peer that asks for ever more, while a fault keeps the answers back, loses its
+// connection and not the hub's memory.
+func TestAFaultKeepsBackNoMoreThanAConnectionMayHave(t *testing.T) {
+	h := hubtest.New(t)
+	c := wiretest.DialTLS(t, h)
+	c.Connect(h.Device("d1"), wiretest.CleanSession)
+	desired := make(map[string]string)
+	for n := range 7 {
+		desired[fmt.Sprint("p", n)] = strings.Repeat("x", 4000)
+	}
+	text, err := json.Marshal(desired)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.PatchTwin(hub.ID{Device: "d1"}, hub.TwinChange{Desired: text}, hub.Match{}); err != nil {
+		t.Fatal(err)
+	}
+	h.Fault(fault.Fault{On: fault.Twin, Latency: fault.MaxLatency})
+	for range 100 { // 2.8 MB of answers
+		c.Send(wiretest.PublishPacket(0, 0, "$iothub/twin/GET/?$rid=7", ""))
+	}
+	c.WantClosed()
 }
 
 func TestFaultsOverAMQP(t *testing.T) {

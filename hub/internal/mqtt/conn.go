@@ -46,6 +46,7 @@ type conn struct {
 	calls     []pendingCall // direct methods in flight
 	messages  []pendingMessage
 	late      []lateAck
+	lateBytes int           // of other answers that faults keep back
 	unstored  int           // telemetry that is not durable yet
 	allStored chan struct{} // closed when it is; nil if nobody waits
 	lastID    uint16        // packet identifier of the last message

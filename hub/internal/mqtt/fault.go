@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -60,6 +61,12 @@ func (d *Door) operate(c *conn, o faults.Operation) {
 	}
 }
 
+// errHeldBack ends the connection of a peer that asks for ever more while a fault keeps the answers back.
+var errHeldBack = errors.New("more answers are kept back by a fault than one connection may have waiting")
+
+// maxLateAcks are as many as there are packet ids.
+const maxLateAcks = 1<<16 - 1
+
 // A lateAck is a PUBACK that a fault keeps back, or that waits behind such a one: they go out in the order of what they
 // acknowledge (MQTT-4.6.0-2).
 type lateAck struct {
@@ -72,6 +79,10 @@ func (c *conn) pubackLocked(id uint16, due time.Time) {
 	if len(c.late) == 0 && (due.IsZero() || !due.After(time.Now())) {
 		c.replyLocked(appendAck(nil, packets.Puback, id))
 		c.writeLocked()
+		return
+	}
+	if len(c.late) == maxLateAcks {
+		c.endLocked(errHeldBack)
 		return
 	}
 	c.late = append(c.late, lateAck{id, due})
@@ -101,9 +112,16 @@ func (c *conn) sendLate() {
 
 // replyLate sends packets later, if the connection is still there.
 func (c *conn) replyLate(d time.Duration, packets []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lateBytes += len(packets); c.lateBytes > maxQueued {
+		c.endLocked(errHeldBack)
+		return
+	}
 	time.AfterFunc(d, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.lateBytes -= len(packets)
 		c.replyLocked(packets)
 		c.writeLocked()
 	})
