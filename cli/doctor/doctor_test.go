@@ -363,7 +363,7 @@ func TestClocks(t *testing.T) {
 	}
 	t.Run("an hour and a half behind", func(t *testing.T) {
 		h := hubtest.New(t, off(90*time.Minute))
-		for name, opt := range map[string]doctor.Options{"device": asDevice(h, "d1"), "device alone": alone(h, "d1"), "service": asService(h, "service")} {
+		for name, opt := range map[string]doctor.Options{"device": asDevice(h, "d1"), "device alone": alone(h, "d2"), "service": asService(h, "service")} {
 			t.Run(name, func(t *testing.T) {
 				checks := examine(t, opt)
 				expect(t, checks, doctor.CheckClock, doctor.Failed, `^this machine's clock is 1h(30m\ds|29m5\ds) behind the hub's$`, "^set this machine's clock")
