@@ -1,0 +1,77 @@
+package provisioning
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// An Error is a refusal by the provisioning service. Every one comes from the table
+// below. Errors are compared with errors.Is by their number.
+type Error struct {
+	Code int    // six digits, of which the first three are the HTTP status
+	Text string // what went wrong, in one line
+
+	Log string // what only the operator is told, besides
+}
+
+func (e *Error) Error() string {
+	if e.Log != "" {
+		return e.Text + ": " + e.Log
+	}
+	return e.Text
+}
+
+// Is reports whether target is an *Error with the same number.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// HTTPStatus is the status of the answer.
+func (e *Error) HTTPStatus() int { return e.Code / 1000 }
+
+// With returns a copy of e that says what went wrong.
+func (e *Error) With(format string, args ...any) *Error {
+	c := *e
+	c.Text = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// Because returns a copy of e that tells the operator, and nobody else, why.
+func (e *Error) Because(format string, args ...any) *Error {
+	c := *e
+	c.Log = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// Envelope is the body of the answer on every transport. The tracking id names the
+// request in the hub's log.
+func (e *Error) Envelope(trackingID string, at time.Time) []byte {
+	text, _ := json.Marshal(struct {
+		Code       int       `json:"errorCode"`
+		TrackingID string    `json:"trackingId"`
+		Message    string    `json:"message"`
+		At         time.Time `json:"timestampUtc"`
+	}{e.Code, trackingID, e.Text, at.UTC()})
+	return text
+}
+
+// The refusals. The numbers of ErrUnauthorized and ErrRegistrationNotFound are known, the
+// others assumed.
+var (
+	ErrBadRequest           = &Error{Code: 400004, Text: "Bad request"}
+	ErrUnauthorized         = &Error{Code: 401002, Text: "Unauthorized"}
+	ErrNotFound             = &Error{Code: 404204, Text: "Not found"}
+	ErrRegistrationNotFound = &Error{Code: 404201, Text: "Registration not found"}
+	ErrMethodNotAllowed     = &Error{Code: 405000, Text: "Method not allowed"}
+	ErrAlreadyExists        = &Error{Code: 409002, Text: "Already exists"}
+	ErrPreconditionFailed   = &Error{Code: 412001, Text: "Precondition failed"}
+	ErrTooLarge             = &Error{Code: 413001, Text: "Request entity too large"}
+	ErrTooMany              = &Error{Code: 429001, Text: "Too many"}
+	ErrInternal             = &Error{Code: 500001, Text: "Internal server error"}
+	ErrUnavailable          = &Error{Code: 503001, Text: "Service unavailable"}
+)
+
+// RefusalOf returns the service's error for any error: of the hub's, of its store's.
+func RefusalOf(err error) *Error { return ErrInternal }
