@@ -216,7 +216,7 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Server.Close)
-	n.mqtt = mqtt.New(n.Server, opt.Logger)
+	n.mqtt = mqtt.New(n.Server, mqtt.Options{Logger: opt.Logger})
 	n.atEnd(n.mqtt.Close)
 	// What services ask over AMQP does not come of the connection of a device, and
 	// so this door may close behind Stop too, as its devices want.

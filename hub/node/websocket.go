@@ -39,14 +39,14 @@ func (n *Node) serveWebSocket(w http.ResponseWriter, r *http.Request) bool {
 	if r.TLS != nil {
 		chain = r.TLS.PeerCertificates
 	}
-	door(webSocketConn{websocket.NetConn(n.ctx, ws, websocket.MessageBinary), ws, rest.Conn(r)}, chain)
+	door(webSocketConn{websocket.NetConn(n.ctx, ws, websocket.MessageBinary), ws, rest.Conn(r)}, r.Host, chain)
 	return true
 }
 
 // subprotocol returns the first subprotocol of those that the client offers for
 // which there is a door, and the door. It is in the client's spelling: the SDK
 // for C offers "MQTT", and some clients compare.
-func (n *Node) subprotocol(r *http.Request) (string, func(net.Conn, []*x509.Certificate)) {
+func (n *Node) subprotocol(r *http.Request) (string, func(net.Conn, string, []*x509.Certificate)) {
 	for _, value := range r.Header.Values("Sec-WebSocket-Protocol") {
 		for offer := range strings.SplitSeq(value, ",") {
 			switch offer = strings.TrimSpace(offer); strings.ToLower(offer) {

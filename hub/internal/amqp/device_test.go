@@ -189,7 +189,7 @@ func TestTakeoverFromASession(t *testing.T) {
 // mqttConnect connects d1 over MQTT to a door of its own.
 func mqttConnect(t *testing.T, h *testHub) net.Conn {
 	t.Helper()
-	door := mqtt.New(h.Server, nil)
+	door := mqtt.New(h.Server, mqtt.Options{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/provisioning"
 )
 
 // EventHubName is the name of the built-in endpoint that is compatible with
@@ -42,6 +43,9 @@ type Options struct {
 	// EventSources are those of the events that readers of the built-in endpoint
 	// get. None is telemetry alone, as on IoT Hub without routes.
 	EventSources []hub.EventSource
+
+	// Provisioning registers devices that ask for their hub. Nil refuses them.
+	Provisioning *provisioning.Service
 
 	Logger *slog.Logger // nil discards
 }
@@ -79,11 +83,11 @@ func (d *Door) Serve(l net.Listener) error {
 	return d.running.Accept(l, "AMQP without TLS", d.log, func(nc net.Conn) { d.handshake(nc, d.metrics.plain) })
 }
 
-// ServeConn serves one connection, whose peer has shown the certificates of
-// chain. It owns nc, and does not wait for its end.
-func (d *Door) ServeConn(nc net.Conn, chain []*x509.Certificate) {
+// ServeConn serves one connection, which was made to the host, and whose peer has
+// shown the certificates of chain. It owns nc, and does not wait for its end.
+func (d *Door) ServeConn(nc net.Conn, host string, chain []*x509.Certificate) {
 	deadline := time.Now().Add(serve.AuthTimeout)
-	if !d.running.Go(func() { d.begin(nc, chain, deadline, d.metrics.webSocket) }) {
+	if !d.running.Go(func() { d.begin(nc, host, chain, deadline, d.metrics.webSocket) }) {
 		nc.Close()
 	}
 }
@@ -104,6 +108,7 @@ func (d *Door) Close() {
 func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 	deadline := time.Now().Add(serve.AuthTimeout)
 	nc.SetDeadline(deadline)
+	var host string
 	var chain []*x509.Certificate
 	if t, ok := nc.(*tls.Conn); ok {
 		over.In(stateOpening).Inc()
@@ -115,9 +120,10 @@ func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 			d.logHandshake(nc, err, over)
 			return
 		}
-		chain = t.ConnectionState().PeerCertificates
+		state := t.ConnectionState()
+		host, chain = state.ServerName, state.PeerCertificates
 	}
-	d.begin(nc, chain, deadline, over)
+	d.begin(nc, host, chain, deadline, over)
 }
 
 // logHandshake tells the operator of a client that doesn't trust the hub, or of
@@ -147,7 +153,7 @@ func withoutTLS(first string) string {
 
 // begin exchanges headers and SASL frames, which has to be done by the deadline,
 // and serves the connection in a goroutine of its own if that went well.
-func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time, over *serve.Connections) {
+func (d *Door) begin(nc net.Conn, host string, chain []*x509.Certificate, deadline time.Time, over *serve.Connections) {
 	c := &conn{door: d, over: over, chain: chain}
 	c.Conn = engine.New(nc, engine.Options{
 		Container: containerID,

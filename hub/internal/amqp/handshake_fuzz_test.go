@@ -105,7 +105,7 @@ func FuzzHandshake(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		nc := newTape(said)
-		door.ServeConn(nc, nil)
+		door.ServeConn(nc, "", nil)
 		select {
 		case <-nc.closed:
 		case <-time.After(30 * time.Second):

@@ -58,7 +58,7 @@ func inBubble(t *testing.T, run func(t *testing.T, p *slowPeer)) {
 		near, far := net.Pipe()
 		p := &slowPeer{&wiretest.AMQPPeer{T: t, Conn: near}, log, make(chan time.Time, 1)}
 		defer near.Close()
-		d.ServeConn(far, nil)
+		d.ServeConn(far, "", nil)
 		run(t, p)
 	})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/provisioning"
 )
 
 // connectTimeout is how long a peer may take from being accepted to the end of
@@ -38,9 +39,18 @@ var (
 	errSlowReader = errors.New("the peer does not read what it is sent")
 )
 
+// Options configure New. The zero value works.
+type Options struct {
+	// Provisioning registers devices that ask for their hub. Nil refuses them.
+	Provisioning *provisioning.Service
+
+	Logger *slog.Logger // nil discards
+}
+
 // A Door serves MQTT connections.
 type Door struct {
 	hub *hub.Server
+	dps *provisioning.Service // nil if there is none
 	log *slog.Logger
 	far *words.Limited // about peers that are not let in
 	rid atomic.Uint64  // the last request id of a direct method
@@ -51,9 +61,12 @@ type Door struct {
 	running *serve.Group
 }
 
-// New returns a door to h. A nil logger discards.
-func New(h *hub.Server, log *slog.Logger) *Door {
-	d := &Door{hub: h, log: cmp.Or(log, slog.New(slog.DiscardHandler)), running: serve.NewGroup(), metrics: newMetrics()}
+// New returns a door to h.
+func New(h *hub.Server, opt Options) *Door {
+	d := &Door{
+		hub: h, dps: opt.Provisioning, log: cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
+		running: serve.NewGroup(), metrics: newMetrics(),
+	}
 	d.far = words.NewLimited(d.log)
 	d.ctx = d.running.Context()
 	return d
@@ -71,11 +84,11 @@ func (d *Door) Serve(l net.Listener) error {
 	return d.running.Accept(l, "MQTT without TLS", d.log, func(nc net.Conn) { d.handshake(nc, d.metrics.plain) })
 }
 
-// ServeConn serves one connection, whose peer has shown the certificates of
-// chain. It owns nc, and does not wait for its end.
-func (d *Door) ServeConn(nc net.Conn, chain []*x509.Certificate) {
+// ServeConn serves one connection, which was made to the host, and whose peer has
+// shown the certificates of chain. It owns nc, and does not wait for its end.
+func (d *Door) ServeConn(nc net.Conn, host string, chain []*x509.Certificate) {
 	deadline := time.Now().Add(connectTimeout)
-	if !d.running.Go(func() { d.begin(nc, chain, deadline, d.metrics.webSocket) }) {
+	if !d.running.Go(func() { d.begin(nc, host, chain, deadline, d.metrics.webSocket) }) {
 		nc.Close()
 	}
 }
@@ -95,6 +108,7 @@ func (d *Door) Close() {
 func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 	deadline := time.Now().Add(connectTimeout)
 	nc.SetDeadline(deadline)
+	var host string
 	var chain []*x509.Certificate
 	if t, ok := nc.(*tls.Conn); ok {
 		over.In(stateOpening).Inc()
@@ -106,9 +120,10 @@ func (d *Door) handshake(nc net.Conn, over *serve.Connections) {
 			d.logHandshake(nc, err, over)
 			return
 		}
-		chain = t.ConnectionState().PeerCertificates
+		state := t.ConnectionState()
+		host, chain = state.ServerName, state.PeerCertificates
 	}
-	d.begin(nc, chain, deadline, over)
+	d.begin(nc, host, chain, deadline, over)
 }
 
 // logHandshake tells the operator of a client that doesn't trust the hub, or
@@ -124,7 +139,7 @@ func (d *Door) logHandshake(nc net.Conn, err error, over *serve.Connections) {
 
 // begin reads CONNECT, which has to be there by the deadline, and serves the
 // connection in a goroutine of its own if it is accepted.
-func (d *Door) begin(nc net.Conn, chain []*x509.Certificate, deadline time.Time, over *serve.Connections) {
+func (d *Door) begin(nc net.Conn, host string, chain []*x509.Certificate, deadline time.Time, over *serve.Connections) {
 	over.In(stateOpening).Inc()
 	defer over.In(stateOpening).Dec()
 	c := &conn{door: d, net: nc, over: over, gone: make(chan struct{})}

@@ -46,7 +46,7 @@ func inBubble(t *testing.T, run func(t *testing.T, d *Door)) {
 			t.Fatal(err)
 		}
 		defer h.Close()
-		d := New(h, nil)
+		d := New(h, Options{})
 		defer closeDoor(d)
 		if _, err := h.PutIdentity(testDevice, hub.IdentitySpec{}, hub.Match{}); err != nil {
 			t.Fatal(err)
@@ -342,7 +342,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	go io.Copy(io.Discard, far)
-	c := &conn{door: New(nil, nil), net: near, open: true, filters: []subscription{{filter: methodTopic + "#"}}}
+	c := &conn{door: New(nil, Options{}), net: near, open: true, filters: []subscription{{filter: methodTopic + "#"}}}
 	rid, payload := 0, make([]byte, maxUnread/4)
 	queue := func() (mine bool) {
 		rid++
@@ -370,7 +370,7 @@ func TestWhoWritesDirectMethods(t *testing.T) {
 // TestMethodIsSentToNobodyWhoLeft is about a device that ends its subscription
 // while a call is on its way to it: what UNSUBACK promised holds.
 func TestMethodIsSentToNobodyWhoLeft(t *testing.T) {
-	c := &conn{door: New(nil, nil), open: true}
+	c := &conn{door: New(nil, Options{}), open: true}
 	if c.sendMethod("1", topicOfMethod("m", "1"), nil) || c.backlog() > 0 {
 		t.Error("a method is sent without a subscription")
 	}
