@@ -96,7 +96,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{opt: o, log: o.Logger, opening: make(chan struct{}, 1)}
 	if o.Credential != nil {
-		c.bearer = bearer.New(o.Credential, o.Now)
+		c.bearer = bearer.New(o.Credential, bearer.IoTHub, o.Now)
 	}
 	host, _ := splitPort(cs.HostName)
 	c.host = strings.ToLower(host)

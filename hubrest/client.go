@@ -1,20 +1,13 @@
 package hubrest
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
-	"github.com/iotdm/iotdm/internal/wait"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -42,87 +35,19 @@ type Options struct {
 }
 
 // A Client makes requests to one hub. It is safe for concurrent use.
-type Client struct {
-	host string // as in URLs, with a port or without
-	cred authorizer
-	http *http.Client
-	log  *slog.Logger
-	wait func(context.Context, time.Duration) error // between two attempts
-
-	maxBody int64 // of an answer, in bytes
-
-	own atomic.Bool // the hub has said that it is one of iotdm
-}
-
-// An authorizer fills the header Authorization. It is safe for concurrent use.
-type authorizer interface {
-	// authorization returns the header's whole value. It is called for every attempt of every request, so it keeps
-	// what it has got until it is time to renew that.
-	authorization(ctx context.Context) (string, error)
-}
+type Client struct{ requester }
 
 // New returns a client. It makes no connection: a wrong host name or key shows with the first request.
 func New(o Options) (*Client, error) {
-	cs := o.ConnectionString
-	if cs.HostName == "" {
-		return nil, errors.New("connection string: HostName is missing")
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.TokenLife == 0 {
-		o.TokenLife = time.Hour
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	cred, err := newAuthorizer(o)
+	r, err := newRequester(o, hubPeer)
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
-		host: strings.ToLower(cs.HostName),
-		cred: cred,
-		http: &http.Client{
-			Transport: newTransport(o),
-			// The service never redirects, and a credential must not follow one to somebody else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		log:  o.Logger,
-		wait: wait.For,
-
-		maxBody: defaultMaxBody,
-	}, nil
+	return &Client{r}, nil
 }
 
 // Close closes the connections that are idle. Requests under way go on.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-func newTransport(o Options) *http.Transport {
-	dialer := &net.Dialer{Timeout: 15 * time.Second}
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
-		TLSClientConfig:     o.TLS.Clone(), // nil stays nil
-		TLSHandshakeTimeout: 15 * time.Second,
-		MaxIdleConnsPerHost: 64,
-		// Shorter than the hub's own patience, so that a method rarely meets a connection that is just being closed:
-		// it could not be sent again.
-		IdleConnTimeout: 60 * time.Second,
-		Protocols:       new(http.Protocols),
-
-		MaxResponseHeaderBytes: 256 << 10,
-	}
-	// IoT Hub speaks HTTP/1.1 only, and over HTTP/2 the transport repeats requests by rules of its own.
-	t.Protocols.SetHTTP1(true)
-	if o.Addr != "" {
-		t.Proxy = nil
-		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, o.Addr)
-		}
-	}
-	return t
-}
+func (c *Client) Close() { c.close() }
 
 // Target names a device, or a module of a device when ModuleID is set.
 type Target struct {

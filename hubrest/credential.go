@@ -30,9 +30,9 @@ type fixedCredential string
 // bearerCredential is a principal of Microsoft Entra ID.
 type bearerCredential struct{ *bearer.Source }
 
-func newAuthorizer(o Options) (authorizer, error) {
+func newAuthorizer(o Options, scope string) (authorizer, error) {
 	if o.Credential != nil {
-		return bearerCredential{bearer.New(o.Credential, o.Now)}, nil
+		return bearerCredential{bearer.New(o.Credential, scope, o.Now)}, nil
 	}
 	cs := o.ConnectionString
 	switch {

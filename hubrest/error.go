@@ -29,9 +29,10 @@ var (
 	ErrNoTestControls = errors.New("no test controls")
 )
 
-// An Error is an answer of the hub that is not a success. See the article "Understand and resolve Azure IoT Hub error
+// An Error is an answer of the hub, or of the provisioning service, that is not a success. See the article "Understand and resolve Azure IoT Hub error
 // codes".
 type Error struct {
+	Service    string // that answered, such as "the provisioning service"; empty: the hub
 	Status     int    // HTTP status, such as 404
 	Code       int    // IoT Hub's six digits, such as 404103; 0 when the answer has none
 	Name       string // IoT Hub's name, such as DeviceNotOnline; empty when the answer has none
@@ -42,7 +43,7 @@ type Error struct {
 
 // Error returns the status, the name, the number and the words.
 func (e *Error) Error() string {
-	s := "the hub answered " + strconv.Itoa(e.Status)
+	s := cmp.Or(e.Service, hubPeer.name) + " answered " + strconv.Itoa(e.Status)
 	if e.Name != "" {
 		s += " " + e.Name
 	} else if text := http.StatusText(e.Status); text != "" {
@@ -92,6 +93,18 @@ type envelope struct {
 }
 
 // parseError makes an *Error of any answer.
+func (c *requester) parseError(a answer) *Error {
+	e := parseError(a)
+	if c.peer == hubPeer {
+		return e
+	}
+	e.Service = c.peer.name
+	if a.status/100 == 3 {
+		e.Message = "a redirect, which it never sends; is this " + c.peer.name + "?"
+	}
+	return e
+}
+
 func parseError(a answer) *Error {
 	e := &Error{
 		Status:    a.status,

@@ -118,7 +118,7 @@ func damageOf(line []byte) (EventDamage, bool) {
 }
 
 // open makes a request whose answer has no end in sight. It is sent once. The caller closes the body.
-func (c *Client) open(ctx context.Context, r request) (io.ReadCloser, error) {
+func (c *requester) open(ctx context.Context, r request) (io.ReadCloser, error) {
 	auth, err := c.cred.authorization(ctx)
 	if err != nil {
 		return nil, &credentialError{err}
@@ -137,7 +137,7 @@ func (c *Client) open(ctx context.Context, r request) (io.ReadCloser, error) {
 		defer resp.Body.Close()
 		a := answer{status: resp.StatusCode, header: resp.Header}
 		a.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
-		return nil, parseError(a)
+		return nil, c.parseError(a)
 	}
 	return resp.Body, nil
 }

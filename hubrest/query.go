@@ -3,7 +3,7 @@ package hubrest
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"iter"
 	"net/http"
 	"strconv"
@@ -58,7 +58,7 @@ func queryRequest(query string) request {
 }
 
 // rows makes the same request for page after page and yields the rows of all.
-func (c *Client) rows(ctx context.Context, r request, pageSize int) iter.Seq2[json.RawMessage, error] {
+func (c *requester) rows(ctx context.Context, r request, pageSize int) iter.Seq2[json.RawMessage, error] {
 	return func(yield func(json.RawMessage, error) bool) {
 		for p, err := range c.pages(ctx, r, pageSize) {
 			if err != nil {
@@ -81,7 +81,7 @@ type page struct {
 }
 
 // pages makes the same request for page after page.
-func (c *Client) pages(ctx context.Context, r request, pageSize int) iter.Seq2[page, error] {
+func (c *requester) pages(ctx context.Context, r request, pageSize int) iter.Seq2[page, error] {
 	first := r.header
 	return func(yield func(page, error) bool) {
 		token := ""
@@ -110,7 +110,7 @@ func (c *Client) pages(ctx context.Context, r request, pageSize int) iter.Seq2[p
 				return
 			}
 			if next == token {
-				yield(page{}, errors.New(r.what+": the hub names the same page as the next one"))
+				yield(page{}, fmt.Errorf("%s: %s names the same page as the next one", r.what, c.peer.name))
 				return
 			}
 			token = next

@@ -22,8 +22,6 @@ import (
 )
 
 const (
-	apiVersion = "2021-04-12"
-
 	// defaultTimeout bounds one attempt, from dialling to the last byte of the answer.
 	defaultTimeout = time.Minute
 
@@ -41,7 +39,7 @@ type request struct {
 	method     string
 	path       []string // not escaped
 	query      url.Values
-	apiVersion string      // empty: apiVersion
+	apiVersion string      // empty: that of the peer
 	ifMatch    string      // as in the header; empty: none
 	header     http.Header // more headers
 	body       any         // marshalled as JSON; a []byte is sent as it is; nil: no body
@@ -62,7 +60,7 @@ type answer struct {
 
 // do makes the request, repeats it where that is safe, and decodes the answer into out, if that isn't nil.
 // Errors begin with what the request does; a refusal by the hub is an *Error.
-func (c *Client) do(ctx context.Context, r request, out any) (http.Header, error) {
+func (c *requester) do(ctx context.Context, r request, out any) (http.Header, error) {
 	for _, s := range r.path {
 		// Nothing on the way may take these for something else than a name: "DELETE /devices/" is not a device.
 		if s == "" || s == "." || s == ".." {
@@ -89,14 +87,14 @@ func (c *Client) do(ctx context.Context, r request, out any) (http.Header, error
 			decode = json.Unmarshal
 		}
 		if err := decode(a.body, out); err != nil {
-			return nil, fmt.Errorf("%s: the hub's answer (%d) is not as documented: %w", r.what, a.status, err)
+			return nil, fmt.Errorf("%s: %s's answer (%d) is not as documented: %w", r.what, c.peer.name, a.status, err)
 		}
 	}
 	return a.header, nil
 }
 
 // attempt sends r once. sent tells whether the hub may have seen it.
-func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer, sent bool, err error) {
+func (c *requester) attempt(ctx context.Context, r request, body []byte) (a answer, sent bool, err error) {
 	auth, err := c.cred.authorization(ctx)
 	if err != nil {
 		return answer{}, false, &credentialError{err}
@@ -121,13 +119,13 @@ func (c *Client) attempt(ctx context.Context, r request, body []byte) (a answer,
 	}
 	log.Debug("answer", keyStatus, a.status, keyTook, time.Since(start), keyBody, bodyText(a.body))
 	if a.status/100 != 2 && (r.accept == nil || !r.accept(a.status, a.header)) {
-		return a, true, parseError(a)
+		return a, true, c.parseError(a)
 	}
 	return a, true, nil
 }
 
-func (c *Client) newRequest(ctx context.Context, r request, body []byte) *http.Request {
-	query := url.Values{"api-version": {cmp.Or(r.apiVersion, apiVersion)}}
+func (c *requester) newRequest(ctx context.Context, r request, body []byte) *http.Request {
+	query := url.Values{"api-version": {cmp.Or(r.apiVersion, c.peer.apiVersion)}}
 	for k, v := range r.query {
 		query[k] = v
 	}
@@ -166,7 +164,7 @@ func (c *Client) newRequest(ctx context.Context, r request, body []byte) *http.R
 
 // roundTrip returns the whole answer. What the hub sends beyond the limits is an error in a success, and dropped in an
 // error.
-func (c *Client) roundTrip(req *http.Request) (answer, error) {
+func (c *requester) roundTrip(req *http.Request) (answer, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return answer{}, netError(err)
@@ -183,7 +181,7 @@ func (c *Client) roundTrip(req *http.Request) (answer, error) {
 		return answer{}, netError(err)
 	}
 	if int64(len(a.body)) > c.maxBody {
-		return answer{}, fmt.Errorf("%w than %d bytes", errTooLarge, c.maxBody)
+		return answer{}, fmt.Errorf("%s's answer %w than %d bytes", c.peer.name, errTooLarge, c.maxBody)
 	}
 	return a, nil
 }
@@ -193,7 +191,7 @@ type credentialError struct{ error }
 
 func (e *credentialError) Unwrap() error { return e.error }
 
-var errTooLarge = errors.New("the hub's answer is larger")
+var errTooLarge = errors.New("is larger")
 
 // netError takes the URL out of the text of err, which the caller knows, and makes time-outs ErrTimedOut.
 func netError(err error) error {

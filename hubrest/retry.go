@@ -32,7 +32,7 @@ const (
 )
 
 // attempts sends r until it succeeds, must not be repeated, or has been sent often enough.
-func (c *Client) attempts(ctx context.Context, r request, body []byte) (answer, error) {
+func (c *requester) attempts(ctx context.Context, r request, body []byte) (answer, error) {
 	pause := &backoff.ExponentialBackOff{InitialInterval: 250 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second}
 	pause.Reset()
 	for n := 1; ; n++ {

@@ -1,4 +1,4 @@
-// Package bearer keeps the tokens of Microsoft Entra ID that authorize a service with an IoT hub.
+// Package bearer keeps the tokens of Microsoft Entra ID that authorize a service with an IoT hub, or with its provisioning service.
 package bearer
 
 import (
@@ -11,8 +11,11 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
-// scope is IoT Hub as Entra ID knows it, for every hub of the public cloud.
-const scope = "https://iothubs.azure.net/.default"
+// The services as Entra ID knows them, all of the public cloud.
+const (
+	IoTHub       = "https://iothubs.azure.net/.default"
+	Provisioning = "https://azure-devices-provisioning.net/.default"
+)
 
 const (
 	// renewBefore is how long before its end a token is replaced, which leaves time for an outage.
@@ -25,6 +28,7 @@ const (
 // none goes on with what it has when there is no new one. It is safe for concurrent use.
 type Source struct {
 	credential azcore.TokenCredential
+	scope      string
 	now        func() time.Time
 
 	fetching chan struct{} // holds one element while somebody fetches
@@ -33,9 +37,9 @@ type Source struct {
 	renewAt  time.Time
 }
 
-// New returns a source without a token yet. now is the clock.
-func New(credential azcore.TokenCredential, now func() time.Time) *Source {
-	return &Source{credential: credential, now: now, fetching: make(chan struct{}, 1)}
+// New returns a source without a token yet, of those for a scope. now is the clock.
+func New(credential azcore.TokenCredential, scope string, now func() time.Time) *Source {
+	return &Source{credential: credential, scope: scope, now: now, fetching: make(chan struct{}, 1)}
 }
 
 // Token returns a token that is valid now. One caller fetches a new one; the others go on with the old one as long as
@@ -63,7 +67,7 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 	if token, renewAt = s.current(); s.now().Before(renewAt) { // somebody else has fetched it
 		return token.Token, nil
 	}
-	fetched, err := s.credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})
+	fetched, err := s.credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{s.scope}})
 	now = s.now()
 	if err == nil && (fetched.Token == "" || !now.Before(fetched.ExpiresOn)) {
 		err = errors.New("the credential gave no token that is valid now")

@@ -34,7 +34,7 @@ func TestTokensAreKeptUntilFiveMinutesBeforeTheirEnd(t *testing.T) {
 			return azcore.AccessToken{}, errors.New("no")
 		}
 		return azcore.AccessToken{Token: strconv.Itoa(asked), ExpiresOn: now.Add(time.Hour)}, nil
-	}), func() time.Time { return now })
+	}), bearer.IoTHub, func() time.Time { return now })
 	for _, step := range []struct {
 		name    string
 		at      time.Duration
@@ -81,7 +81,7 @@ func TestWhenTokensAreReplaced(t *testing.T) {
 					token.RefreshOn = now.Add(tt.refresh)
 				}
 				return token, nil
-			}), func() time.Time { return now })
+			}), bearer.IoTHub, func() time.Time { return now })
 			if _, err := s.Token(t.Context()); (err != nil) != (tt.want == 0) {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestWhenTokensAreReplaced(t *testing.T) {
 func TestAnEmptyTokenIsNone(t *testing.T) {
 	s := bearer.New(credential(func(context.Context) (azcore.AccessToken, error) {
 		return azcore.AccessToken{ExpiresOn: time.Now().Add(time.Hour)}, nil
-	}), time.Now)
+	}), bearer.IoTHub, time.Now)
 	if token, err := s.Token(t.Context()); err == nil {
 		t.Errorf("Token = %q", token)
 	}
@@ -115,7 +115,7 @@ func TestOneCallerFetchesForAll(t *testing.T) {
 	s := bearer.New(credential(func(context.Context) (azcore.AccessToken, error) {
 		asked++ // the race detector tells of a second caller
 		return azcore.AccessToken{Token: "t", ExpiresOn: time.Now().Add(time.Hour)}, nil
-	}), time.Now)
+	}), bearer.IoTHub, time.Now)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -136,7 +136,7 @@ func TestWaitingForATokenEndsWithTheContext(t *testing.T) {
 		close(fetching)
 		<-ctx.Done()
 		return azcore.AccessToken{}, errors.New("its own words for it")
-	}), time.Now)
+	}), bearer.IoTHub, time.Now)
 	reason := errors.New("changed my mind")
 	fetcher, cancelFetcher := context.WithCancelCause(t.Context())
 	var wg sync.WaitGroup
