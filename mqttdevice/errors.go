@@ -119,6 +119,9 @@ func (r refusal) Is(target error) bool {
 
 // permanent reports whether a first connection that failed with err would only fail again.
 func permanent(err error) bool {
+	if refused, ok := errors.AsType[*RegistrationError](err); ok {
+		return !refused.transient()
+	}
 	if errors.Is(err, ErrUnauthorized) {
 		return true
 	}

@@ -34,8 +34,9 @@ const attemptGap = time.Second
 const stable = time.Minute
 
 func scheduleAfter(err error) schedule {
+	said, by := errors.AsType[*RegistrationError](err)
 	switch {
-	case errors.Is(err, ErrUnauthorized):
+	case errors.Is(err, ErrUnauthorized), by && !said.transient():
 		return refused
 	case errors.Is(err, ErrTakenOver):
 		return contended
