@@ -15,6 +15,8 @@ type hubProcess struct {
 	https   string // the port for REST
 	plain   bool   // whether it speaks AMQP without TLS too
 	data    string
+
+	certificates string // a folder with those of devices, if they are wanted
 }
 
 // startHub runs "iotdm hub run" on the ports that the official SDKs have built

@@ -148,7 +148,7 @@ func runSDK(t *testing.T, h *hubProcess, name string, args ...string) {
 	cmd.Env = append(cmd.Env, "HUB_HOST="+h.address, "PYTHONDONTWRITEBYTECODE=1",
 		"IOTHUB_CONNECTION_STRING="+h.connectionString(t, "--policy", "iothubowner"),
 		"REGISTRY_CONNECTION_STRING="+h.connectionString(t, "--policy", "registryRead"),
-		"EVENTHUB_CONNECTION_STRING="+h.eventHub(t))
+		"EVENTHUB_CONNECTION_STRING="+h.eventHub(t), "CERTIFICATES="+h.certificates)
 	if h.plain {
 		cmd.Env = append(cmd.Env, "EMULATOR_CONNECTION_STRING="+h.eventHub(t, "--emulator"))
 	}
