@@ -16,7 +16,7 @@ import (
 type Caller struct {
 	Name    string
 	Rights  []Right  // of a policy
-	Actions []string // of a principal, in which "*" is any text; nil for a policy
+	Actions []string // of a principal, in full, in which "*" is any text; nil for a policy
 
 	Expires time.Time // when the credential ends, for who keeps a connection open; zero never
 }
@@ -32,8 +32,15 @@ func (c Caller) Title() string {
 // A Permission is what a caller needs for an operation.
 type Permission struct {
 	Rights AnyOf  // of a policy
-	Action string // of a principal: data actions, without "Microsoft.Devices/IotHubs/", separated by blanks
+	Action string // of a principal: data actions, separated by blanks, those of a hub without HubActions
 }
+
+// HubActions and ProvisioningActions begin the data actions of a hub and of the
+// provisioning service.
+const (
+	HubActions          = "Microsoft.Devices/IotHubs/"
+	ProvisioningActions = "Microsoft.Devices/provisioningServices/"
+)
 
 // AnyOf lists combinations of rights of which a policy needs one in full.
 type AnyOf [][]Right
@@ -71,6 +78,9 @@ func (c Caller) hasRights(needed AnyOf) bool {
 
 func (c Caller) hasActions(needed string) bool {
 	for action := range strings.FieldsSeq(needed) {
+		if !strings.HasPrefix(action, ProvisioningActions) {
+			action = HubActions + action
+		}
 		if !slices.ContainsFunc(c.Actions, func(pattern string) bool { return matchAction(pattern, action) }) {
 			return false
 		}
@@ -119,7 +129,7 @@ func (s *Server) AuthenticateCallerAt(ctx context.Context, at time.Time, credent
 	if err != nil {
 		return Caller{}, err
 	}
-	p, err := s.policyOf(t, sas.Token.SignedBy, RegistryRead, RegistryWrite, ServiceConnect)
+	p, err := s.policyOf(t, sas.Token.SignedBy, serviceRights...)
 	switch {
 	case err != nil:
 		return Caller{}, err

@@ -21,6 +21,24 @@ const (
 	DeviceConnect  Right = "DeviceConnect"  // act as any device
 )
 
+// The rights of the provisioning service, which its policies have in Azure and the
+// hub's have here (article "How to control access to the provisioning service").
+// DeviceConnect registers devices, too.
+const (
+	ServiceConfig           Right = "ServiceConfig"           // change the service itself: nothing here needs it
+	EnrollmentRead          Right = "EnrollmentRead"          // read enrollments
+	EnrollmentWrite         Right = "EnrollmentWrite"         // change enrollments
+	RegistrationStatusRead  Right = "RegistrationStatusRead"  // read registrations
+	RegistrationStatusWrite Right = "RegistrationStatusWrite" // delete registrations
+)
+
+// serviceRights are those with which a policy is a service, of the hub or of the
+// provisioning service. What it may do there is asked for each operation.
+var serviceRights = []Right{
+	RegistryRead, RegistryWrite, ServiceConnect,
+	ServiceConfig, EnrollmentRead, EnrollmentWrite, RegistrationStatusRead, RegistrationStatusWrite,
+}
+
 // A Policy is a shared access policy: whoever has one of its keys has its
 // rights.
 type Policy struct {
@@ -39,7 +57,7 @@ func (p Policy) Validate() error {
 		return fmt.Errorf("policy %q: the name must be 1 to 64 letters, digits, dots or any of _ - @", words.Clip(p.Name))
 	}
 	for _, r := range p.Rights {
-		if !slices.Contains([]Right{RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect}, r) {
+		if r != DeviceConnect && !slices.Contains(serviceRights, r) {
 			return fmt.Errorf("policy %s: unknown right %q", p.Name, words.Clip(string(r)))
 		}
 	}

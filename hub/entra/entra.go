@@ -43,8 +43,9 @@ type Options struct {
 
 	// Roles assigns to each principal, by its object id, what it may do: roles
 	// by name or id, such as "IoT Hub Data Reader", or actions such as
-	// "Microsoft.Devices/IotHubs/twins/read", with "*" for any text. A token
-	// does not carry them.
+	// "Microsoft.Devices/IotHubs/twins/read", with "*" for any text. Those of the
+	// provisioning service begin with "Microsoft.Devices/provisioningServices/". A
+	// token does not carry them.
 	Roles map[string][]string
 }
 
@@ -70,6 +71,9 @@ func Parse(text []byte) (Options, error) {
 var iotHubAudiences = []string{
 	"https://iothubs.azure.net", "https://iothubs.azure.net/",
 	"89d10474-74af-4874-99a7-c23c2f643083", // the application id of Azure IoT Hub
+
+	// What those of the provisioning service ask for.
+	"https://azure-devices-provisioning.net", "https://azure-devices-provisioning.net/",
 }
 
 // entraRoles are the built-in roles, by name and id, and the actions they allow.
@@ -77,15 +81,13 @@ var builtInRoles = []struct {
 	name, id string
 	actions  []string
 }{
-	{"IoT Hub Data Contributor", "4fc6c259-987e-4a07-842e-c321cc9d413f", []string{"*"}},
-	{"IoT Hub Data Reader", "b447c946-2db7-41ec-983d-d8bf3b1c77e3", []string{"*/read", "fileUpload/notifications/action"}},
-	{"IoT Hub Registry Contributor", "4ea46cd5-c1b2-4a8e-910b-273211f9ce47", []string{"devices/*"}},
-	{"IoT Hub Twin Contributor", "494bdba2-168f-4f31-a0a1-191d2f7c028c", []string{"twins/*"}},
+	{"IoT Hub Data Contributor", "4fc6c259-987e-4a07-842e-c321cc9d413f", []string{hub.HubActions + "*"}},
+	{"IoT Hub Data Reader", "b447c946-2db7-41ec-983d-d8bf3b1c77e3", []string{hub.HubActions + "*/read", hub.HubActions + "fileUpload/notifications/action"}},
+	{"IoT Hub Registry Contributor", "4ea46cd5-c1b2-4a8e-910b-273211f9ce47", []string{hub.HubActions + "devices/*"}},
+	{"IoT Hub Twin Contributor", "494bdba2-168f-4f31-a0a1-191d2f7c028c", []string{hub.HubActions + "twins/*"}},
+	{"Device Provisioning Service Data Contributor", "dfce44e4-17b7-4bd1-a6d1-04996ec95633", []string{hub.ProvisioningActions + "*"}},
+	{"Device Provisioning Service Data Reader", "10745317-c249-44a1-a5ce-3a4353c0bbd8", []string{hub.ProvisioningActions + "*/read"}},
 }
-
-// actionPrefix begins every action of a hub's data. Inside the hub it is left
-// out.
-const actionPrefix = "Microsoft.Devices/IotHubs/"
 
 // A Verifier checks the tokens of principals. It is safe for concurrent use.
 type Verifier struct {
@@ -122,22 +124,19 @@ func New(opt Options, now func() time.Time) (*Verifier, error) {
 }
 
 func actionsOf(role string) ([]string, error) {
-	if action, ok := cutPrefixFold(role, actionPrefix); ok {
-		return []string{action}, nil
+	if hasPrefixFold(role, hub.HubActions) || hasPrefixFold(role, hub.ProvisioningActions) {
+		return []string{role}, nil
 	}
 	for _, known := range builtInRoles {
 		if strings.EqualFold(role, known.name) || strings.EqualFold(role, known.id) {
 			return known.actions, nil
 		}
 	}
-	return nil, fmt.Errorf("%q is neither a role of IoT Hub nor an action that begins with %s", role, actionPrefix)
+	return nil, fmt.Errorf("%q is neither a role of IoT Hub nor an action that begins with %s or %s", role, hub.HubActions, hub.ProvisioningActions)
 }
 
-func cutPrefixFold(s, prefix string) (string, bool) {
-	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
-		return s, false
-	}
-	return s[len(prefix):], true
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
 // accessClaims are the claims of an access token that name the principal.

@@ -114,6 +114,10 @@ func New(t testing.TB, options ...Option) *Hub {
 		t:         t,
 		ca:        filepath.Join(t.TempDir(), "ca.pem"),
 	}
+	if err := n.Publish(info); err != nil {
+		on.Close()
+		t.Fatalf("hubtest: %v", errors.Join(err, n.Close()))
+	}
 	failed := n.Serve(on)
 	t.Cleanup(func() {
 		err := n.Close()
@@ -163,8 +167,9 @@ func (h *Hub) identity(id hub.ID) sas.ConnectionString {
 }
 
 // Policy returns the connection string of a shared access policy, such as
-// "iothubowner" or "service". Its host name carries the port of the HTTPS
-// listener, which Python and Go service clients understand.
+// "iothubowner" or "service", or "provisioningserviceowner" for clients of the
+// provisioning service, which is where the hub is. Its host name carries the port of
+// the HTTPS listener, which Python and Go service clients understand.
 func (h *Hub) Policy(name string) sas.ConnectionString {
 	h.t.Helper()
 	return sas.ConnectionString{HostName: h.hostAt(h.HTTPSAddr), SharedAccessKeyName: name, SharedAccessKey: h.policyKey(name)}

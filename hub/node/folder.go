@@ -151,7 +151,7 @@ func (f *folder) openPolicies(more []hub.Policy) error {
 		return err
 	}
 	if stored != nil {
-		f.list = stored
+		f.list = withProvisioning(stored)
 	}
 	if f.list, err = mergePolicies(f.list, more); err != nil {
 		return err

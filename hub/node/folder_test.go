@@ -190,8 +190,9 @@ func TestPoliciesAreKept(t *testing.T) {
 	want := []string{
 		"iothubowner[RegistryRead RegistryWrite ServiceConnect DeviceConnect]", "service[ServiceConnect]", "device[DeviceConnect]",
 		"registryRead[RegistryRead]", "registryReadWrite[RegistryRead RegistryWrite]",
+		"provisioningserviceowner[ServiceConfig DeviceConnect EnrollmentRead EnrollmentWrite RegistrationStatusRead RegistrationStatusWrite]",
 	}
-	if diff := cmp.Diff(want, rights); diff != "" || len(keys) != 10 {
+	if diff := cmp.Diff(want, rights); diff != "" || len(keys) != 12 {
 		t.Errorf("%d keys, rights (-want +got):\n%s", len(keys), diff)
 	}
 
@@ -201,12 +202,41 @@ func TestPoliciesAreKept(t *testing.T) {
 	mustClose(t, f)
 	changed := append([]hub.Policy{}, first...)
 	changed[1].PrimaryKey = key
-	changed = append(changed, hub.Policy{Name: "mine", Rights: []hub.Right{hub.DeviceConnect}, PrimaryKey: second[5].PrimaryKey, SecondaryKey: key})
+	changed = append(changed, hub.Policy{Name: "mine", Rights: []hub.Right{hub.DeviceConnect}, PrimaryKey: second[6].PrimaryKey, SecondaryKey: key})
 	if diff := cmp.Diff(changed, second); diff != "" {
 		t.Errorf("with further policies (-want +got):\n%s", diff)
 	}
 	f = mustOpenFolder(t, dir)
 	if diff := cmp.Diff(second, f.policies()); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+	mustClose(t, f)
+}
+
+// A folder of a hub before the provisioning service gets its policy, which then
+// stays as it is.
+func TestAnOlderFolderGetsThePolicyOfTheProvisioningService(t *testing.T) {
+	dir := t.TempDir()
+	old, err := os.ReadFile("testdata/old/policies.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, policiesFile), old)
+	want, err := readPolicies(filepath.Join(dir, policiesFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := mustOpenFolder(t, dir)
+	got := f.policies()
+	mustClose(t, f)
+	if len(got) != len(want)+1 || got[len(want)].Name != ProvisioningPolicy {
+		t.Fatalf("%d policies have become %d", len(want), len(got))
+	}
+	if diff := cmp.Diff(want, got[:len(want)]); diff != "" {
+		t.Errorf("the others (-want +got):\n%s", diff)
+	}
+	f = mustOpenFolder(t, dir)
+	if diff := cmp.Diff(got, f.policies()); diff != "" {
 		t.Errorf("after a restart (-want +got):\n%s", diff)
 	}
 	mustClose(t, f)

@@ -42,6 +42,10 @@ type Info struct {
 
 	ConsumerGroups []string `json:"consumerGroups,omitempty"` // that it has besides $Default
 
+	// IDScope is that of its provisioning service, which is where REST, MQTT and AMQP
+	// over TLS are; empty: an older hub, which has none.
+	IDScope string `json:"idScope,omitempty"`
+
 	CAFile     string       `json:"-"` // path of its CA's certificate
 	BundleFile string       `json:"-"` // path of that and all certificates the system trusts
 	Policies   []hub.Policy `json:"-"` // its shared access policies, with keys

@@ -38,7 +38,9 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/jobs"
 	"github.com/iotdm/iotdm/hub/journal"
+	"github.com/iotdm/iotdm/hub/provisioning"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/sas"
 )
 
 // Options configure New. The zero value is a hub that keeps nothing on disk.
@@ -93,6 +95,23 @@ type Options struct {
 	// packet and request at level Debug. Nil discards.
 	Logger *slog.Logger
 
+	// IDScope is what devices name the hub's provisioning service by. Empty is one
+	// that comes of the hub's CA, and stays as long as that does.
+	IDScope string
+
+	// Assigning is how long the registration of a device takes, by the hub's clock, so
+	// that clients have to ask again. 0 answers them at once.
+	Assigning time.Duration
+
+	// LinkedHubs are hubs besides this one that devices may be assigned to, each by the
+	// connection string of a policy with RegistryRead, RegistryWrite and
+	// ServiceConnect.
+	LinkedHubs []sas.ConnectionString
+
+	// WebhookHosts are the hosts, besides those of this machine, that enrollments may
+	// have asked for a custom allocation.
+	WebhookHosts []string
+
 	// Clock is the hub's time. Nil is the machine's.
 	Clock *clock.Clock
 
@@ -120,6 +139,7 @@ type Node struct {
 	*hub.Server
 	Jobs           *jobs.Scheduler
 	Configurations *configurations.Engine
+	Provisioning   *provisioning.Service
 	Controls       *controls.Controls // nil without Options.TestControls
 
 	folder  *folder
@@ -216,11 +236,14 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Server.Close)
-	n.mqtt = mqtt.New(n.Server, mqtt.Options{Logger: opt.Logger})
+	if n.Provisioning, err = n.openProvisioning(opt, db); err != nil {
+		return err
+	}
+	n.mqtt = mqtt.New(n.Server, mqtt.Options{Provisioning: n.Provisioning, Logger: opt.Logger})
 	n.atEnd(n.mqtt.Close)
 	// What services ask over AMQP does not come of the connection of a device, and
 	// so this door may close behind Stop too, as its devices want.
-	n.amqp = amqp.New(n.Server, amqp.Options{EventSources: opt.EventHubSources, Logger: opt.Logger})
+	n.amqp = amqp.New(n.Server, amqp.Options{Provisioning: n.Provisioning, EventSources: opt.EventHubSources, Logger: opt.Logger})
 	n.atEnd(n.amqp.Close)
 	// Connections end behind what follows: what came of a job, or a request,
 	// because the hub closes must not count.
@@ -246,7 +269,7 @@ func (n *Node) open(opt Options) (err error) {
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Controls: n.Controls, Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
 	metrics := newMetrics(
-		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
+		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.Provisioning.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
 	n.metrics = serveMetrics(metrics)
 	if err := opt.Seed.apply(n.Server, n.Configurations); err != nil {
 		return fmt.Errorf("seed: %w", err)
@@ -357,7 +380,7 @@ func (n *Node) publishClock() error {
 func (n *Node) publish() error {
 	info := n.published
 	info.TestControls, info.ClockAhead = n.Controls != nil, n.Clock().Ahead()
-	info.ConsumerGroups = n.consumerGroups
+	info.ConsumerGroups, info.IDScope = n.consumerGroups, n.IDScope()
 	return n.folder.publish(info)
 }
 

@@ -21,11 +21,34 @@ func defaultPolicies() []hub.Policy {
 		{Name: "device", Rights: []hub.Right{hub.DeviceConnect}},
 		{Name: "registryRead", Rights: []hub.Right{hub.RegistryRead}},
 		{Name: "registryReadWrite", Rights: []hub.Right{hub.RegistryRead, hub.RegistryWrite}},
+		provisioningPolicy(),
 	}
 	for i := range list {
 		list[i].PrimaryKey, list[i].SecondaryKey = sas.NewKey(), sas.NewKey()
 	}
 	return list
+}
+
+// ProvisioningPolicy is the policy of the provisioning service that every hub has.
+const ProvisioningPolicy = "provisioningserviceowner"
+
+func provisioningPolicy() hub.Policy {
+	return hub.Policy{
+		Name: ProvisioningPolicy,
+		Rights: []hub.Right{
+			hub.ServiceConfig, hub.DeviceConnect, hub.EnrollmentRead, hub.EnrollmentWrite, hub.RegistrationStatusRead, hub.RegistrationStatusWrite,
+		},
+		PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey(),
+	}
+}
+
+// withProvisioning returns the policies of a data folder with that of the
+// provisioning service, which one of an older hub lacks.
+func withProvisioning(list []hub.Policy) []hub.Policy {
+	if slices.ContainsFunc(list, func(p hub.Policy) bool { return strings.EqualFold(p.Name, ProvisioningPolicy) }) {
+		return list
+	}
+	return append(slices.Clone(list), provisioningPolicy())
 }
 
 // mergePolicies returns list with those of more in place of the ones with the
