@@ -39,6 +39,14 @@ func TestNodeProvisioningService(t *testing.T) {
 	provision(t, "127.0.0.75", node, "sdk/node/provisioning_service.js")
 }
 
+func TestJavaProvisioning(t *testing.T) {
+	t.Parallel()
+	h := startHubOn443(t, "127.0.0.76")
+	h.certificates = deviceCertificates(t, h)
+	runJava(t, h, [][]string{{"EnrollmentChecks"}, {"ProvisioningChecks"}})
+	runJava(t, startHubOn443(t, "127.0.0.77", "--assigning", "1s"), [][]string{{"ProvisioningChecks", "assigning"}})
+}
+
 // provision runs a program against a hub that knows the certificates of a factory.
 func provision(t *testing.T, address, name string, args ...string) {
 	t.Helper()
