@@ -73,7 +73,7 @@ func examples(t *testing.T, help string) (lines [][]string) {
 func TestExamplesNeedAHub(t *testing.T) {
 	t.Setenv("IOTDM_DATA", t.TempDir())
 	t.Setenv("IOTDM_DEVICE_STATE", t.TempDir())
-	for _, name := range slices.Concat(target.DeviceVariables, target.ServiceVariables, []string{"IOTDM_HUB_NAME"}) {
+	for _, name := range slices.Concat(target.DeviceVariables, target.ServiceVariables, target.ProvisioningVariables, []string{"IOTDM_HUB_NAME", "IOTDM_DPS_NAME"}) {
 		t.Setenv(name, "")
 	}
 	leaves(newApp(output.Streams{}).Commands, "iotdm", func(path string, c *urfave.Command) {

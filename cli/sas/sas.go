@@ -11,6 +11,6 @@ import (
 
 // Commands returns the group "sas".
 func Commands(s output.Streams) *urfave.Command {
-	return command.Group("sas", "make and check shared access signatures",
-		tokenCommand(s), verifyCommand(s), inspectCommand(s))
+	return command.Group("sas", "make and check shared access signatures, and derive keys",
+		tokenCommand(s), verifyCommand(s), inspectCommand(s), deriveKeyCommand(s))
 }

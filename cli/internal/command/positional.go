@@ -15,9 +15,12 @@ var argumentFlags = map[string]string{
 	"CERTIFICATE":   "name",
 	"CONFIGURATION": "config-id",
 	"DEVICE":        "device",
+	"ENROLLMENT":    "enrollment-id",
+	"GROUP":         "group-id",
 	"JOB":           "job",
 	"METHOD":        "method",
 	"MODULE":        "module",
+	"REGISTRATION":  "registration-id",
 }
 
 // ArgumentWord is what the help of c calls its argument number n, from 0; "" if

@@ -147,8 +147,12 @@ func ReadCA(file string) (*x509.Certificate, error) {
 	return ca, nil
 }
 
-// OwnerPolicy has every right on a hub.
-const OwnerPolicy = "iothubowner"
+// OwnerPolicy has every right on a hub, and ProvisioningPolicy on its provisioning
+// service.
+const (
+	OwnerPolicy        = "iothubowner"
+	ProvisioningPolicy = "provisioningserviceowner"
+)
 
 // Flag names the data folder; see Folder.
 func Flag(data *string) urfave.Flag {

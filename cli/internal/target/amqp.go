@@ -59,7 +59,7 @@ func (o *Messaging) OpenAMQP(s output.Streams) (Target, *hubamqp.Client, error) 
 // OpenEvents is OpenAMQP for a command that reads events: it takes the connection
 // string of an event hub too, such as that of the built-in endpoint.
 func (o *Messaging) OpenEvents(s output.Streams) (Target, *hubamqp.Client, error) {
-	o.logRetries(s)
+	o.Hub.logRetries(s)
 	if o.HubName != "" {
 		return o.OpenAMQP(s)
 	}
@@ -85,7 +85,7 @@ func (o *Messaging) OpenEvents(s output.Streams) (Target, *hubamqp.Client, error
 
 // find finds the hub.
 func (o *Messaging) find(s output.Streams) (Target, error) {
-	o.logRetries(s)
+	o.Hub.logRetries(s)
 	if o.HubName != "" {
 		t, _, err := o.EntraTarget()
 		return t, err

@@ -26,18 +26,18 @@ func (o *Service) Call(ctx context.Context, s output.Streams, on hubrest.Target,
 	if err != nil {
 		return t.Explain(ctx, err, on)
 	}
-	return o.print(s, v)
+	return printAny(s, &o.Output, v)
 }
 
-// print prints what a call returns.
-func (o *Service) print(s output.Streams, v any) error {
+// printAny prints what a call returns.
+func printAny(s output.Streams, opt *output.Options, v any) error {
 	switch v := v.(type) {
 	case nil:
 		return nil
 	case output.Result:
-		return o.Output.Print(s, v)
+		return opt.Print(s, v)
 	}
-	return o.Output.Print(s, output.Result{Value: v})
+	return opt.Print(s, output.Result{Value: v})
 }
 
 // A Subject is the options of a command that makes one call: a [Service] if the

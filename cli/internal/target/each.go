@@ -16,22 +16,35 @@ import (
 )
 
 // An Errand is a call that is made for each of several names.
-type Errand struct {
+type Errand = ErrandWith[*hubrest.Client]
+
+// An ErrandWith is an errand that is run with a client of some kind.
+type ErrandWith[C closer] struct {
 	Columns []output.Column // of the table of what the calls return; nil if they return nothing
-	Call    func(ctx context.Context, client *hubrest.Client, name string) (any, error)
+	Call    func(ctx context.Context, client C, name string) (any, error)
 	Explain func(ctx context.Context, t Target, err error, name string) error // words an error of Call
 }
+
+// A closer is a client of some kind.
+type closer interface{ Close() }
+
+// An opening is how a command comes by its client.
+type opening[C closer] func(output.Streams) (Target, C, error)
 
 // Each runs an errand for the arguments of ctx, or for what the flag in their place
 // says. What one call returns is printed as it is; of several it is an array, which is
 // printed as it comes, or a table. When one of several fails, the user is told, the
 // others are done, and the exit status is that of the worst.
 func (o *Service) Each(ctx *urfave.Context, s output.Streams, e Errand) error {
+	return runEach(ctx, s, &o.Output, o.Open, e)
+}
+
+func runEach[C closer](ctx *urfave.Context, s output.Streams, out *output.Options, open opening[C], e ErrandWith[C]) error {
 	n := ctx.NArg()
 	if n > 1 && ctx.IsSet("etag") {
 		return fail.Usagef("--etag is that of one; give one argument")
 	}
-	t, client, err := o.Open(s)
+	t, client, err := open(s)
 	if err != nil {
 		return err
 	}
@@ -42,7 +55,7 @@ func (o *Service) Each(ctx *urfave.Context, s output.Streams, e Errand) error {
 			if err != nil {
 				return e.Explain(ctx.Context, t, err, name)
 			}
-			return o.print(s, v)
+			return printAny(s, out, v)
 		}
 	}
 	failed, status := 0, 0
@@ -69,7 +82,7 @@ func (o *Service) Each(ctx *urfave.Context, s output.Streams, e Errand) error {
 			}
 		}
 	}
-	if err := o.printEach(s, results, e.Columns); err != nil {
+	if err := printEach(s, *out, results, e.Columns); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -78,7 +91,7 @@ func (o *Service) Each(ctx *urfave.Context, s output.Streams, e Errand) error {
 	return nil
 }
 
-func (o *Service) printEach(s output.Streams, results func(func(json.RawMessage, error) bool), columns []output.Column) error {
+func printEach(s output.Streams, opt output.Options, results func(func(json.RawMessage, error) bool), columns []output.Column) error {
 	if columns == nil {
 		for _, err := range results {
 			if err != nil {
@@ -87,7 +100,6 @@ func (o *Service) printEach(s output.Streams, results func(func(json.RawMessage,
 		}
 		return nil
 	}
-	opt := o.Output
 	if opt.ForPeople() { // as for one
 		opt.Format = "json"
 	}

@@ -44,7 +44,7 @@ func (o *Service) HubFlags() []urfave.Flag {
 
 // Open finds the hub. The caller closes the client.
 func (o *Service) Open(s output.Streams) (Target, *hubrest.Client, error) {
-	o.logRetries(s)
+	o.Hub.logRetries(s)
 	if o.HubName != "" {
 		return o.openWithEntra()
 	}
@@ -57,9 +57,9 @@ func (o *Service) Open(s output.Streams) (Target, *hubrest.Client, error) {
 }
 
 // logRetries has people told of what is tried again, unless they see all of it.
-func (o *Service) logRetries(s output.Streams) {
-	if o.Hub.Log == nil {
-		o.Hub.Log = slog.New(retryLog{s})
+func (o *Options) logRetries(s output.Streams) {
+	if o.Log == nil {
+		o.Log = slog.New(retryLog{s})
 	}
 }
 
@@ -76,17 +76,23 @@ func (o *Service) openWithEntra() (Target, *hubrest.Client, error) {
 // the variables of Azure's tools, or has signed in with "az login", or is the
 // managed identity of the machine.
 func (o *Service) EntraTarget() (Target, azcore.TokenCredential, error) {
-	if o.Hub.connectionString != "" {
-		return Target{}, nil, fail.Usagef("--hub-name goes without --connection-string: one is for Entra ID, the other for keys")
+	t, err := o.Hub.entraTarget("--hub-name", o.HubName, "azure-devices.net")
+	return t, t.entra, err
+}
+
+// entraTarget is a service whose name a flag has, and which in Azure is in a domain.
+func (o *Options) entraTarget(flag, name, domain string) (Target, error) {
+	if o.connectionString != "" {
+		return Target{}, fail.Usagef("%s goes without --connection-string: one is for Entra ID, the other for keys", flag)
 	}
-	if !strings.Contains(o.HubName, ".") && !strings.HasPrefix(o.HubName, "localhost") {
-		return Target{}, nil, fail.Usagef("--hub-name %q is not a host name; a hub in Azure has one such as %s.azure-devices.net", o.HubName, o.HubName)
+	if !strings.Contains(name, ".") && !strings.HasPrefix(name, "localhost") {
+		return Target{}, fail.Usagef("%s %q is not a host name; in Azure it is one such as %s.%s", flag, name, name, domain)
 	}
 	credential, err := newCredential(newTokenClient())
 	if err != nil {
-		return Target{}, nil, fail.Errorf(fail.Unauthorized, "Entra ID: %v", err)
+		return Target{}, fail.Errorf(fail.Unauthorized, "Entra ID: %v", err)
 	}
-	t, err := o.Hub.Target(sas.ConnectionString{HostName: o.HubName})
+	t, err := o.Target(sas.ConnectionString{HostName: name})
 	t.entra = credential
-	return t, credential, err
+	return t, err
 }

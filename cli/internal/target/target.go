@@ -32,7 +32,10 @@ import (
 var (
 	ServiceVariables = []string{"IOTHUB_CONNECTION_STRING", "IOTHUB_SERVICE_CONNECTION_STRING"}
 	DeviceVariables  = []string{"IOTHUB_DEVICE_CONNECTION_STRING"}
-	eventsVariable   = "EVENTHUB_CONNECTION_STRING"
+
+	ProvisioningVariables = []string{"PROVISIONING_CONNECTION_STRING", "IOT_PROVISIONING_SERVICE_CONNECTION_STRING"}
+
+	eventsVariable = "EVENTHUB_CONNECTION_STRING"
 )
 
 // Options are the flags that say which hub a command talks to, and as whom:
@@ -59,20 +62,21 @@ func (o *Options) Flags() []urfave.Flag {
 
 // A Target is a hub that has been found, and as whom to talk to it.
 type Target struct {
-	Connection sas.ConnectionString
-	HTTPSAddr  string // what to dial; empty: what connection says
-	MQTTSAddr  string
-	AMQPSAddr  string
-	NoAMQPS    bool                   // it does not listen for AMQP but over WebSocket
-	TLS        *tls.Config            // nil: the system's roots
-	CAFile     string                 // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
-	Local      bool                   // found through the data folder
-	entra      azcore.TokenCredential // of a principal of Entra ID; nil: with a key
-	Link       Link                   // how a device connects
-	Disabled   bool                   // the registry says that the device may not connect
-	MoreKeys   []sas.Key              // that are as good as the connection's, where the hub told them
-	Ahead      func() time.Duration   // how far the clock of a hub under test has been moved; nil: not known to be
-	log        *slog.Logger
+	Connection   sas.ConnectionString
+	HTTPSAddr    string // what to dial; empty: what connection says
+	MQTTSAddr    string
+	AMQPSAddr    string
+	NoAMQPS      bool                   // it does not listen for AMQP but over WebSocket
+	TLS          *tls.Config            // nil: the system's roots
+	CAFile       string                 // what TLS trusts besides these, of --ca-file or else of the local hub; empty: nothing
+	Local        bool                   // found through the data folder
+	provisioning bool                   // it is spoken to as a provisioning service
+	entra        azcore.TokenCredential // of a principal of Entra ID; nil: with a key
+	Link         Link                   // how a device connects
+	Disabled     bool                   // the registry says that the device may not connect
+	MoreKeys     []sas.Key              // that are as good as the connection's, where the hub told them
+	Ahead        func() time.Duration   // how far the clock of a hub under test has been moved; nil: not known to be
+	log          *slog.Logger
 }
 
 // Host is the hub's name as the user knows it.
