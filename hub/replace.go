@@ -126,6 +126,19 @@ func (s *Server) Enter(ctx context.Context) (inside context.Context, leave func(
 	}, nil
 }
 
+// OnReplace has f called, in a goroutine of its own, when the next replacement begins,
+// unless stop is called before. Between Enter and leave it misses none.
+func (s *Server) OnReplace(f func()) (stop func()) {
+	if s.gate == nil {
+		return func() {}
+	}
+	s.gate.mu.Lock()
+	era := s.gate.now
+	s.gate.mu.Unlock()
+	cancel := context.AfterFunc(era, f)
+	return func() { cancel() }
+}
+
 // AuthenticateLink is Authenticate for who is about to attach a link. It waits
 // while the state is being replaced: a device that connects again at once finds
 // its identity, if it is in the new state.

@@ -31,6 +31,16 @@ func (e *Error) Is(target error) bool {
 // HTTPStatus is the status of the answer.
 func (e *Error) HTTPStatus() int { return e.Code / 1000 }
 
+// RetryAfter is how long a caller had better wait before it tries again; 0 if the
+// hub has no opinion. It is that of hub.Error.
+func (e *Error) RetryAfter() time.Duration {
+	switch e.HTTPStatus() {
+	case 429, 503:
+		return time.Second
+	}
+	return 0
+}
+
 // With returns a copy of e that says what went wrong.
 func (e *Error) With(format string, args ...any) *Error {
 	c := *e

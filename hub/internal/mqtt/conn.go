@@ -16,7 +16,8 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
-// A conn is one MQTT connection, and the hub.Link of its identity.
+// A conn is one MQTT connection, and the hub.Link of its identity; or that of a
+// device which asks the provisioning service for its hub.
 //
 // The goroutine that reads it is the only one it has while idle. That one also
 // writes the answers to what the device asks, when there is nothing more to
@@ -35,6 +36,7 @@ type conn struct {
 	expires   time.Time      // when the grant expires on the machine's clock, which deadlines go by
 	clean     bool           // it has no session that outlives it
 	will      *hub.Telemetry // sent if it goes without DISCONNECT
+	asks      *registrant    // who asks the provisioning service, if it is no link
 
 	heard atomic.Int64  // Unix nanoseconds of the last packet
 	gone  chan struct{} // closed when the connection has ended

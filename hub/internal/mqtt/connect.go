@@ -28,16 +28,15 @@ func refuse(code byte, format string, args ...any) error {
 	return &refusal{code, fmt.Errorf(format, args...)}
 }
 
-// connect handles the first packet of c: it finds out who it is, checks the
-// credential, makes c the identity's connection and opens its session. A
+// connect handles the first packet of c, made to the host: it finds out who it is,
+// checks the credential, makes c the identity's connection and opens its session. A
 // refusal is an error, and CONNACK has been queued either way.
-func (d *Door) connect(c *conn, p *packets.ConnectPacket, chain []*x509.Certificate) error {
-	err := d.identify(c, p, chain)
-	if err == nil {
-		err = d.meetFault(c)
-	}
-	if err == nil {
-		err = d.admit(c)
+func (d *Door) connect(c *conn, p *packets.ConnectPacket, host string, chain []*x509.Certificate) error {
+	err := checkConnect(p)
+	if name, ok := parseRegistrationName(p.ClientIdentifier, p.Username); ok && err == nil {
+		err = d.admitRegistration(c, p, name, host, chain)
+	} else if err == nil {
+		err = d.admitIdentity(c, p, chain)
 	}
 	var r *refusal
 	if errors.As(err, &r) {
@@ -46,14 +45,30 @@ func (d *Door) connect(c *conn, p *packets.ConnectPacket, chain []*x509.Certific
 	return err
 }
 
-// identify fills in what CONNECT says.
-func (d *Door) identify(c *conn, p *packets.ConnectPacket, chain []*x509.Certificate) error {
+// checkConnect refuses a CONNECT that nobody may send.
+func checkConnect(p *packets.ConnectPacket) error {
 	if p.ProtocolName != "MQTT" || p.ProtocolVersion != 4 {
 		return refuse(packets.ErrRefusedBadProtocolVersion, "protocol %q level %d", words.Clip(p.ProtocolName), p.ProtocolVersion)
 	}
 	if p.ReservedBit != 0 {
 		return errors.New("CONNECT with the reserved flag")
 	}
+	return nil
+}
+
+// admitIdentity is connect for a device or module.
+func (d *Door) admitIdentity(c *conn, p *packets.ConnectPacket, chain []*x509.Certificate) error {
+	if err := d.identify(c, p, chain); err != nil {
+		return err
+	}
+	if err := d.meetFault(c); err != nil {
+		return err
+	}
+	return d.admit(c)
+}
+
+// identify fills in what CONNECT says.
+func (d *Door) identify(c *conn, p *packets.ConnectPacket, chain []*x509.Certificate) error {
 	id, user, err := parseUserName(p.ClientIdentifier, p.Username)
 	c.peer.ID = id
 	if err != nil {
@@ -64,15 +79,20 @@ func (d *Door) identify(c *conn, p *packets.ConnectPacket, chain []*x509.Certifi
 	if c.peer.Grant, err = d.hub.AuthenticateLink(c.peer.Host, id, string(p.Password), chain); err != nil {
 		return refuseFor(err)
 	}
-	if !c.peer.Grant.Expires.IsZero() {
-		c.expires = time.Now().Add(c.peer.Grant.Expires.Sub(d.hub.Now()))
-	}
+	c.expireAt(c.peer.Grant.Expires)
 	if p.WillFlag {
 		if c.will, err = newWill(id, p); err != nil {
 			return &refusal{packets.ErrRefusedNotAuthorised, err}
 		}
 	}
 	return nil
+}
+
+// expireAt has c end when its credential does, by the hub's clock; zero is never.
+func (c *conn) expireAt(t time.Time) {
+	if !t.IsZero() {
+		c.expires = time.Now().Add(t.Sub(c.door.hub.Now()))
+	}
 }
 
 // admit makes c the connection of its identity, queues CONNACK and lets others

@@ -146,12 +146,12 @@ func (d *Door) begin(nc net.Conn, host string, chain []*x509.Certificate, deadli
 	c.peer.Door, c.peer.Remote = over.Door, nc.RemoteAddr().String()
 	nc.SetDeadline(deadline)
 	stop := context.AfterFunc(d.ctx, func() { c.End(hub.ErrClosing) })
-	err := d.readConnect(c, chain)
+	err := d.readConnect(c, host, chain)
 	stop()
 	if err == nil {
 		over.In(stateOpen).Inc()
 		serve.Admit(nc)
-		d.log.Info("connected", words.LogID, c.peer.ID.String(), words.LogRemote, nc.RemoteAddr().String())
+		d.log.Info("connected", c.who(), slog.String(words.LogRemote, c.peer.Remote))
 		if !d.running.Go(func() { d.serve(c) }) {
 			d.finish(c, hub.ErrClosing)
 		}
@@ -166,7 +166,7 @@ func (d *Door) begin(nc net.Conn, host string, chain []*x509.Certificate, deadli
 	nc.Close()
 	c.in.release()
 	over.Refused(why(c.reason))
-	d.far.Info("connection refused", slog.String(words.LogID, c.peer.ID.String()), slog.String(words.LogRemote, c.peer.Remote), slog.Any(words.LogReason, c.reason))
+	d.far.Info("connection refused", c.who(), slog.String(words.LogRemote, c.peer.Remote), slog.Any(words.LogReason, c.reason))
 }
 
 // noteRefusal tells the rules of a peer that is not accepted, unless it was not
@@ -183,7 +183,7 @@ func (d *Door) noteRefusal(c *conn, err error) {
 	d.hub.Refused(c.peer, word, err)
 }
 
-func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {
+func (d *Door) readConnect(c *conn, host string, chain []*x509.Certificate) error {
 	for {
 		header, body, ok, err := c.in.take(maxConnectPacket)
 		if err != nil {
@@ -206,7 +206,7 @@ func (d *Door) readConnect(c *conn, chain []*x509.Certificate) error {
 		if !ok {
 			return errors.New("the first packet is not CONNECT")
 		}
-		return d.connect(c, connect, chain)
+		return d.connect(c, connect, host, chain)
 	}
 }
 
@@ -259,7 +259,11 @@ func (d *Door) finish(c *conn, err error) {
 	}
 	c.End(err)
 	reason := c.reason // set once, and by now it is
-	d.hub.Detach(c, why(reason), reason)
+	if c.asks != nil {
+		c.asks.leave()
+	} else {
+		d.hub.Detach(c, why(reason), reason)
+	}
 	close(c.gone)
 	c.net.Close()
 	c.writers.Wait()
@@ -276,5 +280,14 @@ func (d *Door) finish(c *conn, err error) {
 			lost(err)
 		}
 	}
-	d.log.Info("disconnected", words.LogID, c.peer.ID.String(), words.LogReason, reason)
+	d.log.Info("disconnected", c.who(), slog.Any(words.LogReason, reason))
+}
+
+// who names the peer in the log.
+func (c *conn) who() slog.Attr {
+	key := words.LogID
+	if c.asks != nil {
+		key = words.LogRegistration
+	}
+	return slog.String(key, c.peer.ID.String())
 }

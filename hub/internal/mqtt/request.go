@@ -24,6 +24,9 @@ func (d *Door) handle(c *conn, header byte, body []byte) error {
 	}
 	if p, ok := packet.(*packets.PublishPacket); ok {
 		c.trace("PUBLISH", p.TopicName, len(p.Payload))
+		if c.asks != nil {
+			return d.handleRegistrationPublish(c, p)
+		}
 		return d.handlePublish(c, p)
 	}
 	c.awaitStored()
@@ -32,8 +35,15 @@ func (d *Door) handle(c *conn, header byte, body []byte) error {
 		d.acknowledged(c, p.MessageID)
 		return nil
 	case *packets.SubscribePacket:
+		if c.asks != nil {
+			return c.subscribeRegistration(p)
+		}
 		return d.handleSubscribe(c, p)
 	case *packets.UnsubscribePacket:
+		if c.asks != nil {
+			c.reply(appendAck(nil, packets.Unsuback, p.MessageID))
+			return nil
+		}
 		for _, filter := range p.Topics {
 			d.hub.NoteSubscription(c.peer, journal.Unsubscribed, filter)
 		}
@@ -51,15 +61,13 @@ func (d *Door) handle(c *conn, header byte, body []byte) error {
 // handleSubscribe grants at most QoS 1. The subscription is durable before
 // SUBACK, and what it lets others send goes out behind it.
 func (d *Door) handleSubscribe(c *conn, p *packets.SubscribePacket) error {
+	granted, err := c.grantQoS(p)
+	if err != nil {
+		return err
+	}
 	more := make([]subscription, len(p.Topics))
-	granted := make([]byte, len(p.Topics))
 	for i, filter := range p.Topics {
-		if p.Qoss[i] > 2 {
-			return errors.New("a SUBSCRIBE with QoS 3")
-		}
-		granted[i] = min(p.Qoss[i], 1)
 		more[i] = subscription{filter, granted[i]}
-		c.trace("SUBSCRIBE", filter, 0)
 	}
 	if err := d.subscribe(c, more, appendAck(nil, packets.Suback, p.MessageID, granted...)); err != nil {
 		return err
@@ -69,6 +77,19 @@ func (d *Door) handleSubscribe(c *conn, p *packets.SubscribePacket) error {
 	}
 	d.hub.Ready(c)
 	return nil
+}
+
+// grantQoS is what each filter of a SUBSCRIBE is granted, if it is.
+func (c *conn) grantQoS(p *packets.SubscribePacket) ([]byte, error) {
+	granted := make([]byte, len(p.Topics))
+	for i, filter := range p.Topics {
+		if p.Qoss[i] > 2 {
+			return nil, errors.New("a SUBSCRIBE with QoS 3")
+		}
+		granted[i] = min(p.Qoss[i], 1)
+		c.trace("SUBSCRIBE", filter, 0)
+	}
+	return granted, nil
 }
 
 // handlePublish does what a PUBLISH asks for, acknowledges it once that is

@@ -8,6 +8,7 @@ import "strings"
 const (
 	LogID            = "id"            // "device" or "device/module"
 	LogConfiguration = "configuration" // id of an automatic configuration
+	LogRegistration  = "registration"  // id with which a device registers with the provisioning service
 	LogJob           = "job"           // id of a scheduled job
 	LogMethod        = "method"        // direct method name
 	LogRID           = "rid"           // request id of a twin operation or direct method

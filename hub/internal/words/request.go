@@ -46,6 +46,10 @@ func (id RequestID) TwinError(code int, text string, now time.Time) []byte {
 	}{code, id.TrackingID(now), text, now.UTC().Format("2006-01-02T15:04:05.9999999Z")})
 }
 
+// Seconds are those of a duration, with a part of one counted as one, as headers
+// such as Retry-After want them.
+func Seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
 // Ticks prints a time in .NET ticks: 100 ns since the year 1.
 func Ticks(t time.Time) string {
 	const ticksToUnix = 621_355_968_000_000_000
