@@ -134,6 +134,9 @@ final class ProvisioningChecks {
             assigned(protocol + ": certificate " + member.getKey(), result, member.getKey());
             works(protocol + ": certificate " + member.getKey(), result, credential, "{\"interval\": " + member.getValue() + "}");
         }
+        service.deleteIndividualEnrollment("self-signed");
+        service.deleteEnrollmentGroup("line");
+        service.deleteEnrollmentGroup("factory");
     }
 
     static void customAllocation(ProvisioningDeviceClientTransportProtocol protocol) throws Exception {

@@ -108,6 +108,8 @@ async function certified(Transport) {
     check(`${Transport.name}: certificate ${name}`, [member.status, member.deviceId], ['assigned', name]);
     await works(`${Transport.name}: certificate ${name}`, member, certificate(name), { interval });
   }
+  await service.deleteIndividualEnrollment('self-signed');
+  for (const id of ['line', 'factory']) await service.deleteEnrollmentGroup(id);
 }
 
 async function refusals(Transport) {

@@ -81,6 +81,7 @@ async function lifeOf(kindName) {
   checkThat(`${kindName}: the etag is another`, updated.etag !== created.etag);
   check(`${kindName}: keys are kept`, (await kind.mechanism(id)).responseBody.symmetricKey, { primaryKey, secondaryKey });
   await status(`${kindName}: update of what was read before`, 412, kind.put(got));
+  await status(`${kindName}: creation of what is there`, 409, kind.put({ [kind.idName]: id, attestation: { type: 'symmetricKey' } }));
   await status(`${kindName}: deletion of what was read before`, 412, kind.remove(got));
   await kind.remove(id, updated.etag);
   await status(`${kindName}: gone`, 404, kind.get(id));

@@ -41,7 +41,8 @@ def call(method, path, body=None, status=200):
     signature = urllib.parse.quote(sign(owner["SharedAccessKey"], f"{resource}\n{expiry}"), safe="")
     token = f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={owner['SharedAccessKeyName']}"
     url = f"https://{owner['HostName']}{path}?api-version=2021-10-01"
-    response = requests.request(method, url, json=body, headers={"Authorization": token}, timeout=WAIT)
+    headers = {"Authorization": token} | ({"If-Match": body["etag"]} if body and "etag" in body else {})
+    response = requests.request(method, url, json=body, headers=headers, timeout=WAIT)
     if response.status_code != status:
         check(f"{method} {path}: {response.text}", response.status_code, status)
     return response.json() if response.content else None
@@ -147,6 +148,8 @@ def certified(transport, options):
         result = register(name, certificate_of(name), **options)
         check(f"{transport}: certificate {name}", (result.status, result.registration_state.device_id), ("assigned", name))
         works(f"{transport}: certificate {name}", result, certificate_of(name), {"interval": interval}, **options)
+    for path in ("/enrollments/self-signed", "/enrollmentGroups/line", "/enrollmentGroups/factory"):
+        call("DELETE", path, status=204)
 
 
 def refusals(transport, options):
