@@ -59,11 +59,12 @@ var arrows = map[string][]string{
 	"hub/entra":                  {"hub", "hub/internal/words", "internal/jsontext", "sas"},
 	"hub/internal/mqtt":          {"hub", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/provisioning", "internal/wait"},
 	"hub/internal/rest":          {"hub", "hub/configurations", "hub/controls", "hub/fault", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "internal/jsontext", "internal/wait", "sas", "twin"},
+	"hub/internal/dps":           {"hub", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/provisioning", "internal/jsontext", "internal/wait"},
 	"hub/internal/amqp/wire":     {},
 	"hub/internal/amqp/engine":   {"hub/internal/amqp/wire"},
 	"hub/internal/amqp/recorded": {"hub/internal/amqp/wire"},
 	"hub/internal/amqp":          {"hub", "hub/clock", "hub/fault", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/provisioning", "internal/wait", "sas"},
-	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/linked", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/provisioning", "hub/store", "internal/jsontext", "internal/yamltext", "sas"},
+	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/dps", "hub/internal/linked", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/provisioning", "hub/store", "internal/jsontext", "internal/yamltext", "sas"},
 	"hub/hubtest":                {"hub", "hub/controls", "hub/fault", "hub/journal", "hub/node", "sas"},
 	"hub/internal/wiretest":      {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/internal/amqp/wire", "hub/jobs", "hub/node", "sas"},
 

@@ -11,7 +11,7 @@ import (
 
 // serveAside answers what shares the listener with REST.
 func (n *Node) serveAside(w http.ResponseWriter, r *http.Request) bool {
-	return n.serveLocal(w, r) || n.serveWebSocket(w, r)
+	return n.serveLocal(w, r) || n.serveWebSocket(w, r) || n.dps.Serve(w, r)
 }
 
 // serveLocal answers GET /health and GET /metrics to programs on the same

@@ -33,6 +33,7 @@ import (
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/fault"
 	"github.com/iotdm/iotdm/hub/internal/amqp"
+	"github.com/iotdm/iotdm/hub/internal/dps"
 	"github.com/iotdm/iotdm/hub/internal/mqtt"
 	"github.com/iotdm/iotdm/hub/internal/rest"
 	"github.com/iotdm/iotdm/hub/internal/serve"
@@ -147,7 +148,8 @@ type Node struct {
 	mqtt    *mqtt.Door
 	amqp    *amqp.Door
 	rest    *rest.Door
-	health  *health // nil: none
+	dps     *dps.Door // on the listener of rest
+	health  *health   // nil: none
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
 
@@ -266,10 +268,11 @@ func (n *Node) open(opt Options) (err error) {
 		})
 		n.atEnd(n.Controls.Close)
 	}
+	n.dps = dps.New(n.Server, n.Provisioning, dps.Options{Conn: rest.Conn, Logger: opt.Logger})
 	n.rest = rest.New(n.Server, n.Jobs, n.Configurations, rest.Options{Controls: n.Controls, Aside: n.serveAside, Logger: opt.Logger})
 	n.atEnd(n.rest.Close)
 	metrics := newMetrics(
-		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.Provisioning.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
+		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.Provisioning.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.dps.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
 	n.metrics = serveMetrics(metrics)
 	if err := opt.Seed.apply(n.Server, n.Configurations); err != nil {
 		return fmt.Errorf("seed: %w", err)

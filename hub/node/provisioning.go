@@ -15,14 +15,14 @@ import (
 	"github.com/iotdm/iotdm/sas"
 )
 
-// idScope is what is taken for one. Azure's are "0ne" and eight hexadecimal digits;
-// clients take any text, and a test may want one that it knows.
-var idScope = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
+// idScope is what is taken for one. Azure's are "0ne" and eight hexadecimal digits.
+// Clients take any text, but one such as "devices" would begin paths of the hub.
+var idScope = regexp.MustCompile(`^0ne[A-Za-z0-9]{1,61}$`)
 
 // CheckIDScope says what is wrong with an id scope, if anything.
 func CheckIDScope(scope string) error {
 	if !idScope.MatchString(scope) {
-		return fmt.Errorf("id scope %q: it must be 1 to 64 letters and digits, such as 0ne00ABCDEF", words.Clip(scope))
+		return fmt.Errorf("id scope %q: it must be 0ne and more letters and digits, such as 0ne00ABCDEF", words.Clip(scope))
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func TestSettingsOfProvisioningAreChecked(t *testing.T) {
 		opt  Options
 		want string
 	}{
-		"an id scope that is a path":       {Options{IDScope: "a/b"}, `id scope "a/b": it must be 1 to 64 letters and digits`},
+		"an id scope that is a path":       {Options{IDScope: "a/b"}, `id scope "a/b": it must be 0ne and more letters and digits`},
 		"a linked hub by a device":         {Options{LinkedHubs: []sas.ConnectionString{{HostName: "h", DeviceID: "d", SharedAccessKey: "a2V5"}}}, "connection string of a linked hub: "},
 		"a linked hub without a host name": {Options{LinkedHubs: []sas.ConnectionString{{SharedAccessKeyName: "service", SharedAccessKey: "a2V5"}}}, "connection string of a linked hub: "},
 	} {
