@@ -10,7 +10,7 @@ import (
 var RetryAfter = retryAfter
 
 // SetWait replaces the pauses between attempts.
-func (c *Client) SetWait(f func(context.Context, time.Duration) error) { c.wait = f }
+func (c *requester) SetWait(f func(context.Context, time.Duration) error) { c.wait = f }
 
 // SetMaxBody replaces the limit of an answer's size.
 func (c *Client) SetMaxBody(n int64) { c.maxBody = n }
