@@ -37,6 +37,11 @@
 //
 // [Auto] finds out whether port 8883 is open, or only WebSocket on port 443 gets through.
 //
+// # Provisioning
+//
+// A device that has no connection string registers with a Device Provisioning Service: [Register] asks
+// one once; with [Options.Provision] a client asks by itself, and again when its hub takes it no more.
+//
 // # Concurrency
 //
 // Every method of a Client may be called from any goroutine, and from handlers, but Close only from
@@ -72,8 +77,17 @@ const (
 // Options say which device a client is and how it reaches its hub. Only ConnectionString is needed.
 type Options struct {
 	// ConnectionString is that of a device or a module, with a key, a ready-made token or x509=true.
-	// HostName may carry a port.
+	// HostName may carry a port. With Provision it may have a DeviceID at most, which then is a name for
+	// the log, until the device is assigned to a hub.
 	ConnectionString sas.ConnectionString
+
+	// Provision, if set, finds out where the device belongs, perhaps by [Register]. It is asked when there
+	// is no HostName; when the hub refuses the device, after the delay that follows a refusal; and when
+	// ten attempts in a row have failed. The reason is that of the last attempt, nil for the first. From
+	// then on what it returns is in the place of ConnectionString, Addr and WebSocketAddr. Its context ends
+	// after two minutes; an error is tried again as a refusal by the hub is, but for one of [Register] that
+	// is final, which Connect fails with.
+	Provision func(ctx context.Context, reason error) (Endpoint, error)
 
 	// Transport is TCP unless it is set. A port in HostName is that of the transport, with Auto that of
 	// TCP; if it is 443, Auto is WebSocket.
@@ -120,12 +134,16 @@ type Options struct {
 // A Client is one device or module. Its methods may be called from any goroutine. It has about ten
 // goroutines and takes about 50 KiB while it is connected and idle.
 type Client struct {
+	log *slog.Logger
+
+	// Where it connects, and as whom. These belong to the goroutine that connects, and change with
+	// Provision; until then there are no user and dialer.
 	opt    Options
-	id     string // client id: DeviceID, or DeviceID/ModuleID
 	user   string
-	log    *slog.Logger
 	dialer *dialer
 	dial   func(context.Context) (net.Conn, error) // opens the byte stream under MQTT; dialer.Dial but for tests
+
+	certificateEnd time.Time // of the device; zero without one
 
 	closing context.Context // ends when Close begins
 	close   context.CancelFunc
@@ -133,11 +151,10 @@ type Client struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // every goroutine of the client, and Connect
 
-	certificateEnd time.Time // of the device; zero without one
-
 	link link // belongs to the goroutine that connects
 
 	mu       sync.Mutex // guards what follows; never held over network I/O
+	id       string     // client id: DeviceID, or DeviceID/ModuleID; changes as opt does
 	started  bool       // Connect is under way or has succeeded
 	closed   bool       // no new methods and calls
 	stopped  bool       // no new goroutines
@@ -157,12 +174,9 @@ type Client struct {
 // New returns a client that is not connected yet. It fails on options that cannot work.
 func New(opt Options) (*Client, error) {
 	cs := opt.ConnectionString
-	if cs.HostName == "" || cs.DeviceID == "" {
-		return nil, errors.New("connection string: HostName and DeviceId are needed; is it the one of a device?")
-	}
-	if cs.SharedAccessSignature == "" && !cs.X509 {
-		if err := cs.SharedAccessKey.Validate(); err != nil {
-			return nil, fmt.Errorf("connection string: %w", err)
+	if opt.Provision == nil || cs.HostName != "" {
+		if err := checkConnectionString(cs); err != nil {
+			return nil, err
 		}
 	}
 	if opt.TokenLife == 0 {
@@ -186,18 +200,14 @@ func New(opt Options) (*Client, error) {
 	if opt.Transport < TCP || opt.Transport > Auto {
 		return nil, fmt.Errorf("transport %d is neither TCP, WebSocket nor Auto", opt.Transport)
 	}
-	c := &Client{opt: opt, id: cs.DeviceID}
-	if cs.ModuleID != "" {
-		c.id += "/" + cs.ModuleID
-	}
-	c.user = userName(hostOnly(cs.HostName), c.id, opt.ModelID)
-	c.log = opt.Logger.With(logDevice, cs.DeviceID)
+	c := &Client{opt: opt, log: opt.Logger.With(logDevice, cs.DeviceID)}
 	if cs.ModuleID != "" {
 		c.log = c.log.With(logModule, cs.ModuleID)
 	}
-	c.dialer = newDialer(opt, c.log)
-	c.dial = c.dialer.Dial
-	c.certificateEnd = certificateEnd(opt)
+	c.dial = func(ctx context.Context) (net.Conn, error) { return c.dialer.Dial(ctx) }
+	if cs.HostName != "" {
+		c.adopt(Endpoint{cs, opt.Addr, opt.WebSocketAddr})
+	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.work, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -229,8 +239,8 @@ func (c *Client) Connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.closing, cancel)()
-	c.link = link{since: time.Now()}
-	s, err := c.open(ctx, nil, 0, permanent)
+	c.link = link{since: time.Now(), astray: c.opt.ConnectionString.HostName == ""}
+	s, err := c.open(ctx, nil, 0, c.fatal)
 	if err != nil {
 		c.mu.Lock()
 		c.started = false

@@ -49,7 +49,8 @@ type Message struct {
 // holds, is [ErrTooLarge]. See the article "Create and read IoT Hub messages" for the limits and the
 // meaning of the properties.
 func (c *Client) Send(ctx context.Context, m Message) error {
-	topic, err := m.topic(c.id)
+	id := c.clientID()
+	topic, err := m.topic(id) // what is too large does not wait for a connection
 	if err != nil {
 		return fmt.Errorf("send message: %w", err)
 	}
@@ -58,6 +59,11 @@ func (c *Client) Send(ctx context.Context, m Message) error {
 		return fmt.Errorf("send message: %w", err)
 	}
 	defer c.release()
+	if s.id != id { // it was assigned to another meanwhile
+		if topic, err = m.topic(s.id); err != nil {
+			return fmt.Errorf("send message: %w", err)
+		}
+	}
 	if err := s.publish(ctx, topic, 1, m.Payload); err != nil {
 		return fmt.Errorf("send message: %w", err)
 	}

@@ -35,7 +35,7 @@ func TestReconnectsAfterADrop(t *testing.T) {
 			far = p.accept() // which wants a SUBSCRIBE
 			back := events.await(Connected)
 			now := time.Now()
-			wantBack := State{Status: Connected, Since: now, Attempts: 1, Away: got.Retry, Addr: "hub.test:8883"}
+			wantBack := State{Status: Connected, Since: now, Attempts: 1, Away: got.Retry, Addr: "hub.test:8883", Hub: testHub, Device: "dev-1"}
 			if diff := cmp.Diff(wantBack, back); diff != "" || now.Sub(began) != got.Retry {
 				t.Errorf("drop %d: back after %v, want %v (-want +got):\n%s", i, now.Sub(began), got.Retry, diff)
 			}

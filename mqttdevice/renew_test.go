@@ -56,8 +56,8 @@ func TestTokenIsRenewedBeforeItEnds(t *testing.T) {
 
 		// It is no loss: events show none, and calls that come in between wait.
 		want := []State{
-			{Status: Connecting, Since: up.Since, Attempts: 1},
-			{Status: Connected, Since: up.Since, Attempts: 1, Addr: up.Addr},
+			{Status: Connecting, Since: up.Since, Attempts: 1, Hub: testHub, Device: "dev-1"},
+			{Status: Connected, Since: up.Since, Attempts: 1, Addr: up.Addr, Hub: testHub, Device: "dev-1"},
 		}
 		if diff := cmp.Diff(want, []State{<-events.ch, <-events.ch}); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)

@@ -63,9 +63,8 @@ func (c *Client) open(ctx context.Context, stream net.Conn, delay time.Duration,
 	var last error
 	for wait.For(ctx, delay) == nil {
 		c.link.attempts++
-		c.notify(State{Status: Connecting})
 		c.link.tried = time.Now()
-		s, err := c.connect(ctx, stream)
+		s, err := c.attempt(ctx, stream)
 		stream = nil
 		if err == nil {
 			c.attach(s)
@@ -74,7 +73,7 @@ func (c *Client) open(ctx context.Context, stream net.Conn, delay time.Duration,
 		}
 		// What ends because ctx does tells less than the failure before it.
 		if ctx.Err() == nil || last == nil {
-			last = fmt.Errorf("connect %s to %s: %w", c.id, c.dialer.name(), err)
+			last = err
 		}
 		if ctx.Err() != nil {
 			break
@@ -86,12 +85,31 @@ func (c *Client) open(ctx context.Context, stream net.Conn, delay time.Duration,
 		delay = c.failed(last)
 	}
 	if last == nil {
-		last = fmt.Errorf("connect %s to %s: not tried", c.id, c.dialer.name())
+		last = errors.New("not tried")
 	}
 	if errors.Is(last, ctx.Err()) {
 		return nil, last
 	}
 	return nil, fmt.Errorf("%w: %w", last, ctx.Err())
+}
+
+// attempt is one attempt to connect, and before that to find out where, if that is to be done.
+func (c *Client) attempt(ctx context.Context, stream net.Conn) (*session, error) {
+	if c.link.astray {
+		if stream != nil {
+			stream.Close()
+			stream = nil
+		}
+		if err := c.provision(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.notify(State{Status: Connecting})
+	s, err := c.connect(ctx, stream)
+	if err != nil {
+		return nil, fmt.Errorf("connect %s to %s: %w", c.id, c.dialer.name(), err)
+	}
+	return s, nil
 }
 
 // A link is what a client tells of its connection.
@@ -102,6 +120,8 @@ type link struct {
 	tried     time.Time // when the last attempt began
 	failures  int       // in a row, for backoff
 	evictions int       // connections in a row that the hub closed soon
+	astray    bool      // Options.Provision is to be asked first
+	reason    error     // of the last failure; nil before the first
 }
 
 // connected tells of a connection that was made.
@@ -122,6 +142,7 @@ func (c *Client) failed(reason error) time.Duration {
 	c.ceased()
 	delay := max(backoff(c.link.failures, reason), attemptGap-time.Since(c.link.tried))
 	c.link.failures++
+	c.doubt(reason)
 	c.log.Warn("not connected", logError, reason, logRetry, delay)
 	c.notify(State{Status: Disconnected, Reason: reason, Retry: delay})
 	return delay
@@ -137,6 +158,7 @@ func (c *Client) ceased() {
 func (c *Client) notify(s State) {
 	if c.opt.OnState != nil {
 		s.Since, s.Attempts = c.link.since, c.link.attempts
+		s.Hub, s.Device = c.opt.ConnectionString.HostName, c.opt.ConnectionString.DeviceID
 		c.opt.OnState(s)
 	}
 }

@@ -45,6 +45,7 @@ func (c *Client) filters() map[string]byte {
 // nowhere to put a fresh token, so the loop around sessions is ours (see Client.run).
 type session struct {
 	c       *Client
+	id      string // the client's, which may be another in the next
 	mq      mqtt.Client
 	asked   map[string]byte // filters subscribed to
 	conn    *wire           // nil until dialled
@@ -68,7 +69,7 @@ type session struct {
 func (c *Client) connect(ctx context.Context, stream net.Conn) (*session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, ErrNoAnswer)
 	defer cancel()
-	s := &session{c: c, asked: c.filters(), lost: make(chan struct{})}
+	s := &session{c: c, id: c.clientID(), asked: c.filters(), lost: make(chan struct{})}
 	password, err := s.credential()
 	if err != nil {
 		if stream != nil {
@@ -78,7 +79,7 @@ func (c *Client) connect(ctx context.Context, stream net.Conn) (*session, error)
 	}
 	opt := mqtt.NewClientOptions().
 		SetProtocolVersion(4).
-		SetClientID(c.id).
+		SetClientID(s.id).
 		SetUsername(c.user).
 		SetPassword(password).
 		SetCleanSession(false).
@@ -287,7 +288,7 @@ func (s *session) receive(m mqtt.Message) {
 	defer s.receivedOne()
 	topic := m.Topic()
 	s.c.log.LogAttrs(context.Background(), slog.LevelDebug, "received", slog.String(logTopic, topic), slog.Int(logSize, len(m.Payload())))
-	if properties, ok := strings.CutPrefix(topic, messageTopic(s.c.id)); ok {
+	if properties, ok := strings.CutPrefix(topic, messageTopic(s.id)); ok {
 		s.receiveMessage(properties, m)
 		return
 	}

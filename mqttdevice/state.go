@@ -10,6 +10,7 @@ const (
 	Connecting   Status = iota + 1 // an attempt has begun
 	Connected                      // connected and subscribed
 	Disconnected                   // an attempt failed, or the connection ended
+	Provisioning                   // an attempt has begun, and finds out first where to connect; see Options.Provision
 )
 
 // String returns the name of s in lower case.
@@ -21,6 +22,8 @@ func (s Status) String() string {
 		return "connected"
 	case Disconnected:
 		return "disconnected"
+	case Provisioning:
+		return "provisioning"
 	}
 	return "unknown"
 }
@@ -47,4 +50,7 @@ type State struct {
 	// Transport and Addr are how a device that is Connected reaches its hub.
 	Transport Transport
 	Addr      string
+	// Hub and Device are the HostName and the DeviceID of the connection string, or what Provision has put
+	// in their place. Hub is empty for a device that is not assigned yet.
+	Hub, Device string
 }

@@ -111,12 +111,19 @@ func (st *stream) run(ctx context.Context, window int) error {
 
 // send hands m to the connection.
 func (st *stream) send(ctx context.Context, m Message) error {
-	topic, err := m.topic(st.c.id)
+	id := st.c.clientID()
+	topic, err := m.topic(id)
 	if err != nil {
 		return err
 	}
 	if err := st.acquire(ctx); err != nil {
 		return err
+	}
+	if st.s.id != id {
+		if topic, err = m.topic(st.s.id); err != nil {
+			st.c.release()
+			return err
+		}
 	}
 	token, err := st.s.hand(ctx, topic, 1, m.Payload)
 	if err != nil {
