@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/iotdm/iotdm/hub/internal/words"
-	"github.com/iotdm/iotdm/twin"
 )
 
 // An ImportMode says what a bulk entry does; see "Import and export IoT Hub
@@ -192,19 +191,10 @@ func (tx *Tx) updateEntry(e BulkEntry, m Match) error {
 // scope is no device's, and by a PUT are refused the same.
 func (tx *Tx) createEntry(e BulkEntry) error {
 	e.Spec.anyScope = true
-	t := newTwin(e.ID, tx.now)
-	if _, err := e.Twin.Patch(&t, tx.now); err != nil {
+	t, err := tx.NewTwin(e.ID, e.Twin, e.Reported)
+	if err != nil {
 		return err
 	}
-	if len(e.Reported) > 0 {
-		reported, err := twin.StripReadOnly(e.Reported)
-		if err != nil {
-			return TwinError(err)
-		}
-		if t.Reported, err = t.Reported.Patch(twin.Reported, reported, tx.now); err != nil {
-			return TwinError(err)
-		}
-	}
-	_, err := tx.register(e.ID, e.Spec, &t)
+	_, err = tx.register(e.ID, e.Spec, t)
 	return err
 }

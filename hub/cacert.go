@@ -58,7 +58,7 @@ func (s *Server) AddCACertificate(name string, certificate []byte) (CACertificat
 	if !caNamePattern.MatchString(name) {
 		return CACertificate{}, ErrArgumentInvalid.With("the name of a CA certificate must be 1 to 64 of the letters, digits and - . _")
 	}
-	cert, err := parseCertificate(certificate)
+	cert, err := ParseCertificate(certificate)
 	if err != nil {
 		return CACertificate{}, err
 	}
@@ -94,7 +94,7 @@ func (s *Server) AddCACertificate(name string, certificate []byte) (CACertificat
 //
 // Errors: ErrCACertificateNotFound, ErrArgumentInvalid.
 func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, error) {
-	cert, err := parseCertificate(proof)
+	cert, err := ParseCertificate(proof)
 	if err != nil {
 		return CACertificate{}, err
 	}
@@ -179,23 +179,42 @@ func writeCA(tx *store.Tx, c CACertificate) error {
 // authorities are the verified CAs. A change of the CAs puts another value in
 // place of it, which reads them when it is asked: so none is missed.
 type authorities struct {
-	mu   sync.Mutex // held while they are read
-	pool *x509.CertPool
+	mu     sync.Mutex // held while they are read
+	pool   *x509.CertPool
+	byName map[string]*x509.Certificate
+}
+
+// VerifiedCAs returns the certificates of the verified CAs by their names. The map
+// must not be changed.
+func (s *Server) VerifiedCAs() (map[string]*x509.Certificate, error) {
+	a, err := s.readAuthorities()
+	if err != nil {
+		return nil, err
+	}
+	return a.byName, nil
 }
 
 // verifiedCAs returns a pool of the verified CAs.
 func (s *Server) verifiedCAs() (*x509.CertPool, error) {
+	a, err := s.readAuthorities()
+	if err != nil {
+		return nil, err
+	}
+	return a.pool, nil
+}
+
+func (s *Server) readAuthorities() (*authorities, error) {
 	a := s.authorities.Load()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.pool != nil {
-		return a.pool, nil
+		return a, nil
 	}
 	list, err := s.CACertificates()
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
+	pool, byName := x509.NewCertPool(), make(map[string]*x509.Certificate, len(list))
 	for _, c := range list {
 		cert, err := c.Certificate()
 		if err != nil {
@@ -203,10 +222,11 @@ func (s *Server) verifiedCAs() (*x509.CertPool, error) {
 		}
 		if c.Verified {
 			pool.AddCert(cert)
+			byName[c.Name] = cert
 		}
 	}
-	a.pool = pool
-	return pool, nil
+	a.pool, a.byName = pool, byName
+	return a, nil
 }
 
 // checkCAChain checks the certificate of an identity that a CA vouches for,
@@ -241,8 +261,10 @@ func (s *Server) checkCAChain(id ID, chain []*x509.Certificate) (expires time.Ti
 	return expires, nil
 }
 
-// parseCertificate reads one certificate, PEM or DER.
-func parseCertificate(data []byte) (*x509.Certificate, error) {
+// ParseCertificate reads one certificate, PEM or DER, whose key is one that TLS takes.
+//
+// Errors: ErrArgumentInvalid.
+func ParseCertificate(data []byte) (*x509.Certificate, error) {
 	if block, _ := pem.Decode(data); block != nil {
 		if block.Type != "CERTIFICATE" {
 			return nil, ErrArgumentInvalid.With("a PEM block of type CERTIFICATE is wanted, not %s", words.Clip(block.Type))

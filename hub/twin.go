@@ -131,6 +131,11 @@ type TwinView struct {
 // ETag returns the twin's etag, without quotes.
 func (v TwinView) ETag() string { return v.record.ETag() }
 
+// Contents returns what the twin has besides metadata and versions.
+func (v TwinView) Contents() (tags, desired, reported json.RawMessage) {
+	return v.record.Tags, v.record.Desired.Properties, v.record.Reported.Properties
+}
+
 // MarshalJSON prints the twin as the service does; see "Understand and use
 // device twins in IoT Hub". The sections, which are JSON already, are by far the
 // most of it and copied as they are.

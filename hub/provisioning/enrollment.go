@@ -30,7 +30,7 @@ type Enrollment struct {
 	InitialTwin  *Twin           `json:"initialTwin,omitempty"`
 	Information  json.RawMessage `json:"optionalDeviceInformation,omitempty"`
 	Status       hub.Status      `json:"provisioningStatus,omitempty"`
-	Reprovision  *Reprovision    `json:"reprovisionPolicy,omitempty"` // nil: never, as api-versions before it
+	Reprovision  *Reprovision    `json:"reprovisionPolicy,omitempty"` // absent when it is put: both
 
 	HostName   string            `json:"iotHubHostName,omitempty"` // the hub of static allocation
 	Allocation Allocation        `json:"allocationPolicy,omitempty"`
@@ -154,73 +154,4 @@ type CertificateInfo struct {
 	NotAfter  time.Time `json:"notAfterUtc"`
 	Serial    string    `json:"serialNumber"`
 	Version   int       `json:"version"`
-}
-
-// PutEnrollment creates an enrollment, or replaces the one of its id if m fits it.
-// Keys that are not given are kept, or made. The answer holds them.
-//
-// Errors: ErrBadRequest, ErrNotFound (m asks for one that is there),
-// ErrPreconditionFailed, ErrTooMany.
-func (s *Service) PutEnrollment(e Enrollment, m hub.Match) (Enrollment, error) {
-	return Enrollment{}, ErrInternal
-}
-
-// Enrollment returns an enrollment, without keys and certificates.
-//
-// Errors: ErrNotFound.
-func (s *Service) Enrollment(k Kind, id string) (Enrollment, error) {
-	return Enrollment{}, ErrInternal
-}
-
-// AttestationMechanism returns the attestation of an enrollment, with its keys.
-//
-// Errors: ErrNotFound.
-func (s *Service) AttestationMechanism(k Kind, id string) (Attestation, error) {
-	return Attestation{}, ErrInternal
-}
-
-// DeleteEnrollment removes an enrollment: what it has registered stays as it is.
-//
-// Errors: ErrNotFound, ErrPreconditionFailed.
-func (s *Service) DeleteEnrollment(k Kind, id string, m hub.Match) error { return ErrInternal }
-
-// Enrollments returns up to limit enrollments in the order of their ids, the first
-// behind after, without keys, and what to ask for the next ones behind; "" is the end.
-// The query is "SELECT * FROM enrollments" or "... enrollmentGroups", as the kind is.
-//
-// Errors: ErrBadRequest.
-func (s *Service) Enrollments(k Kind, query, after string, limit int) (list []Enrollment, next string, err error) {
-	return nil, "", ErrInternal
-}
-
-// A BulkMode says what a bulk operation does.
-type BulkMode string
-
-// The modes.
-const (
-	BulkCreate      BulkMode = "create"
-	BulkUpdate      BulkMode = "update"
-	BulkUpdateMatch BulkMode = "updateIfMatchETag"
-	BulkDelete      BulkMode = "delete"
-)
-
-// A BulkResult is what became of a bulk operation, in the service's form.
-type BulkResult struct {
-	IsSuccessful bool        `json:"isSuccessful"`
-	Errors       []BulkError `json:"errors"`
-}
-
-// A BulkError is why one enrollment was not changed.
-type BulkError struct {
-	RegistrationID string `json:"registrationId,omitempty"`
-	GroupID        string `json:"enrollmentGroupId,omitempty"`
-	Code           int    `json:"errorCode"`
-	Status         string `json:"errorStatus"`
-}
-
-// Bulk does the same to several enrollments, each by itself.
-//
-// Errors: ErrBadRequest, for the whole of it.
-func (s *Service) Bulk(k Kind, mode BulkMode, list []Enrollment) (BulkResult, error) {
-	return BulkResult{}, ErrInternal
 }

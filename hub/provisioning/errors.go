@@ -2,8 +2,12 @@ package provisioning
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
+
+	"github.com/iotdm/iotdm/hub"
 )
 
 // An Error is a refusal by the provisioning service. Every one comes from the table
@@ -13,6 +17,8 @@ type Error struct {
 	Text string // what went wrong, in one line
 
 	Log string // what only the operator is told, besides
+
+	reason string // the same in a word of the metrics; empty for what is not counted
 }
 
 func (e *Error) Error() string {
@@ -55,6 +61,13 @@ func (e *Error) Because(format string, args ...any) *Error {
 	return &c
 }
 
+// counted returns a copy of e that counts under a reason of the metrics.
+func (e *Error) counted(reason string) *Error {
+	c := *e
+	c.reason = reason
+	return &c
+}
+
 // Envelope is the body of the answer on every transport. The tracking id names the
 // request in the hub's log.
 func (e *Error) Envelope(trackingID string, at time.Time) []byte {
@@ -83,5 +96,37 @@ var (
 	ErrUnavailable          = &Error{Code: 503001, Text: "Service unavailable"}
 )
 
+// What a registration fails with whose enrollment allocates it to no hub that there
+// is, or whose hub or webhook does not answer. That it is this number is assumed.
+var errAllocation = &Error{Code: 400207, Text: "Custom allocation failed"}
+
 // RefusalOf returns the service's error for any error: of the hub's, of its store's.
-func RefusalOf(err error) *Error { return ErrInternal }
+func RefusalOf(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	of := hub.RefusalOf(err)
+	e := ErrInternal
+	switch of.Status {
+	case http.StatusBadRequest:
+		e = ErrBadRequest
+	case http.StatusUnauthorized, http.StatusForbidden:
+		// The hub's text is for the operator.
+		return ErrUnauthorized.Because("%v", err)
+	case http.StatusNotFound:
+		e = ErrNotFound
+	case http.StatusConflict:
+		e = ErrAlreadyExists
+	case http.StatusPreconditionFailed:
+		e = ErrPreconditionFailed
+	case http.StatusRequestEntityTooLarge:
+		e = ErrTooLarge
+	case http.StatusTooManyRequests:
+		e = ErrTooMany
+	case http.StatusServiceUnavailable:
+		e = ErrUnavailable
+	default:
+		return ErrInternal.Because("%v", err)
+	}
+	return e.With("%s", of.Text)
+}

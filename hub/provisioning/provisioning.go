@@ -13,14 +13,16 @@ package provisioning
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/linked"
+	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -51,20 +53,32 @@ type Options struct {
 // A Service keeps enrollments and registers devices. Its methods may be called
 // concurrently.
 type Service struct {
-	hub   *hub.Server
-	store *store.DB
-	clock *clock.Clock
-	log   *slog.Logger
-	opt   Options
+	hub     *hub.Server
+	store   *store.DB
+	log     *slog.Logger
+	often   *words.Limited // log, for what devices cause as often as they like
+	opt     Options
+	metrics *metrics
+
+	turns       turns
+	groups      groups
+	individuals atomic.Int64 // how many enrollments of one device there are
 }
 
 // New returns the provisioning service of h, whose store is db.
 func New(h *hub.Server, db *store.DB, opt Options) (*Service, error) {
-	return &Service{hub: h, store: db, clock: h.Clock(), log: cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)), opt: opt}, nil
+	s := &Service{hub: h, store: db, log: cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)), opt: opt}
+	s.often = words.NewLimited(s.log)
+	s.turns.ids = make(map[string]*turn)
+	s.metrics = newMetrics(s)
+	if err := s.Reload(); err != nil {
+		return nil, fmt.Errorf("load enrollments: %w", err)
+	}
+	return s, nil
 }
 
 // IDScope returns what devices name the service by.
 func (s *Service) IDScope() string { return s.opt.IDScope }
 
 // Metrics returns what is counted, to be registered.
-func (s *Service) Metrics() []prometheus.Collector { return nil }
+func (s *Service) Metrics() []prometheus.Collector { return s.metrics.all }

@@ -1,12 +1,9 @@
 package provisioning
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/json"
 	"time"
-
-	"github.com/iotdm/iotdm/hub"
 )
 
 // A Status is how far a registration is.
@@ -68,62 +65,4 @@ type Peer struct {
 	Host   string // under which it has reached the hub, as far as the door knows
 	Door   string // as hub.Peer has it, for the log
 	Remote string
-}
-
-// A Request is what a device asks with.
-type Request struct {
-	Payload json.RawMessage // for the webhook of custom allocation
-	Force   bool
-}
-
-// ParseRequest reads the body of a request to register id. An empty body is a
-// request, too.
-//
-// Errors: ErrBadRequest, ErrUnauthorized (a TPM).
-func ParseRequest(id string, body []byte) (Request, error) { return Request{}, ErrInternal }
-
-// Authenticate checks who the peer is, and returns when its credential ends; zero
-// is never. Whether it may register shows when it does.
-//
-// Errors: ErrUnauthorized, ErrRegistrationNotFound (no enrollment, or the id scope
-// is another).
-func (s *Service) Authenticate(p Peer) (expires time.Time, err error) {
-	return time.Time{}, ErrInternal
-}
-
-// Register registers a device: it checks the credential again, chooses a hub, and
-// has identity, twin and registration stored before it returns. What the enrollment
-// or a hub does not allow is no error, but a registration that has failed.
-//
-// Errors: those of Authenticate; context.Cause(ctx).
-func (s *Service) Register(ctx context.Context, p Peer, r Request) (Operation, error) {
-	return Operation{}, ErrInternal
-}
-
-// Operation returns how far an operation of the peer is.
-//
-// Errors: those of Authenticate, ErrNotFound.
-func (s *Service) Operation(p Peer, id string) (Operation, error) { return Operation{}, ErrInternal }
-
-// Lookup returns the registration of the peer as it is.
-//
-// Errors: those of Authenticate, ErrNotFound.
-func (s *Service) Lookup(p Peer) (Registration, error) { return Registration{}, ErrInternal }
-
-// Registration returns a registration.
-//
-// Errors: ErrNotFound.
-func (s *Service) Registration(id string) (Registration, error) { return Registration{}, ErrInternal }
-
-// DeleteRegistration forgets a registration: the next one of the device is its
-// first. The device's identity stays.
-//
-// Errors: ErrNotFound, ErrPreconditionFailed.
-func (s *Service) DeleteRegistration(id string, m hub.Match) error { return ErrInternal }
-
-// Registrations returns up to limit registrations of a group, as Enrollments does.
-//
-// Errors: ErrNotFound (the group).
-func (s *Service) Registrations(group, after string, limit int) (list []Registration, next string, err error) {
-	return nil, "", ErrInternal
 }

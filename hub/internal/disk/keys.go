@@ -28,6 +28,11 @@ const (
 	Sequence = "sequence/" // + device: the number of its last message
 	Feedback = "feedback/" // + time, number: feedback (hub, JSON)
 
+	Enrollment      = "enrollment/"      // + id in lower case: an individual enrollment (provisioning, JSON)
+	EnrollmentGroup = "enrollmentgroup/" // + id in lower case: an enrollment group (provisioning, JSON)
+	Registration    = "registration/"    // + id in lower case: a registration (provisioning, JSON)
+	Registered      = "registered/"      // + group/registration, in lower case: nothing; an index of those of groups
+
 	CA = "ca/" // + name: a CA certificate (hub, JSON)
 
 	Job    = "job/"       // + job: a scheduled job (jobs, JSON)

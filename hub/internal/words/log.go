@@ -9,6 +9,7 @@ const (
 	LogID            = "id"            // "device" or "device/module"
 	LogConfiguration = "configuration" // id of an automatic configuration
 	LogRegistration  = "registration"  // id with which a device registers with the provisioning service
+	LogEnrollment    = "enrollment"    // id of an enrollment, or of an enrollment group
 	LogJob           = "job"           // id of a scheduled job
 	LogMethod        = "method"        // direct method name
 	LogRID           = "rid"           // request id of a twin operation or direct method
