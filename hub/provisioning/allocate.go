@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"hash/fnv"
 	"net"
-	"net/url"
 	"strings"
 
 	"github.com/iotdm/iotdm/hub/internal/linked"
@@ -49,8 +48,8 @@ func (s *Service) settleAllocation(e *Enrollment) (err error) {
 	if e.Custom == nil || e.Custom.URL == "" {
 		return ErrBadRequest.With("allocationPolicy custom needs customAllocationDefinition with a webhookUrl")
 	}
-	if u, err := url.Parse(e.Custom.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return ErrBadRequest.With("the webhookUrl is not that of an HTTP server")
+	if err := linked.CheckWebhook(e.Custom.URL, s.opt.WebhookHosts); err != nil {
+		return ErrBadRequest.With("customAllocationDefinition: %v", err)
 	}
 	return nil
 }

@@ -89,11 +89,11 @@ func (s *Service) Bulk(k Kind, mode BulkMode, list []Enrollment) (BulkResult, er
 func (s *Service) apply(mode BulkMode, e Enrollment) (err error) {
 	switch mode {
 	case BulkCreate:
-		_, err = s.put(e, hub.Match{}, true)
+		_, err = s.PutEnrollment(e, hub.Match{})
 	case BulkUpdate:
-		_, err = s.put(e, hub.Match{Any: true}, false)
+		_, err = s.PutEnrollment(e, hub.Match{Any: true})
 	case BulkUpdateMatch:
-		_, err = s.put(e, hub.Match{Any: e.ETag == "", ETag: e.ETag}, false)
+		_, err = s.PutEnrollment(e, hub.Match{Any: e.ETag == "", ETag: e.ETag})
 	case BulkDelete:
 		err = s.DeleteEnrollment(e.Kind(), e.ID(), hub.Match{Any: true})
 	}

@@ -124,10 +124,9 @@ func (g *registering) placeThere(ctx context.Context, c choice, r *record, twin 
 	if c.linked == nil {
 		return nil // it stays where it is; nothing can be done about it
 	}
-	auth := json.RawMessage(words.MustMarshal(g.by.auth))
 	d, found, err := c.linked.Device(ctx, r.Place.Device)
 	if err != nil {
-		return unreachable(c.linked, err)
+		return failedAt(err)
 	}
 	switch {
 	case !found:
@@ -136,12 +135,17 @@ func (g *registering) placeThere(ctx context.Context, c choice, r *record, twin 
 	case sameAuthentication(d.Authentication, g.by.auth) && !reset:
 		return nil
 	}
-	d.Authentication = auth
-	if !found || reset {
-		d.Tags, d.Properties.Desired, d.Properties.Reported = twin.Tags, twin.Desired, twin.reported
+	d.Authentication = words.MustMarshal(g.by.auth)
+	if found && !reset {
+		d.Tags, d.Properties.Desired, d.Properties.Reported = nil, nil, nil
+		if _, err := c.linked.Update(ctx, d); err != nil {
+			return failedAt(err)
+		}
+		return nil
 	}
+	d.Tags, d.Properties.Desired, d.Properties.Reported = twin.Tags, twin.Desired, twin.reported
 	if err := c.linked.Put(ctx, d); err != nil {
-		return unreachable(c.linked, err)
+		return failedAt(err)
 	}
 	return nil
 }
@@ -151,9 +155,9 @@ func sameAuthentication(have json.RawMessage, want hub.Authentication) bool {
 	return json.Unmarshal(have, &a) == nil && reflect.DeepEqual(a, want)
 }
 
-func unreachable(h *linked.Hub, err error) error {
-	return errAllocation.With("The assigned IoT hub cannot be reached").Because("hub %s: %v", h.Name(), err)
-}
+// failedAt is what a registration fails with because of a linked hub, whose errors may
+// be told to the device.
+func failedAt(err error) error { return errAllocation.With("%v", err) }
 
 // contents returns what the twin of a device has, if it is there.
 func (g *registering) contents(ctx context.Context, p place) (c contents, found bool, err error) {
@@ -172,7 +176,7 @@ func (g *registering) contents(ctx context.Context, p place) (c contents, found 
 	}
 	d, found, err := h.Device(ctx, p.Device)
 	if err != nil {
-		return c, false, unreachable(h, err)
+		return c, false, failedAt(err)
 	}
 	c.Tags, c.Desired, c.reported = d.Tags, d.Properties.Desired, d.Properties.Reported
 	return c, found, nil

@@ -12,18 +12,16 @@ import (
 	"github.com/iotdm/iotdm/hub/store"
 )
 
-// PutEnrollment creates an enrollment, or replaces the one of its id if m fits it.
-// Keys that are not given are kept, or made. The answer holds them.
+// PutEnrollment creates an enrollment when m is no condition, and otherwise replaces
+// the one of its id if m fits it. Keys that are not given are kept, or made. The
+// answer holds them.
 //
-// Errors: ErrBadRequest, ErrNotFound (m asks for one that is there),
-// ErrPreconditionFailed, ErrTooMany.
+// That the service does not replace without a condition is told in issue 3076 of
+// Azure/azure-iot-sdk-csharp.
+//
+// Errors: ErrBadRequest, ErrAlreadyExists, ErrNotFound, ErrPreconditionFailed,
+// ErrTooMany.
 func (s *Service) PutEnrollment(e Enrollment, m hub.Match) (Enrollment, error) {
-	return s.put(e, m, false)
-}
-
-// put is PutEnrollment, which may be asked to create and not to replace. Then it may
-// return ErrAlreadyExists.
-func (s *Service) put(e Enrollment, m hub.Match, create bool) (Enrollment, error) {
 	k, id := e.Kind(), e.ID()
 	e.Attestation = e.Attestation.clone()
 	err := s.store.Update(k.lock(id), func(tx *store.Tx) error {
@@ -32,7 +30,7 @@ func (s *Service) put(e Enrollment, m hub.Match, create bool) (Enrollment, error
 		switch {
 		case err != nil && !errors.Is(err, ErrNotFound), !found && !m.None():
 			return err
-		case found && create:
+		case found && m.None():
 			return ErrAlreadyExists.With("there is an %s %q already", k, id)
 		case found && !fits(m, before.ETag):
 			return ErrPreconditionFailed.With("the etag of %s %q is another", k, id)

@@ -13,17 +13,15 @@ import (
 // has identity, twin and registration stored before it returns. What the enrollment
 // or a hub does not allow is no error, but a registration that has failed.
 //
+// It is called between hub.Server.Enter and its end, so that the state is not replaced
+// meanwhile.
+//
 // Errors: those of Authenticate; context.Cause(ctx).
 func (s *Service) Register(ctx context.Context, p Peer, r Request) (Operation, error) {
 	by, err := s.attest(p)
 	if err != nil {
 		return Operation{}, err
 	}
-	ctx, leave, err := s.hub.Enter(ctx)
-	if err != nil {
-		return Operation{}, err
-	}
-	defer leave()
 	done, waited, err := s.turns.take(ctx, p.ID)
 	if err != nil {
 		return Operation{}, err
