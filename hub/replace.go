@@ -126,6 +126,26 @@ func (s *Server) Enter(ctx context.Context) (inside context.Context, leave func(
 	}, nil
 }
 
+// Inside calls f between Enter and leave. If f fails because ctx has ended, or a
+// replacement begins, the error is ErrClosing, or ErrReset.
+func (s *Server) Inside(ctx context.Context, f func(context.Context) error) error {
+	inside, leave, err := s.Enter(ctx)
+	if err != nil {
+		return ErrClosing
+	}
+	defer leave()
+	err = f(inside)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ErrClosing
+	case inside.Err() != nil:
+		return context.Cause(inside)
+	}
+	return err
+}
+
 // OnReplace has f called, in a goroutine of its own, when the next replacement begins,
 // unless stop is called before. Between Enter and leave it misses none.
 func (s *Server) OnReplace(f func()) (stop func()) {

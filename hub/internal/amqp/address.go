@@ -24,6 +24,7 @@ const (
 	nodeDeviceMessages         // .../messages/devicebound, it receives
 	nodeDeviceMethods          // .../methods/devicebound, both
 	nodeDeviceTwin             // .../twin, both
+	nodeRegistration           // {id scope}/registrations/{registration id}, both; a device that asks the provisioning service
 )
 
 // An address is a link's, taken apart.
@@ -33,6 +34,8 @@ type address struct {
 	hub       string // the event hub's name, as it was written
 	group     string
 	partition string
+
+	scope, registration string // of the provisioning service
 }
 
 // maxAddress bounds what is looked at: two ids of 128 characters that are
@@ -85,6 +88,12 @@ func parseAddress(text string) address {
 	case is(0, "", "consumergroups", "", "partitions", ""):
 		a := address{node: nodePartition, hub: segments[0], group: segments[2], partition: segments[4]}
 		if a.hub == "" || a.group == "" || a.partition == "" {
+			return address{}
+		}
+		return a
+	case is(0, "", "registrations", ""):
+		a := address{node: nodeRegistration, scope: segments[0], registration: segments[2]}
+		if a.scope == "" || a.registration == "" {
 			return address{}
 		}
 		return a

@@ -44,14 +44,17 @@ type claims struct {
 
 // A claim is one token, or what stands for one.
 type claim struct {
-	key     string // a newer claim with the same takes its place
-	token   string // as the rules take it
-	host    string // that it is for
-	policy  string // that has signed it
-	id      hub.ID // of the identity it is for, if it is for one
-	only    bool   // it is good for that identity alone: the peer has said so
-	open    bool   // nothing of it is proved yet: it is of a device, and says not of which
-	chain   bool   // it is the client certificate, and there is no token
+	key    string // a newer claim with the same takes its place
+	token  string // as the rules take it
+	host   string // that it is for
+	policy string // that has signed it
+	id     hub.ID // of the identity it is for, if it is for one
+	only   bool   // it is good for that identity alone: the peer has said so
+	open   bool   // nothing of it is proved yet: it is of a device, and says not of which
+	chain  bool   // it is the client certificate, and there is no token
+
+	registration string // id, if it is good for the provisioning service and nothing else
+
 	caller  hub.Caller
 	expires time.Time // zero never
 }
@@ -59,6 +62,8 @@ type claim struct {
 // who names the claim's owner, for the log.
 func (cl *claim) who() string {
 	switch {
+	case cl.registration != "":
+		return "registration " + cl.registration
 	case cl.id != hub.ID{}:
 		return cl.id.String()
 	case cl.caller.Name != "":
@@ -396,7 +401,7 @@ func (c *conn) findReader(name, path string) (hub.Caller, error) {
 // firstCaller returns the newest caller that may do what needs the permission.
 func (c *conn) firstCaller(need hub.Permission, path string, authenticate func(*claim) (hub.Caller, error)) (hub.Caller, error) {
 	refused := error(nil)
-	for _, cl := range c.claims.all(func(cl *claim) bool { return cl.id == hub.ID{} && !cl.chain }) {
+	for _, cl := range c.claims.all(func(cl *claim) bool { return cl.id == hub.ID{} && !cl.chain && cl.registration == "" }) {
 		caller, err := authenticate(&cl)
 		if err == nil {
 			err = caller.May(need, "AMQP on "+words.Clip(path))
@@ -498,7 +503,7 @@ func (c *conn) claim(cl claim) error {
 	if !cl.open {
 		c.known(&cl)
 	}
-	if cl.chain {
+	if cl.chain || cl.registration != "" {
 		return nil
 	}
 	c.devices.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 
@@ -28,11 +27,14 @@ type conn struct {
 	chain []*x509.Certificate
 	host  string // the hub's name as the peer wrote it in open
 
-	claims     claims  // claims.go
-	devices    devices // device.go
-	cbs        replies // of $cbs
-	management replies // of $management
-	work       work    // what is being done for the peer and will be answered
+	dialed string // the same in TLS, or in the request for a WebSocket; empty if it did not say
+
+	claims     claims     // claims.go
+	devices    devices    // device.go
+	registrant registrant // registration.go
+	cbs        replies    // of $cbs
+	management replies    // of $management
+	work       work       // what is being done for the peer and will be answered
 
 	mu       sync.Mutex // guards what follows
 	reason   error      // why it ended or has to end, if the door says so; set once
@@ -44,10 +46,7 @@ type conn struct {
 func (c *conn) Open(o *wire.Open) error {
 	// Some clients write what they dialled, which for WebSocket has a path.
 	host, _, _ := strings.Cut(o.Hostname, "/")
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	c.host = host
+	c.host = serve.HostOf(host)
 	return nil
 }
 
@@ -72,6 +71,8 @@ func (c *conn) Attach(l *engine.Link) error {
 		return c.redirect(l)
 	case a.node == nodePartition && !sends:
 		return c.attachPartition(l, a)
+	case a.node == nodeRegistration:
+		return c.attachRegistration(l, a)
 	case a.id != (hub.ID{}):
 		return c.attachDevice(l, a)
 	}
@@ -145,7 +146,7 @@ func (c *conn) ended(reason error) {
 func (c *conn) shut(reason error) {
 	c.ended(reason)
 	condition := condUnauthorized
-	if errors.Is(reason, hub.ErrClosing) {
+	if errors.Is(reason, hub.ErrClosing) || errors.Is(reason, hub.ErrReset) {
 		condition = condForced
 	}
 	c.Close(refuse(condition, "%v", reason))

@@ -154,7 +154,7 @@ func withoutTLS(first string) string {
 // begin exchanges headers and SASL frames, which has to be done by the deadline,
 // and serves the connection in a goroutine of its own if that went well.
 func (d *Door) begin(nc net.Conn, host string, chain []*x509.Certificate, deadline time.Time, over *serve.Connections) {
-	c := &conn{door: d, over: over, chain: chain}
+	c := &conn{door: d, over: over, chain: chain, dialed: host}
 	c.Conn = engine.New(nc, engine.Options{
 		Container: containerID,
 		Queued:    func(n int) { d.metrics.queued.Add(int64(n)) },
@@ -202,6 +202,7 @@ func (d *Door) serve(c *conn) {
 func (d *Door) finish(c *conn) {
 	c.claims.end()
 	c.work.close()
+	c.registrant.gone()
 	reason := c.why()
 	attrs := []slog.Attr{slog.String(words.LogRemote, c.remote()), slog.Any(words.LogReason, reason)}
 	c.mu.Lock()

@@ -58,7 +58,12 @@ func conditionOf(e *hub.Error) wire.Symbol {
 	case hub.ErrMessageLockLost.Code:
 		return condLockLost
 	}
-	switch e.Status {
+	return conditionOfStatus(e.Status)
+}
+
+// conditionOfStatus is the condition of an HTTP status.
+func conditionOfStatus(status int) wire.Symbol {
+	switch status {
 	case http.StatusBadRequest:
 		return condArgument
 	case http.StatusUnauthorized:

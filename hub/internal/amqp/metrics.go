@@ -10,6 +10,7 @@ import (
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/serve"
+	"github.com/iotdm/iotdm/hub/provisioning"
 )
 
 // The states of a connection.
@@ -89,6 +90,7 @@ func wordOf(err error) string {
 	}
 	var f fault
 	var rules *hub.Error
+	var provision *provisioning.Error
 	var sent *wire.Error
 	switch {
 	case err == nil:
@@ -97,6 +99,10 @@ func wordOf(err error) string {
 		return f.word
 	case errors.As(err, &rules) && rules.Status >= 500:
 		return whyUnavailable
+	case errors.As(err, &provision) && provision.HTTPStatus() >= 500:
+		return whyUnavailable
+	case errors.As(err, &provision):
+		return whyUnauthorized
 	case errors.As(err, &sent) && sent.Condition == condUnauthorized:
 		return whyUnauthorized
 	case errors.As(err, &sent) && sent.Condition == condStolen:

@@ -21,6 +21,12 @@ func (r *replies) add(l *engine.Link) {
 	r.links = append(r.links, l)
 }
 
+func (r *replies) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.links)
+}
+
 func (r *replies) remove(l *engine.Link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

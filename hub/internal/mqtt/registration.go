@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/provisioning"
 )
@@ -48,10 +48,10 @@ func (d *Door) admitRegistration(c *conn, p *packets.ConnectPacket, name registr
 	}
 	c.asks.Peer = provisioning.Peer{
 		Scope: name.scope, ID: name.id, Password: string(p.Password), Chain: chain,
-		Host: hostOf(cmp.Or(host, c.net.LocalAddr().String())), Door: c.peer.Door, Remote: c.peer.Remote,
+		Host: serve.HostOf(cmp.Or(host, c.net.LocalAddr().String())), Door: c.peer.Door, Remote: c.peer.Remote,
 	}
 	c.peer.Host, c.keepAlive = c.asks.Host, keepAlive(p.Keepalive)
-	return d.provision(func(context.Context) error {
+	return d.hub.Inside(d.ctx, func(context.Context) error {
 		expires, err := d.dps.Authenticate(c.asks.Peer)
 		if err != nil {
 			return refuseRegistration(err)
@@ -63,32 +63,6 @@ func (d *Door) admitRegistration(c *conn, p *packets.ConnectPacket, name registr
 		c.reply(appendConnack(nil, false, packets.Accepted))
 		return nil
 	})
-}
-
-// provision has f call the provisioning service, which a hub that is reset waits
-// for: the context of f ends then.
-func (d *Door) provision(f func(context.Context) error) error {
-	ctx, leave, err := d.hub.Enter(d.ctx)
-	if err != nil {
-		return hub.ErrClosing
-	}
-	defer leave()
-	err = f(ctx)
-	switch {
-	case d.ctx.Err() != nil:
-		return hub.ErrClosing
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// hostOf is the name or address in front of a port, if there is one.
-func hostOf(address string) string {
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		return host
-	}
-	return address
 }
 
 // refuseRegistration turns an error of the provisioning service into a refusal.
@@ -124,7 +98,7 @@ func (d *Door) handleRegistrationPublish(c *conn, p *packets.PublishPacket) erro
 	}
 	c.flush() // what was asked before need not wait for this
 	var o provisioning.Operation
-	err = d.provision(func(ctx context.Context) (err error) {
+	err = d.hub.Inside(d.ctx, func(ctx context.Context) (err error) {
 		o, err = d.register(ctx, c.asks.Peer, r, p.Payload)
 		return err
 	})

@@ -109,6 +109,14 @@ func (g *Group) Close() {
 // Wait returns when all of a closed group has ended.
 func (g *Group) Wait() { g.wg.Wait() }
 
+// HostOf returns the name or the address in front of a port, if there is one.
+func HostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return address
+}
+
 // A listener that cannot accept, because file descriptors have run out, tries
 // again after minAcceptDelay, and twice that up to maxAcceptDelay.
 const (
