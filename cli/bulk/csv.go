@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -19,15 +20,42 @@ import (
 )
 
 // A csvColumn is a column of an import file. Sections of the twin have their
-// columns too; see csvReader.column.
-type csvColumn struct {
+// columns too; see csvTable.column.
+type csvColumn[E any] struct {
 	name string
-	get  func(*hubrest.BulkEntry) string
-	set  func(*hubrest.BulkEntry, string) error
+	get  func(*E) string
+	set  func(*E, string) error
 }
 
-// csvColumns are in the order of an export.
-var csvColumns = []csvColumn{
+// A csvTable is the columns that a file may have.
+type csvTable[E any] struct {
+	columns  []csvColumn[E]    // in the order of an export
+	id       string            // the one that there has to be
+	aliases  map[string]string // of names, in lower case
+	sections []string          // whose properties have columns of their own, such as tags.site
+	unasked  []string          // which an export leaves out
+	secret   []string          // which it leaves out unless keys are wanted
+	tidy     func(*E)          // before it is written
+}
+
+// identityTable leaves out what only the hub writes of a twin: a table is for people.
+var identityTable = csvTable[hubrest.BulkEntry]{
+	columns: identityColumns, id: "id", aliases: map[string]string{"deviceid": "id"}, sections: []string{"tags", "desired", "reported"},
+	unasked: []string{"importMode"}, secret: []string{"primaryKey", "secondaryKey"},
+	tidy: func(e *hubrest.BulkEntry) { tidySections(&e.Tags, &e.Properties.Desired, &e.Properties.Reported) },
+}
+
+func tidySections(sections ...*json.RawMessage) {
+	for _, section := range sections {
+		doc, err := twin.StripReadOnly(*section)
+		if err != nil || string(doc) == "{}" {
+			doc = nil
+		}
+		*section = doc
+	}
+}
+
+var identityColumns = []csvColumn[hubrest.BulkEntry]{
 	textColumn("id", func(e *hubrest.BulkEntry) *string { return &e.ID }),
 	textColumn("moduleId", func(e *hubrest.BulkEntry) *string { return &e.ModuleID }),
 	textColumn("managedBy", func(e *hubrest.BulkEntry) *string { return &e.ManagedBy }),
@@ -62,17 +90,17 @@ var csvColumns = []csvColumn{
 	jsonColumn("reported", func(e *hubrest.BulkEntry) *json.RawMessage { return &e.Properties.Reported }),
 }
 
-func textColumn[T ~string](name string, field func(*hubrest.BulkEntry) *T) csvColumn {
-	return csvColumn{name,
-		func(e *hubrest.BulkEntry) string { return string(*field(e)) },
-		func(e *hubrest.BulkEntry, cell string) error { *field(e) = T(cell); return nil },
+func textColumn[E any, T ~string](name string, field func(*E) *T) csvColumn[E] {
+	return csvColumn[E]{name,
+		func(e *E) string { return string(*field(e)) },
+		func(e *E, cell string) error { *field(e) = T(cell); return nil },
 	}
 }
 
-func jsonColumn(name string, field func(*hubrest.BulkEntry) *json.RawMessage) csvColumn {
-	return csvColumn{name,
-		func(e *hubrest.BulkEntry) string { return string(*field(e)) },
-		func(e *hubrest.BulkEntry, cell string) error {
+func jsonColumn[E any](name string, field func(*E) *json.RawMessage) csvColumn[E] {
+	return csvColumn[E]{name,
+		func(e *E) string { return string(*field(e)) },
+		func(e *E, cell string) error {
 			if !json.Valid([]byte(cell)) || strings.TrimSpace(cell)[0] != '{' {
 				return fmt.Errorf("%s is not a JSON object; a single property has a column of its own, such as %s.site", name, name)
 			}
@@ -84,15 +112,16 @@ func jsonColumn(name string, field func(*hubrest.BulkEntry) *json.RawMessage) cs
 
 // A csvReader reads an import file whose first record names the columns. An
 // empty cell says nothing of its member.
-type csvReader struct {
+type csvReader[E any] struct {
 	csv     *csv.Reader
 	limit   *recordLimit
-	columns []csvColumn
+	columns []csvColumn[E]
+	settle  func(*E) error
 }
 
-func newCSVReader(r io.Reader) (*csvReader, error) {
+func newCSVReader[E any](r io.Reader, form *fileForm[E]) (*csvReader[E], error) {
 	limit := &recordLimit{r: r, left: maxLineBytes}
-	c := &csvReader{csv: csv.NewReader(limit), limit: limit}
+	c := &csvReader[E]{csv: csv.NewReader(limit), limit: limit, settle: form.settle}
 	c.csv.FieldsPerRecord = -1 // next says it better
 	header, err := c.csv.Read()
 	switch {
@@ -103,7 +132,7 @@ func newCSVReader(r io.Reader) (*csvReader, error) {
 	}
 	hasID := false
 	for i, name := range header {
-		column, err := csvColumnNamed(strings.TrimSpace(name))
+		column, err := form.csv.column(strings.TrimSpace(name))
 		if err != nil {
 			return nil, err
 		}
@@ -113,30 +142,30 @@ func newCSVReader(r io.Reader) (*csvReader, error) {
 			}
 		}
 		c.columns = append(c.columns, column)
-		hasID = hasID || c.columns[i].name == "id"
+		hasID = hasID || c.columns[i].name == form.csv.id
 	}
 	if !hasID {
-		return nil, errors.New(`has no column "id" in its first line, which names the columns`)
+		return nil, fmt.Errorf("has no column %q in its first line, which names the columns", form.csv.id)
 	}
 	return c, nil
 }
 
-// csvColumnNamed finds a column by its name, or makes that of one property:
-// "tags.site", "desired.interval" or "reported.led.color".
-func csvColumnNamed(name string) (csvColumn, error) {
+// column finds a column by its name, or makes that of one property: "tags.site",
+// "desired.interval" or "reported.led.color".
+func (t *csvTable[E]) column(name string) (csvColumn[E], error) {
 	var names []string
-	for _, c := range csvColumns {
-		if strings.EqualFold(c.name, name) || c.name == "id" && strings.EqualFold(name, "deviceId") {
+	for _, c := range t.columns {
+		if strings.EqualFold(c.name, name) || t.aliases[strings.ToLower(name)] == c.name {
 			return c, nil
 		}
 		names = append(names, c.name)
 	}
-	for _, section := range csvColumns[len(csvColumns)-3:] {
+	for _, section := range t.columns {
 		path, found := strings.CutPrefix(strings.TrimPrefix(name, "properties."), section.name+".")
-		if !found || path == "" {
+		if !found || path == "" || !slices.Contains(t.sections, section.name) {
 			continue
 		}
-		return csvColumn{name: section.name + "." + path, set: func(e *hubrest.BulkEntry, cell string) error {
+		return csvColumn[E]{name: section.name + "." + path, set: func(e *E, cell string) error {
 			doc, err := WithMember([]byte(section.get(e)), path, cell)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
@@ -144,19 +173,19 @@ func csvColumnNamed(name string) (csvColumn, error) {
 			return section.set(e, string(doc))
 		}}, nil
 	}
-	return csvColumn{}, fmt.Errorf("has an unknown column %q%s", output.Clip(name), command.DidYouMean(name, names))
+	return csvColumn[E]{}, fmt.Errorf("has an unknown column %q%s", output.Clip(name), command.DidYouMean(name, names))
 }
 
-func (c *csvReader) next() (Line, error) {
+func (c *csvReader[E]) next() (lineOf[E], error) {
 	c.limit.left = maxLineBytes
 	record, err := c.csv.Read()
 	if e, ok := errors.AsType[*csv.ParseError](err); ok && !errors.Is(err, errLineTooLong) {
-		return Line{number: e.StartLine, err: plainCSVError(err)}, nil
+		return lineOf[E]{number: e.StartLine, err: plainCSVError(err)}, nil
 	}
 	if err != nil {
-		return Line{}, plainCSVError(err)
+		return lineOf[E]{}, plainCSVError(err)
 	}
-	l := Line{}
+	l := lineOf[E]{}
 	l.number, _ = c.csv.FieldPos(0)
 	if len(record) > len(c.columns) {
 		l.err = fmt.Errorf("has %d cells, but there are %d columns", len(record), len(c.columns))
@@ -170,7 +199,7 @@ func (c *csvReader) next() (Line, error) {
 		}
 	}
 	if l.err == nil {
-		l.err = settle(&l.entry)
+		l.err = c.settle(&l.entry)
 	}
 	return l, nil
 }
@@ -249,18 +278,19 @@ func withMember(doc []byte, path []string, value json.RawMessage) (json.RawMessa
 }
 
 // A csvWriter writes an export as CSV.
-type csvWriter struct {
+type csvWriter[E any] struct {
 	csv     *csv.Writer
-	columns []csvColumn
+	columns []csvColumn[E]
+	tidy    func(*E)
 	record  []string
 }
 
 // newCSVWriter writes the names of the columns. Keys have columns only if they
-// are wanted, importMode has none.
-func newCSVWriter(w io.Writer, keys bool) (*csvWriter, error) {
-	c := &csvWriter{csv: csv.NewWriter(w)}
-	for _, column := range csvColumns {
-		if column.name == "importMode" || !keys && (column.name == "primaryKey" || column.name == "secondaryKey") {
+// are wanted.
+func newCSVWriter[E any](w io.Writer, t csvTable[E], keys bool) (*csvWriter[E], error) {
+	c := &csvWriter[E]{csv: csv.NewWriter(w), tidy: t.tidy}
+	for _, column := range t.columns {
+		if slices.Contains(t.unasked, column.name) || !keys && slices.Contains(t.secret, column.name) {
 			continue
 		}
 		c.columns = append(c.columns, column)
@@ -269,22 +299,15 @@ func newCSVWriter(w io.Writer, keys bool) (*csvWriter, error) {
 	return c, c.csv.Write(c.record)
 }
 
-// write leaves out what only the hub writes of a twin: a table is for people.
-func (c *csvWriter) write(e *hubrest.BulkEntry) error {
-	for _, section := range []*json.RawMessage{&e.Tags, &e.Properties.Desired, &e.Properties.Reported} {
-		doc, err := twin.StripReadOnly(*section)
-		if err != nil || string(doc) == "{}" {
-			doc = nil
-		}
-		*section = doc
-	}
+func (c *csvWriter[E]) write(e *E) error {
+	c.tidy(e)
 	for i, column := range c.columns {
 		c.record[i] = column.get(e)
 	}
 	return c.csv.Write(c.record)
 }
 
-func (c *csvWriter) Flush() error {
+func (c *csvWriter[E]) Flush() error {
 	c.csv.Flush()
 	return c.csv.Error()
 }

@@ -18,24 +18,27 @@ import (
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
-// A Writer writes the entries of an export. Flush writes what it still has.
-type Writer interface {
-	write(*hubrest.BulkEntry) error
+// A writerOf writes the entries of an export. Flush writes what it still has.
+type writerOf[E any] interface {
+	write(*E) error
 	Flush() error
 }
+
+// A Writer writes devices and modules.
+type Writer = writerOf[hubrest.BulkEntry]
 
 // NewWriter returns a writer of a format: "csv", or else lines of JSON. A table
 // has columns for keys only if they are wanted.
 func NewWriter(w io.Writer, format string, keys bool) (Writer, error) {
 	if format == "csv" {
-		return newCSVWriter(w, keys)
+		return newCSVWriter(w, identityTable, keys)
 	}
-	return &ndjsonWriter{bufio.NewWriterSize(w, 64<<10)}, nil
+	return &ndjsonWriter[hubrest.BulkEntry]{bufio.NewWriterSize(w, 64<<10)}, nil
 }
 
-type ndjsonWriter struct{ w *bufio.Writer }
+type ndjsonWriter[E any] struct{ w *bufio.Writer }
 
-func (n *ndjsonWriter) write(e *hubrest.BulkEntry) error {
+func (n *ndjsonWriter[E]) write(e *E) error {
 	line, err := jsontext.Marshal(e)
 	if err != nil {
 		return err
@@ -44,7 +47,7 @@ func (n *ndjsonWriter) write(e *hubrest.BulkEntry) error {
 	return n.w.WriteByte('\n')
 }
 
-func (n *ndjsonWriter) Flush() error { return n.w.Flush() }
+func (n *ndjsonWriter[E]) Flush() error { return n.w.Flush() }
 
 // An Export writes the devices and modules of a hub.
 type Export struct {

@@ -17,18 +17,34 @@ import (
 	"github.com/iotdm/iotdm/twin"
 )
 
-// A Line is a line of an import file, or a record of CSV.
-type Line struct {
+// A lineOf is a line of an import file, or a record of CSV.
+type lineOf[E any] struct {
 	number int // of its first line in the file, from 1
-	entry  hubrest.BulkEntry
+	entry  E
 	err    error // why it can't be applied; of entry only the ids may be known then
 }
 
-// A Reader reads an import file. Next returns io.EOF at its end; another
+// A readerOf reads an import file. Next returns io.EOF at its end; another
 // error means that nothing more can be read.
-type Reader interface {
-	next() (Line, error)
+type readerOf[E any] interface {
+	next() (lineOf[E], error)
 }
+
+// A Line is one about a device or module, and a Reader reads those.
+type (
+	Line   = lineOf[hubrest.BulkEntry]
+	Reader = readerOf[hubrest.BulkEntry]
+)
+
+// A fileForm is how a file has entries.
+type fileForm[E any] struct {
+	csv    csvTable[E]
+	parse  func(text []byte) (E, error) // of a line of JSON; checks it too
+	settle func(*E) error               // checks a record of CSV
+}
+
+// identities is the form of the import and export jobs of IoT Hub.
+var identities = fileForm[hubrest.BulkEntry]{csv: identityTable, parse: parseEntry, settle: settle}
 
 // maxLineBytes bounds a line. A twin whose sections are full, with the metadata
 // of each property, is far less.
@@ -43,7 +59,9 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // NewReader returns the reader of a format: "ndjson" or "csv", or "" for
 // what the first character looks like.
-func NewReader(r io.Reader, format string) (Reader, error) {
+func NewReader(r io.Reader, format string) (Reader, error) { return identities.newReader(r, format) }
+
+func (f *fileForm[E]) newReader(r io.Reader, format string) (readerOf[E], error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	if head, _ := b.Peek(len(byteOrderMark)); bytes.Equal(head, byteOrderMark) {
 		b.Discard(len(byteOrderMark))
@@ -60,31 +78,32 @@ func NewReader(r io.Reader, format string) (Reader, error) {
 		}
 	}
 	if format == "csv" {
-		return newCSVReader(b)
+		return newCSVReader(b, f)
 	}
-	return &ndjsonReader{r: b}, nil
+	return &ndjsonReader[E]{r: b, parse: f.parse}, nil
 }
 
 // An ndjsonReader reads lines of JSON, such as a devices.txt that IoT Hub has
 // exported.
-type ndjsonReader struct {
-	r    *bufio.Reader
-	line int
-	buf  []byte
+type ndjsonReader[E any] struct {
+	r     *bufio.Reader
+	parse func([]byte) (E, error)
+	line  int
+	buf   []byte
 }
 
-func (n *ndjsonReader) next() (Line, error) {
+func (n *ndjsonReader[E]) next() (lineOf[E], error) {
 	for {
 		text, err := n.readLine()
 		if err != nil && !errors.Is(err, errLineTooLong) {
-			return Line{}, err
+			return lineOf[E]{}, err
 		}
-		l := Line{number: n.line, err: err}
+		l := lineOf[E]{number: n.line, err: err}
 		if err == nil {
 			if text = bytes.TrimSpace(text); len(text) == 0 {
 				continue
 			}
-			l.entry, l.err = parseEntry(text)
+			l.entry, l.err = n.parse(text)
 		}
 		return l, nil
 	}
@@ -92,7 +111,7 @@ func (n *ndjsonReader) next() (Line, error) {
 
 // readLine returns the next line, which is valid until it is called again. A
 // line that is too long is skipped.
-func (n *ndjsonReader) readLine() ([]byte, error) {
+func (n *ndjsonReader[E]) readLine() ([]byte, error) {
 	n.line++
 	n.buf = n.buf[:0]
 	tooLong := false
