@@ -70,17 +70,10 @@ func (c *ProvisioningClient) AttestationMechanism(ctx context.Context, kind Enro
 	return a, err
 }
 
-// CreateEnrollment creates an enrollment and returns it, with the keys it got. It fails with ErrAlreadyExists if there is
-// one. That is looked up first, for the service has no request that returns keys and does not replace what is there: of
-// two that create the same at the same time, both may succeed, and the second counts.
+// CreateEnrollment creates an enrollment and returns it, with the keys it got, or fails with ErrAlreadyExists. After an
+// error without an answer (a broken connection) it may have been created.
 func (c *ProvisioningClient) CreateEnrollment(ctx context.Context, e Enrollment) (Enrollment, error) {
 	r := e.Kind().request("create", http.MethodPut, e.ID())
-	switch _, err := c.Enrollment(ctx, e.Kind(), e.ID()); {
-	case err == nil:
-		return Enrollment{}, fmt.Errorf("%s: %w", r.what, &Error{Service: c.peer.name, Status: http.StatusConflict, Message: "it exists already"})
-	case !isNotFound(err):
-		return Enrollment{}, err
-	}
 	e.ETag = ""
 	r.body, r.repeat = e, repeatRefused
 	var created Enrollment

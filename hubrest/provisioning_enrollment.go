@@ -1,9 +1,6 @@
 package hubrest
 
-import (
-	"encoding/json"
-	"errors"
-)
+import "encoding/json"
 
 // An Enrollment says which devices may register with the provisioning service, and what they get: that of one device if
 // RegistrationID is set, and an enrollment group if GroupID is. It may hold keys: don't log it whole.
@@ -133,5 +130,3 @@ type CustomAllocation struct {
 	WebhookURL string `json:"webhookUrl"`
 	APIVersion string `json:"apiVersion"`
 }
-
-func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

@@ -164,10 +164,6 @@ func TestCallsAreTheRequestsOfTheService(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var rec recorder
 			c := newProvisioning(t, func(w http.ResponseWriter, req *http.Request) {
-				if tt.name == "create" && req.Method == http.MethodGet { // it is not there
-					w.WriteHeader(http.StatusNotFound)
-					return
-				}
 				rec.add(req)
 				if tt.answer == "" {
 					w.WriteHeader(http.StatusNoContent)
@@ -267,18 +263,5 @@ func TestRefusalsOfTheProvisioningService(t *testing.T) {
 				t.Errorf("error %v is not %v", err, tt.is)
 			}
 		})
-	}
-}
-
-func TestAnEnrollmentThatIsThereIsNotCreated(t *testing.T) {
-	var rec recorder
-	c := newProvisioning(t, func(w http.ResponseWriter, req *http.Request) { rec.add(req); io.WriteString(w, groupBody) })
-	if _, err := c.CreateEnrollment(t.Context(), hubrest.Enrollment{GroupID: "g"}); !errors.Is(err, hubrest.ErrAlreadyExists) {
-		t.Errorf("CreateEnrollment: %v, want ErrAlreadyExists", err)
-	}
-	for _, req := range rec.seen {
-		if req.Method != http.MethodGet {
-			t.Errorf("it made a %s", req.Method)
-		}
 	}
 }

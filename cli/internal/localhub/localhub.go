@@ -151,7 +151,7 @@ func ReadCA(file string) (*x509.Certificate, error) {
 // service.
 const (
 	OwnerPolicy        = "iothubowner"
-	ProvisioningPolicy = "provisioningserviceowner"
+	ProvisioningPolicy = node.ProvisioningPolicy
 )
 
 // Flag names the data folder; see Folder.
