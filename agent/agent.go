@@ -39,6 +39,10 @@ type Options struct {
 	// change of the connection after the agent has.
 	Device mqttdevice.Options
 
+	// Provision, if set, is asked for the hub and the device, in place of Device.ConnectionString, Addr and
+	// WebSocketAddr.
+	Provision *Provision
+
 	// RebootDuration is how long a simulated reboot takes; zero is no time at all.
 	RebootDuration time.Duration
 
@@ -148,11 +152,20 @@ func New(opt Options) (*Agent, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	device := opt.Device
-	log := opt.Logger.With(logDevice, device.ConnectionString.DeviceID)
+	name := device.ConnectionString.DeviceID
+	if opt.Provision != nil {
+		name = opt.Provision.Registration.RegistrationID
+	}
+	log := opt.Logger.With(logDevice, name)
 	if module := device.ConnectionString.ModuleID; module != "" {
 		log = log.With(logModule, module)
 	}
-	a := &Agent{opt: opt, log: log, status: newStatusFile(opt), connections: wait.NewSignal(), turn: newTurn()}
+	a := &Agent{opt: opt, log: log, connections: wait.NewSignal(), turn: newTurn()}
+	if opt.Provision != nil {
+		device = a.provisioned(device)
+	}
+	a.opt.Device.ConnectionString = device.ConnectionString
+	a.status = newStatusFile(a.opt)
 	a.running, a.stop = context.WithCancel(context.Background())
 	device.OnState = a.onState
 	var err error

@@ -2,10 +2,12 @@ package agent
 
 // Keys of log records.
 const (
+	logAs       = "as"       // the device that an agent is assigned to
 	logBooted   = "booted"   // when the machine has booted
 	logDetail   = "detail"   // what a status or a phase does not say
 	logDevice   = "device"   // device id
 	logError    = "error"    // an error
+	logHub      = "hub"      // to which it is
 	logMethod   = "method"   // name of a direct method
 	logModule   = "module"   // module id
 	logPhase    = "phase"    // of an update

@@ -95,7 +95,7 @@ func (a *Agent) whileRunning(ctx context.Context) (context.Context, context.Canc
 
 // commandEnv is what a command of the agent has in its environment besides what the agent has.
 func (a *Agent) commandEnv(own ...string) []string {
-	env := []string{"IOTDM_DEVICE_ID=" + a.opt.Device.ConnectionString.DeviceID}
+	env := []string{"IOTDM_DEVICE_ID=" + a.status.deviceID()}
 	if module := a.opt.Device.ConnectionString.ModuleID; module != "" {
 		env = append(env, "IOTDM_MODULE_ID="+module)
 	}

@@ -36,6 +36,7 @@ type statusFile struct {
 	file    string // empty: none is written
 	changed wait.Signal
 	started time.Time
+	life    time.Duration         // the most that a connection can last; 0: for ever
 	parts   map[string]func() any // what others have to tell, by name
 
 	mu      sync.Mutex // guards what follows
@@ -61,7 +62,7 @@ type statusDocument struct {
 }
 
 type connectionStatus struct {
-	State     string     `json:"state"`                // connecting, connected or disconnected
+	State     string     `json:"state"`                // connecting, connected, disconnected or provisioning
 	Since     time.Time  `json:"since"`                // when it became connected, or ceased to be
 	Transport string     `json:"transport,omitempty"`  // while connected
 	Addr      string     `json:"addr,omitempty"`       // while connected: what was dialed
@@ -80,7 +81,7 @@ type methodStatus struct {
 
 func newStatusFile(opt Options) *statusFile {
 	return &statusFile{
-		device: opt.Device, file: opt.StatusFile, changed: wait.NewSignal(), started: time.Now(), parts: make(map[string]func() any),
+		device: opt.Device, life: tokenLife(opt), file: opt.StatusFile, changed: wait.NewSignal(), started: time.Now(), parts: make(map[string]func() any),
 	}
 }
 
@@ -91,14 +92,14 @@ func (f *statusFile) heard(s mqttdevice.State) {
 	now := time.Now()
 	f.state, f.retryAt, f.due = s, time.Time{}, time.Time{}
 	switch s.Status {
-	case mqttdevice.Connecting:
+	case mqttdevice.Connecting, mqttdevice.Provisioning:
 		f.due = now.Add(lateBy)
 	case mqttdevice.Connected:
 		if f.up.IsZero() {
 			f.up = now
 		}
-		if life := tokenLife(f.device); life > 0 { // it is replaced before it ends
-			f.due = now.Add(life + lateBy)
+		if f.life > 0 { // the token is replaced before it ends
+			f.due = now.Add(f.life + lateBy)
 		}
 	case mqttdevice.Disconnected:
 		f.up = time.Time{}
@@ -135,10 +136,9 @@ func (f *statusFile) called(name string, began time.Time, status int) {
 
 // document is what the file is to hold now.
 func (f *statusFile) document() ([]byte, error) {
-	cs := f.device.ConnectionString
 	f.mu.Lock()
 	d := statusDocument{
-		Device: cs.DeviceID, Module: cs.ModuleID, Hub: cs.HostName, PID: os.Getpid(),
+		Device: f.deviceLocked(), Module: f.device.ConnectionString.ModuleID, Hub: cmp.Or(f.state.Hub, f.device.ConnectionString.HostName), PID: os.Getpid(),
 		StartedAt: f.started.UTC(), UpdatedAt: time.Now().UTC(),
 		Connection: connectionStatus{State: f.state.Status.String(), Since: f.state.Since.UTC(), Reason: f.reason},
 		Methods:    slices.Clone(f.methods),
@@ -232,9 +232,20 @@ func (a *Agent) Alive() error {
 }
 
 // tokenLife is how long a connection can last at most; zero is for ever.
-func tokenLife(opt mqttdevice.Options) time.Duration {
-	if opt.ConnectionString.SharedAccessKey == "" {
+func tokenLife(opt Options) time.Duration {
+	if opt.Device.ConnectionString.SharedAccessKey == "" && (opt.Provision == nil || opt.Provision.Registration.Key == "") {
 		return 0
 	}
-	return cmp.Or(opt.TokenLife, mqttdevice.DefaultTokenLife)
+	return cmp.Or(opt.Device.TokenLife, mqttdevice.DefaultTokenLife)
+}
+
+// deviceID is the device that the agent is now: with Provision that may change.
+func (f *statusFile) deviceID() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.deviceLocked()
+}
+
+func (f *statusFile) deviceLocked() string {
+	return cmp.Or(f.state.Device, f.device.ConnectionString.DeviceID)
 }

@@ -38,7 +38,8 @@ const defaultTelemetryInterval = time.Minute
 type source struct {
 	interval time.Duration
 	command  Command
-	env      []string            // of the command
+	env      func() []string     // of the command
+	device   func() string       // which the agent is now
 	template *telemetry.Template // nil: the command
 	last     sourceInput
 }
@@ -53,8 +54,9 @@ type sourceInput struct {
 
 func (a *Agent) newSource() (*source, error) {
 	opt, device := a.opt.Telemetry, a.opt.Device.ConnectionString
-	s := &source{interval: opt.Interval, command: opt.Command, env: a.commandEnv(),
-		last: sourceInput{DeviceID: device.DeviceID, ModuleID: device.ModuleID}}
+	s := &source{interval: opt.Interval, command: opt.Command, device: a.status.deviceID,
+		env:  func() []string { return a.commandEnv() },
+		last: sourceInput{ModuleID: device.ModuleID}}
 	if s.interval == 0 {
 		s.interval = defaultTelemetryInterval
 	}
@@ -81,6 +83,7 @@ func (a *Agent) newSource() (*source, error) {
 // message makes the next message.
 func (s *source) message(ctx context.Context, now time.Time) (mqttdevice.Message, error) {
 	s.last.Sequence++
+	s.last.DeviceID = s.device()
 	if s.template != nil {
 		return s.template.Message(s.last.DeviceID, s.last.ModuleID, s.last.Sequence, now)
 	}
@@ -98,7 +101,7 @@ func (s *source) print(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := s.command.run(ctx, in, s.env, telemetry.MaxBytes)
+	r := s.command.run(ctx, in, s.env(), telemetry.MaxBytes)
 	if r.err != nil {
 		return nil, errors.New(r.text())
 	}
