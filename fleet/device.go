@@ -37,6 +37,11 @@ type device struct {
 	rebooted  bool               // it is back, and has not reported that
 	messages  uint64             // sent so far, or skipped
 
+	// provision is that of the options as they were given; assigned is what came of it last, for the next
+	// time that the device is there. Its client calls, or the goroutine in live when there is none.
+	provision func(context.Context, error) (mqttdevice.Endpoint, error)
+	assigned  *mqttdevice.Endpoint
+
 	// What follows belongs to the goroutine that connects: see onState.
 	state  state
 	inGate bool
@@ -51,6 +56,10 @@ func newDevice(f *Fleet, options mqttdevice.Options) *device {
 		d.id += "/" + m
 	}
 	d.options.OnState = d.onState
+	if options.Provision != nil {
+		d.options.Provision = d.register
+		d.provision = options.Provision
+	}
 	h := fnv.New64a()
 	h.Write([]byte(d.id))
 	random := func(what uint64) *rand.Rand { return rand.New(rand.NewPCG(f.opt.Seed, h.Sum64()+what)) }
@@ -72,7 +81,11 @@ func (d *device) live() {
 // connected is one stay of the device at the hub, broken connections included. It returns how long the
 // device is to be away.
 func (d *device) connected(ctx context.Context) (away time.Duration) {
-	c, err := mqttdevice.New(d.options)
+	options := d.options
+	if e := d.assigned; e != nil {
+		options.ConnectionString, options.Addr, options.WebSocketAddr = e.ConnectionString, e.Addr, e.WebSocketAddr
+	}
+	c, err := mqttdevice.New(options)
 	if err != nil {
 		d.fleet.fail(err) // New has tried that
 		return 0
@@ -111,6 +124,17 @@ func (d *device) connected(ctx context.Context) (away time.Duration) {
 			beat = time.After(time.Until(next))
 		}
 	}
+}
+
+// register finds out where the device belongs, and counts that.
+func (d *device) register(ctx context.Context, reason error) (mqttdevice.Endpoint, error) {
+	began := time.Now()
+	e, err := d.provision(ctx, reason)
+	if err == nil {
+		d.assigned = &e
+		d.fleet.counts.register(time.Since(began))
+	}
+	return e, err
 }
 
 // absence is how long the device is to be away, and stay how long it is to be there in between: on

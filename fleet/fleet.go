@@ -28,7 +28,8 @@ import (
 // Options say which devices a fleet has and how they behave. Only Devices is needed. A rate is a share
 // between 0, never, and 1, always.
 type Options struct {
-	// Devices say how each device connects; OnState is ignored. No id may occur twice.
+	// Devices say how each device connects; OnState is ignored. No id may occur twice. One with Provision
+	// registers before it connects for the first time, and has a DeviceID as its name until then.
 	Devices []mqttdevice.Options
 
 	// RampUp is how many devices begin to connect in a second. Zero means that as many connect as the

@@ -160,7 +160,7 @@ func TestDevicesAnswerAndReboot(t *testing.T) {
 	got := end()
 	want := fleet.Stats{
 		Devices: size, Seed: 7, Connected: size, Attempts: size, Connects: size,
-		ConnectFailures: map[fleet.Kind]uint64{}, Disconnects: map[fleet.Kind]uint64{},
+		RegisterFailures: map[fleet.Kind]uint64{}, ConnectFailures: map[fleet.Kind]uint64{}, Disconnects: map[fleet.Kind]uint64{},
 		Calls: 2 * size, Methods: map[string]uint64{"200": 2 * size}, Reboots: size, Patches: size,
 		// Whatever they are; not zero.
 		Seconds: got.Seconds, ConnectMs: got.ConnectMs, PatchMs: got.PatchMs,

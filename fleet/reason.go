@@ -15,7 +15,7 @@ type Kind string
 
 // The kinds.
 const (
-	Unauthorized     Kind = "unauthorized"    // the hub refused the credential
+	Unauthorized     Kind = "unauthorized"    // the hub, or the provisioning service, refused the credential
 	Busy             Kind = "busy"            // the hub took nobody just then
 	HubClosed        Kind = "hubClosed"       // the hub closed the connection
 	TakenOver        Kind = "takenOver"       // probably by another program with the same id
@@ -26,6 +26,9 @@ const (
 	Network          Kind = "network"         // a reset, for example
 	OutOfDescriptors Kind = "fileDescriptors" // this machine has no more for this process
 	Expired          Kind = "expired"         // the token or the certificate of the device
+	NotEnrolled      Kind = "notEnrolled"     // the provisioning service does not know the device
+	Disabled         Kind = "disabled"        // its enrollment is
+	NotAssigned      Kind = "notAssigned"     // the provisioning service has found no hub for it
 	Other            Kind = "other"
 )
 
@@ -37,6 +40,9 @@ func kindOf(err error) Kind {
 		{mqttdevice.ErrTokenExpired, Expired},
 		{mqttdevice.ErrCertificateExpired, Expired},
 		{mqttdevice.ErrTakenOver, TakenOver},
+		{mqttdevice.ErrNotEnrolled, NotEnrolled},
+		{mqttdevice.ErrEnrollmentDisabled, Disabled},
+		{mqttdevice.ErrNotAssigned, NotAssigned},
 		{mqttdevice.ErrUnauthorized, Unauthorized},
 		{mqttdevice.ErrBusy, Busy},
 		{mqttdevice.ErrHubClosed, HubClosed},

@@ -10,8 +10,9 @@ import (
 type state int
 
 const (
-	waiting    state = iota // for its turn in the ramp-up
-	connecting              // an attempt is under way, or waits for its turn
+	waiting     state = iota // for its turn in the ramp-up
+	registering              // an attempt is under way, or waits for its turn, and has the device registered first
+	connecting               // the same, without that or after it
 	connected
 	lost // between two attempts
 	gone // of its own will
@@ -36,11 +37,17 @@ func (d *device) enter(s state) {
 func (d *device) onState(s mqttdevice.State) {
 	f := d.fleet
 	switch s.Status {
+	case mqttdevice.Provisioning:
+		d.enter(registering)
+		d.inGate = f.enter()
 	case mqttdevice.Connecting:
 		if d.state != connected { // not for a new token
 			d.enter(connecting)
 		}
-		if d.inGate = f.enter(); !d.inGate {
+		if !d.inGate {
+			d.inGate = f.enter()
+		}
+		if !d.inGate {
 			return
 		}
 		before := d.began
@@ -60,8 +67,9 @@ func (d *device) onState(s mqttdevice.State) {
 		if f.stop.Err() != nil {
 			return
 		}
+		during := d.state
 		d.enter(lost)
-		if kind := kindOf(s.Reason); f.counts.trouble(kind, attempt) && f.opt.OnTrouble != nil {
+		if kind := kindOf(s.Reason); f.counts.trouble(kind, during, attempt) && f.opt.OnTrouble != nil {
 			f.opt.OnTrouble(d.id, kind, s.Reason)
 		}
 	}

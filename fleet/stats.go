@@ -14,13 +14,19 @@ type Stats struct {
 	Seconds float64 `json:"seconds"` // that the fleet has run
 	Seed    uint64  `json:"seed"`
 
-	// How many devices are in which state just now: not started yet, trying to connect, connected,
-	// between two attempts, and away of their own will. When Run has ended they are as before its end.
-	Waiting    int `json:"waiting"`
-	Connecting int `json:"connecting"`
-	Connected  int `json:"connected"`
-	Lost       int `json:"lost"`
-	Away       int `json:"away"`
+	// How many devices are in which state just now: not started yet, registering with a provisioning
+	// service, trying to connect, connected, between two attempts, and away of their own will. When Run has
+	// ended they are as before its end.
+	Waiting     int `json:"waiting"`
+	Registering int `json:"registering"`
+	Connecting  int `json:"connecting"`
+	Connected   int `json:"connected"`
+	Lost        int `json:"lost"`
+	Away        int `json:"away"`
+
+	Registrations    uint64          `json:"registrations"`    // that ended with an assignment
+	RegisterMs       Latency         `json:"registerMs"`       // of these, with all that was asked again
+	RegisterFailures map[Kind]uint64 `json:"registerFailures"` // attempts that ended without, by reason
 
 	Attempts   uint64  `json:"attempts"`   // to connect
 	Connects   uint64  `json:"connects"`   // that succeeded, reconnects and new tokens included
@@ -60,17 +66,18 @@ type counts struct {
 	began time.Time
 	ended time.Time // zero: still running
 
-	states                   [states]int
-	connects, patches, sends histogram
-	leastRetry               time.Duration
-	seen                     map[Kind]bool
-	refused                  map[*device]bool // at its first attempt; nil once one was taken
+	states              [states]int
+	registers, connects histogram
+	patches, sends      histogram
+	leastRetry          time.Duration
+	seen                map[Kind]bool
+	refused             map[*device]bool // at its first attempt; nil once one was taken
 }
 
 func (c *counts) begin(devices int, seed uint64) {
 	c.stats = Stats{
 		Devices: devices, Seed: seed,
-		ConnectFailures: make(map[Kind]uint64), Disconnects: make(map[Kind]uint64), Methods: make(map[string]uint64),
+		RegisterFailures: make(map[Kind]uint64), ConnectFailures: make(map[Kind]uint64), Disconnects: make(map[Kind]uint64), Methods: make(map[string]uint64),
 	}
 	c.seen, c.refused = make(map[Kind]bool), make(map[*device]bool)
 	c.states[waiting] = devices
@@ -102,6 +109,7 @@ func (f *Fleet) Stats() Stats {
 		s.Seconds = c.ended.Sub(c.began).Seconds()
 	}
 	s.Waiting, s.Connecting, s.Connected = c.states[waiting], c.states[connecting], c.states[connected]
+	s.Registering, s.RegisterMs, s.RegisterFailures = c.states[registering], c.registers.latency(), maps.Clone(s.RegisterFailures)
 	s.Lost, s.Away = c.states[lost], c.states[gone]
 	s.ConnectMs, s.PatchMs, s.TelemetryMs = c.connects.latency(), c.patches.latency(), c.sends.latency()
 	s.LeastRetryMs = milliseconds(c.leastRetry)
@@ -137,11 +145,22 @@ func (c *counts) connect(took time.Duration, again bool) {
 	c.connects.add(took)
 }
 
-// trouble counts a failed attempt or a broken connection. It reports whether it is the first of its kind.
-func (c *counts) trouble(kind Kind, attempt bool) bool {
+// register counts a registration that has ended with an assignment.
+func (c *counts) register(took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if attempt {
+	c.stats.Registrations++
+	c.registers.add(took)
+}
+
+// trouble counts a failed attempt or a broken connection of a device in the state during. It reports
+// whether it is the first of its kind.
+func (c *counts) trouble(kind Kind, during state, attempt bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if during == registering {
+		c.stats.RegisterFailures[kind]++
+	} else if attempt {
 		c.stats.ConnectFailures[kind]++
 	} else {
 		c.stats.Disconnects[kind]++

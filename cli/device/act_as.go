@@ -11,6 +11,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/provision"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/mqttdevice"
 )
@@ -18,17 +19,23 @@ import (
 // actAsOptions are what every device command has: which hub, and which device
 // of it to be.
 type actAsOptions struct {
-	hub    target.Options
-	device string
-	module string
-	link   target.LinkOptions
+	hub       target.Options
+	device    string
+	module    string
+	link      target.LinkOptions
+	provision provision.Options
+	state     string
+
+	registration *provision.Registration // once it has been found
 }
 
-func (o *actAsOptions) flags() []urfave.Flag {
+// flags are those that fill o; keeps says what the folder of --state is for.
+func (o *actAsOptions) flags(keeps string) []urfave.Flag {
 	return command.Concat([]urfave.Flag{
 		command.DeviceFlag(&o.device, "be the device `ID`"),
 		command.ModuleFlag(&o.module, "be the module `ID` of the device"),
-	}, o.link.Flags(), o.hub.Flags())
+		&urfave.StringFlag{Name: "state", Destination: &o.state, EnvVars: []string{"IOTDM_DEVICE_STATE"}, Usage: keeps},
+	}, o.link.Flags(), o.provision.Flags(), o.hub.Flags())
 }
 
 // find finds the hub and the credential of the device, which may connect. The
@@ -50,6 +57,9 @@ func (o *actAsOptions) find(ctx context.Context, s output.Streams, choice target
 // connectOnce finds the hub and connects, for a command that does one thing.
 // Unlike the agent it does not try again: the user is waiting.
 func (o *actAsOptions) connectOnce(ctx context.Context, s output.Streams) (target.Target, *mqttdevice.Client, error) {
+	if o.provision.Wanted {
+		return o.connectAssigned(ctx, s)
+	}
 	t, err := o.find(ctx, s, target.Choice{})
 	if err != nil {
 		return t, nil, err
@@ -61,6 +71,12 @@ func (o *actAsOptions) connectOnce(ctx context.Context, s output.Streams) (targe
 // offline names the device and its hub without asking that: all that a command
 // needs which does not connect.
 func (o *actAsOptions) offline(s output.Streams) (target.Target, error) {
+	if o.provision.Wanted {
+		if err := o.register(s); err != nil {
+			return target.Target{}, err
+		}
+		return o.registration.Service, nil
+	}
 	c, found, err := o.hub.Given(s, target.DeviceVariables)
 	switch {
 	case err != nil:
@@ -90,7 +106,16 @@ const onceTimeout = 30 * time.Second
 // onceHelp is for the help of those commands.
 const onceHelp = "A device has one connection: this ends that of an agent, which then connects again. For example:\n"
 
-func connectOnce(parent context.Context, t target.Target, s output.Streams) (*mqttdevice.Client, error) {
+func connectOnce(ctx context.Context, t target.Target, s output.Streams) (*mqttdevice.Client, error) {
+	client, err := tryOnce(ctx, t, s)
+	if err != nil && ctx.Err() == nil {
+		err = t.ExplainDevice(ctx, err)
+	}
+	return client, err
+}
+
+// tryOnce is connectOnce with an error that is not worded for the user.
+func tryOnce(parent context.Context, t target.Target, s output.Streams) (*mqttdevice.Client, error) {
 	ctx, cancel := context.WithTimeout(parent, onceTimeout)
 	defer cancel()
 	var mu sync.Mutex
@@ -123,5 +148,5 @@ func connectOnce(parent context.Context, t target.Target, s output.Streams) (*mq
 	if reason != nil {
 		err = reason
 	}
-	return nil, t.ExplainDevice(parent, err)
+	return nil, err
 }

@@ -81,7 +81,7 @@ var fleetOnly = []string{"id-prefix", "create", "cleanup", "ramp-up", "fail-rate
 	"offline-rate", "offline-duration", "reboot-offline", "report-desired", "jitter", "seed", "output", "jq"}
 
 // fleetToo are the flags of a single device that a fleet takes.
-var fleetToo = []string{"config", "log-format", "count", "connection-strings", "connection-string", "data", "ca-file", "transport", "model-id", "telemetry-interval", "telemetry-template", "reboot-duration", "verbose"}
+var fleetToo = []string{"config", "log-format", "count", "connection-strings", "connection-string", "data", "provision", "provisioning-host", "provisioning-payload", "id-scope", "enrollment-group-key", "ca-file", "transport", "model-id", "telemetry-interval", "telemetry-template", "reboot-duration", "verbose"}
 
 // wanted reports whether the command line is about a fleet, or what is wrong with it.
 func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {
@@ -107,6 +107,10 @@ func (o *fleetOptions) wanted(ctx *urfave.Context) (bool, error) {
 		return true, fail.Usagef("--id-prefix is empty; ids would be bare numbers")
 	case o.file != "" && (given(ctx, "id-prefix") || o.create || o.cleanup):
 		return true, fail.Usagef("--connection-strings names devices that exist; leave out --id-prefix, --create and --cleanup")
+	case o.file != "" && given(ctx, "provision"):
+		return true, fail.Usagef("--connection-strings names devices of a hub, and --provision finds one; give one of them")
+	case given(ctx, "provision") && (o.create || o.cleanup):
+		return true, fail.Usagef("the provisioning service makes the devices; leave out --create and --cleanup")
 	case o.file != "" && given(ctx, "connection-string"):
 		return true, fail.Usagef("give only one of --connection-string and --connection-strings")
 	case !(o.behavior.RampUp >= 0):
@@ -164,6 +168,8 @@ func runFleet(ctx context.Context, s output.Streams, o deviceRunOptions) error {
 	err = f.Run(ctx)
 	ended()
 	switch {
+	case err != nil && devices.registration != nil:
+		err = devices.registration.Explain(ctx, err)
 	case err != nil:
 		err = devices.target.ExplainDevice(ctx, err)
 	default:

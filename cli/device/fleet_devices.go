@@ -14,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/provision"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/mqttdevice"
@@ -29,7 +30,9 @@ type fleetDevices struct {
 	target  target.Target // the hub, or that of the first device
 	host    string
 
-	prefix  string // of those in a registry; empty: from a file
+	registration *provision.Registration // of devices that register; nil: they are registered
+
+	prefix  string // of those in a registry; empty: they are in none, or not this fleet's
 	ids     []string
 	created int // at least so many of them, by this fleet
 }
@@ -45,6 +48,9 @@ func (o *deviceRunOptions) fleetDevices(ctx context.Context, s output.Streams) (
 	}
 	if o.fleet.file != "" {
 		return o.listedDevices(s, link)
+	}
+	if o.as.provision.Wanted {
+		return o.registeringDevices(s, link)
 	}
 	c, found, err := o.as.hub.Given(s, target.DeviceVariables)
 	if err != nil {

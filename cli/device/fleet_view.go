@@ -167,6 +167,7 @@ func summary(before, s fleet.Stats) []string {
 	}
 	add(&states, 1, "%d of %d connected", s.Connected, s.Devices)
 	add(&states, uint64(s.Waiting), "%d not started", s.Waiting)
+	add(&states, uint64(s.Registering), "%d registering", s.Registering)
 	add(&states, uint64(s.Connecting), "%d connecting", s.Connecting)
 	add(&states, uint64(s.Lost), "%d to try again", s.Lost)
 	add(&states, uint64(s.Away), "%d away", s.Away)
@@ -174,6 +175,7 @@ func summary(before, s fleet.Stats) []string {
 	elapsed := max(s.Seconds-before.Seconds, 1e-3)
 	rate := func(before, now uint64) float64 { return float64(now-before) / elapsed }
 	add(&states, s.Connects-before.Connects, "%.0f connects/s", rate(before.Connects, s.Connects))
+	add(&states, s.Registrations-before.Registrations, "%.0f registrations/s", rate(before.Registrations, s.Registrations))
 	failed := s.Answered() - s.Methods["200"]
 	add(&work, 1, "%d methods (%.0f/s)", s.Answered(), rate(before.Answered(), s.Answered()))
 	add(&work, failed, "%d not with 200", failed)
@@ -182,6 +184,9 @@ func summary(before, s fleet.Stats) []string {
 	lines := []string{strings.Join(states, ", "), strings.Join(work, ", ")}
 	if len(s.Disconnects)+len(s.ConnectFailures) > 0 {
 		lines = append(lines, "lost "+byKind(s.Disconnects)+"; not connected "+byKind(s.ConnectFailures))
+	}
+	if len(s.RegisterFailures) > 0 {
+		lines = append(lines, "not registered "+byKind(s.RegisterFailures))
 	}
 	return lines
 }

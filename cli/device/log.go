@@ -28,6 +28,7 @@ var agentLines = map[string]string{
 	"factory reset":                `Factory reset: {{.status}}{{with .detail}} ({{.}}){{end}}`,
 	"update":                       `Update to version {{.update}}: {{.phase}}{{with .detail}} ({{.}}){{end}}`,
 	"update begins":                `Update to version {{.update}} begins`,
+	"assigned to a hub":            `Assigned to {{.hub}} as device {{printf "%q" .as}}`,
 	"update goes on":               `Update to version {{.update}} goes on: {{.phase}}`,
 
 	"the machine has booted, and nobody had asked for it": `The machine has booted at {{.booted.Format "` + time.RFC3339 + `"}}, and nobody had asked for it`,
@@ -42,6 +43,8 @@ var agentLines = map[string]string{
 	"which desired properties were carried out is forgotten": `{{.error}}; desired properties may be carried out again`,
 	"that a desired property was carried out is not stored":  `desired property {{.property}}: {{.error}}; a restart may carry it out again`,
 	"what was known of updates is forgotten":                 `updates: {{.error}}; what was under way is forgotten`,
+	"the kept assignment is not used":                        `{{.error}}; registering anew`,
+	"the assignment is not kept":                             `{{.error}}; the next start registers anew`,
 	"a property is not reported":                             `report {{.property}}: {{.error}}`,
 
 	"the source of telemetry failed":        `telemetry: {{.error}}`,
@@ -52,6 +55,7 @@ var agentLines = map[string]string{
 // linkLines are those of a LinkLog.
 var linkLines = map[string]string{
 	"connected again": `Connected again after {{.away}}, at attempt {{.attempt}}`,
+	"not registered":  `Not registered: {{.reason}}; trying again in {{.retry}}`,
 	"not connected":   `Not connected: {{.reason}}; trying again in {{.retry}}`,
 	"TCP is blocked":  `TCP is blocked ({{.reason}}); using WebSocket at {{.addr}}`,
 	"TCP works again": `TCP works again; using it at {{.addr}}`,

@@ -28,7 +28,6 @@ type deviceRunOptions struct {
 	rebootDuration command.Seconds
 	rebootCommand  string
 	rebootGrace    command.Seconds
-	state          string
 	config         string
 	statusFile     string
 	commands       commandOptions
@@ -49,14 +48,16 @@ func deviceRunCommand(s output.Streams) *urfave.Command {
 			"   iotdm device run --device pump-7 --reboot-duration 5s\n" +
 			"   iotdm device run --device pump-8 --transport ws --cert-file pump-8.pem --key-file pump-8.key\n" +
 			"   iotdm device run --connection-string @/etc/iotdm/device --reboot-command \"systemctl reboot\"\n" +
-			"   iotdm device run --count 1000 --id-prefix pump- --fail-rate 1%\n\n" +
+			"   iotdm device run --provision --id-scope 0ne00ABCDEF --registration-id pump-9 --enrollment-key @pump-9.key\n" +
+			"   iotdm device run --count 1000 --id-prefix pump- --fail-rate 1%\n" +
+			"   iotdm device run --count 1000 --id-prefix pump- --provision --enrollment-group-key @pumps.key\n\n" +
+			provisionHelp + "\n\n" +
 			commandHelp + "\n\n" + telemetryHelp,
-		Flags: command.Concat(o.as.flags(), []urfave.Flag{
+		Flags: command.Concat(o.as.flags("remember in `FOLDER` what a restart must not forget"), []urfave.Flag{
 			&urfave.GenericFlag{Name: "reboot-duration", Value: &o.rebootDuration, Usage: "how `LONG` a simulated reboot takes"},
 			&urfave.StringFlag{Name: "reboot-command", Destination: &o.rebootCommand,
 				Usage: "reboot for real with `COMMAND`, run by the shell"},
 			&urfave.GenericFlag{Name: "reboot-grace", Value: &o.rebootGrace, Usage: "how `LONG` the machine may stay up after that; then it has not rebooted"},
-			stateFlag(&o.state, "remember in `FOLDER` what a restart must not forget"),
 			&urfave.StringFlag{Name: "status-file", Destination: &o.statusFile,
 				Usage: "keep a `FILE` (JSON) that tells other programs how the device is"},
 			command.ConfigFlag(&o.config),
@@ -85,11 +86,12 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 	if err != nil {
 		return err
 	}
-	t, err := o.as.find(ctx, s, target.Choice{Create: true, Usual: target.LocalDevice})
+	l, err := o.findLife(ctx, s)
 	if err != nil {
 		return err
 	}
-	folder, err := stateFolder(o.state, t)
+	t := l.now()
+	folder, err := o.as.folder(t)
 	if err != nil && (o.rebootCommand != "" || o.commands.needFolder()) {
 		return err
 	}
@@ -105,10 +107,12 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 		OnEvent:        func(e agent.Event) { s.Print("%s", e) },
 		Logger:         log,
 	}
+	l.provision(&opt, log)
 	link := LinkLog{Log: log}
 	opt.Device.OnState = func(state mqttdevice.State) {
+		l.changed(state)
 		link.Changed(state)
-		if text := connectionText(t, state); text != "" {
+		if text := connectionText(l.now(), state); text != "" {
 			manager.Status(text)
 		}
 	}
@@ -126,11 +130,11 @@ func runDevice(ctx context.Context, s output.Streams, o deviceRunOptions) error 
 		s.Print("%s", messageText(m))
 		return nil
 	})
-	return serveDevice(ctx, s, t, a, manager)
+	return serveDevice(ctx, s, l, a, manager)
 }
 
 // serveDevice is the device's life, from connecting until ctx ends.
-func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agent.Agent, manager systemd.Manager) error {
+func serveDevice(ctx context.Context, s output.Streams, l *life, a *agent.Agent, manager systemd.Manager) error {
 	ctx, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -144,8 +148,9 @@ func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agen
 		if ctx.Err() != nil {
 			return nil
 		}
-		return t.ExplainDevice(ctx, err)
+		return l.explain(ctx, err)
 	}
+	t := l.now()
 	s.Note("%s is connected to %s; waiting for direct methods, press Ctrl-C to exit", t.Identity(), t.Host())
 	<-ctx.Done()
 	s.Note("Disconnecting")
@@ -156,6 +161,8 @@ func serveDevice(ctx context.Context, s output.Streams, t target.Target, a *agen
 // connectionText is the state of the connection in a few words; empty for what does not matter.
 func connectionText(t target.Target, state mqttdevice.State) string {
 	switch {
+	case state.Status == mqttdevice.Provisioning:
+		return "finding the hub"
 	case state.Status == mqttdevice.Connected:
 		return fmt.Sprintf("connected to %s as %s", t.Host(), t.Identity())
 	case state.Status == mqttdevice.Disconnected && state.Retry > 0:
@@ -164,21 +171,26 @@ func connectionText(t target.Target, state mqttdevice.State) string {
 	return ""
 }
 
-func stateFlag(state *string, usage string) urfave.Flag {
-	return &urfave.StringFlag{Name: "state", Destination: state, EnvVars: []string{"IOTDM_DEVICE_STATE"}, Usage: usage}
-}
-
 // stateFolder is where the files of the device that t acts as lie: in the given folder, or in one
 // beside the local hub's.
 func stateFolder(given string, t target.Target) (string, error) {
-	if given == "" {
-		dir, err := node.DefaultFolder()
-		if err != nil {
-			return "", fail.Errorf(fail.Failed, "%v; name a folder with --state", err)
-		}
-		given = filepath.Join(filepath.Dir(dir), "device")
+	given, err := allStates(given)
+	if err != nil {
+		return "", err
 	}
 	host, _ := localhub.SplitPort(t.Connection.HostName)
 	// Ids may hold what paths may not.
 	return filepath.Join(given, url.PathEscape(host), url.PathEscape(t.Identity().String())), nil
+}
+
+// allStates is the folder for the files of all devices.
+func allStates(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	dir, err := node.DefaultFolder()
+	if err != nil {
+		return "", fail.Errorf(fail.Failed, "%v; name a folder with --state", err)
+	}
+	return filepath.Join(filepath.Dir(dir), "device"), nil
 }

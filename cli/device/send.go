@@ -23,7 +23,6 @@ type deviceSendOptions struct {
 	interval   command.Seconds
 	queue      bool
 	data, file string
-	state      string
 }
 
 func deviceSendCommand(s output.Streams) *urfave.Command {
@@ -39,7 +38,7 @@ func deviceSendCommand(s output.Streams) *urfave.Command {
 			"   iotdm device send --device device-1 --queue '{\"temperature\": 21.5}' --content-type application/json\n" +
 			"   iotdm device send --device device-1 hello --count 100 --interval 3s --props 'site=north;alert=false'\n" +
 			"   vmstat -n 5 | iotdm device send --device device-1 --lines",
-		Flags: command.Concat(command.RenameFlag(o.as.flags(), "data", "data-folder"), []urfave.Flag{
+		Flags: command.Concat(command.RenameFlag(o.as.flags("the `FOLDER` that the agent has as --state, for --queue and --provision"), "data", "data-folder"), []urfave.Flag{
 			&urfave.StringFlag{Name: "data", Aliases: []string{"da"}, Destination: &o.data, Usage: "the MESSAGE: `TEXT`, @FILE or -"},
 			&urfave.StringFlag{Name: "data-file-path", Aliases: []string{"dfp"}, Destination: &o.file, Usage: "the MESSAGE is what `FILE` holds"},
 			command.LimitFlag(),
@@ -50,7 +49,6 @@ func deviceSendCommand(s output.Streams) *urfave.Command {
 				Usage: "wait so `LONG` between two messages"},
 			&urfave.BoolFlag{Name: "queue", Destination: &o.queue, DisableDefaultText: true,
 				Usage: "leave it to the agent to send"},
-			stateFlag(&o.state, "the `FOLDER` that the agent has as --state, for --queue"),
 			command.PropertyFlag(&o.properties),
 			&urfave.StringFlag{Name: "props", Aliases: []string{"p"}, Destination: &o.props, Usage: "application properties as `N1=V1;N2=V2`"},
 			&urfave.StringFlag{Name: "message-id", Destination: &o.message.ID, Usage: "the message `ID`"},
@@ -133,7 +131,7 @@ func (o *deviceSendOptions) queueMessages(ctx context.Context, s output.Streams)
 	if err != nil {
 		return err
 	}
-	folder, err := stateFolder(o.state, t)
+	folder, err := o.as.folder(t)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type deviceTwinOptions struct {
 }
 
 func (o *deviceTwinOptions) flags() []urfave.Flag {
-	return command.Concat(o.as.flags(), []urfave.Flag{command.LimitFlag()}, o.output.Flags())
+	return command.Concat(o.as.flags("the `FOLDER` that the agent has as --state, for --provision"), []urfave.Flag{command.LimitFlag()}, o.output.Flags())
 }
 
 func deviceTwinGetCommand(s output.Streams) *urfave.Command {

@@ -110,7 +110,7 @@ func (t Target) explainUnauthorized(ctx context.Context, hubWords string) error 
 		return fail.Errorf(fail.Unauthorized, "%s does not let the Entra ID principal in the environment do this; give it a role such as %s", t.Host(), output.Choose(t.provisioning, "Device Provisioning Service Data Contributor", "IoT Hub Data Contributor"))
 	case c.X509:
 		return fail.Errorf(fail.Unauthorized, "%s refuses the certificate of %s (its common name is %q), or the device is unknown or disabled; see its authentication with \"iotdm service device get --device %s\"",
-			t.Host(), Noun(t.Identity()), t.Link.certificateName(), c.DeviceID)
+			t.Host(), Noun(t.Identity()), t.Link.CertificateName(), c.DeviceID)
 	case c.DeviceID != "" && c.SharedAccessKeyName == "":
 		whose = "the key of " + Noun(t.Identity()) + ", or the device is unknown or disabled"
 	case c.SharedAccessKeyName != "":

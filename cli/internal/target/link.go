@@ -121,8 +121,8 @@ func (l Link) config(trusted *tls.Config) *tls.Config {
 	return config
 }
 
-// certificateName is the common name of the certificate.
-func (l Link) certificateName() string {
+// CertificateName is the common name of the certificate.
+func (l Link) CertificateName() string {
 	if leaf, err := x509.ParseCertificate(l.Certificate.Certificate[0]); err == nil {
 		return leaf.Subject.CommonName
 	}
