@@ -48,8 +48,8 @@ func TestCrash(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			c := &crash{t: t, r: rand.New(rand.NewPCG(seed, uint64(i))), until: time.Now().Add(*crashFor * kind.share / 10)}
 			kind.run(c)
-			t.Logf("%d rounds; %d requests were acknowledged to the twin writers, %d messages of telemetry; the events of %d readings agreed",
-				c.rounds, c.acknowledged(), c.telemetryAcked(), c.rounds)
+			t.Logf("%d rounds; %d requests were acknowledged to the twin writers, %d messages of telemetry, %d of provisioning; the events of %d readings agreed",
+				c.rounds, c.acknowledged(), c.telemetryAcked(), c.provisioningAcked(), c.rounds)
 		})
 	}
 }
@@ -79,7 +79,8 @@ func (c *crash) begin(p place) {
 		c.events.telemetry[w.id] = w
 		c.writers = append(c.writers, w)
 	}
-	c.writers = append(c.writers, newBulkWriter("bulk", 4), newJobWriter(5), &configurationWriter{id: "configured"})
+	c.writers = append(c.writers, newBulkWriter("bulk", 4), newJobWriter(5), &configurationWriter{id: "configured"},
+		&provisionWriter{id: "provisioned-0"}, &provisionWriter{id: "provisioned-1"}, newProvisionGroupWriter("provisioned-group", 4))
 	for _, w := range c.writers {
 		if err := w.setup(c.hub); err != nil {
 			c.t.Fatal(err)
@@ -99,6 +100,18 @@ func (c *crash) acknowledged() (n int) {
 func (c *crash) telemetryAcked() (n int) {
 	for _, w := range c.writers {
 		if w, ok := w.(*telemetryWriter); ok {
+			n += w.acked
+		}
+	}
+	return n
+}
+
+func (c *crash) provisioningAcked() (n int) {
+	for _, w := range c.writers {
+		switch w := w.(type) {
+		case *provisionWriter:
+			n += w.acked
+		case *provisionGroupWriter:
 			n += w.acked
 		}
 	}
