@@ -105,7 +105,6 @@ async function certificatesOf() {
   check('certificate: of a group', line.attestation.x509.signingCertificates.secondary.info.subjectName, 'CN=factory');
   const { responseBody: factory } = await kinds.group.put({ enrollmentGroupId: 'factory', attestation: { type: 'x509', x509: { caReferences: { primary: 'factory' } } } });
   check('certificate: authority by its name', factory.attestation.x509.caReferences.primary, 'factory');
-  await status('certificate: authority that is not there', 400, kinds.group.put({ enrollmentGroupId: 'x', attestation: { type: 'x509', x509: { caReferences: { primary: 'nobody' } } } }));
   for (const id of ['line', 'factory']) await kinds.group.remove(id);
   await kinds.individual.remove('self-signed');
 }
@@ -117,8 +116,8 @@ async function queries() {
     for (const text of ['*', kind.all]) {
       const query = kind.query(text, 2);
       const pages = [];
-      do {
-        const { responseBody, httpResponse } = await query.next();
+      do { // without an argument the SDK's promise begins again
+        const { responseBody, httpResponse } = await query.next(query.continuationToken);
         check(`${kindName}: item type`, httpResponse.headers['x-ms-item-type'], kindName === 'group' ? 'enrollmentGroup' : 'enrollment');
         pages.push(responseBody.map((e) => e[kind.idName]));
       } while (query.hasMoreResults);
