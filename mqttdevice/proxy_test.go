@@ -13,8 +13,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/hub/provisioning"
 )
 
 // setEnv sets the variables about proxies, and no other than these.
@@ -191,5 +195,30 @@ func TestProxies(t *testing.T) {
 				t.Errorf("Connect failed with %v, want %q", reason, tt.refused)
 			}
 		})
+	}
+}
+
+func TestRegisteringThroughProxies(t *testing.T) {
+	h := hubtest.New(t, hubtest.WithOptions(node.Options{HostNames: []string{testHub}}))
+	e := provisioning.Enrollment{RegistrationID: "dev-1", Attestation: provisioning.Attestation{Type: provisioning.BySymmetricKey}}
+	e, err := h.Provisioning.PutEnrollment(e, hub.Match{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &testProxy{t: t, hosts: map[string]string{testHub + ":8883": h.MQTTSAddr, testHub + ":443": h.HTTPSAddr}}
+	t.Cleanup(p.wg.Wait)
+	setEnv(t, "HTTPS_PROXY=http://u:p%40ss@"+p.listen(listenTCP(t), p.serveHTTP))
+	for _, transport := range []Transport{TCP, WebSocket, Auto} {
+		a, err := Register(t.Context(), RegistrationOptions{
+			Host: testHub, IDScope: h.IDScope(), RegistrationID: "dev-1", Key: e.Attestation.SymmetricKey.Primary, Transport: transport, TLS: h.ClientTLS(),
+		})
+		if err != nil || a.Hub != testHub || a.DeviceID != "dev-1" {
+			t.Errorf("%v: %+v, error %v", transport, a, err)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if diff := cmp.Diff([]string{testHub + ":8883", testHub + ":443", testHub + ":8883"}, p.asked); diff != "" {
+		t.Errorf("the proxy was asked for (-want +got):\n%s", diff)
 	}
 }
