@@ -66,7 +66,7 @@ var arrows = map[string][]string{
 	"hub/internal/amqp":          {"hub", "hub/clock", "hub/fault", "hub/internal/amqp/engine", "hub/internal/amqp/wire", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/provisioning", "internal/wait", "sas"},
 	"hub/node":                   {"hub", "hub/clock", "hub/configurations", "hub/controls", "hub/entra", "hub/eventlog", "hub/fault", "hub/internal/amqp", "hub/internal/disk", "hub/internal/dps", "hub/internal/linked", "hub/internal/mqtt", "hub/internal/rest", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "hub/provisioning", "hub/store", "internal/jsontext", "internal/yamltext", "sas"},
 	"hub/hubtest":                {"hub", "hub/controls", "hub/fault", "hub/journal", "hub/node", "sas"},
-	"hub/internal/wiretest":      {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/internal/amqp/wire", "hub/jobs", "hub/node", "sas"},
+	"hub/internal/wiretest":      {"hub", "hub/clock", "hub/configurations", "hub/hubtest", "hub/internal/amqp/wire", "hub/jobs", "hub/node", "hub/provisioning", "sas"},
 
 	// The command line: the frame, the commands of each role, the tree.
 	"cli/internal/fail":      {},
