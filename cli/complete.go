@@ -119,18 +119,24 @@ var eventSources = []string{"telemetry", "twin", "lifecycle", "connection"}
 
 // flagCandidates are by the names of flags.
 var flagCandidates = map[string]candidates{
-	"ack":               oneOf("none", "positive", "negative", "full"),
-	"config-id":         configurationIDs,
-	"consumer-group":    consumerGroups,
-	"device":            deviceIDs,
-	"event-hub-sources": oneOf(eventSources...),
-	"job":               jobIDs,
-	"method":            methodNames,
-	"module":            moduleIDs,
-	"output":            oneOf("json", "table", "tsv", "yaml"),
-	"properties":        oneOf("sys", "app", "anno", "all"),
-	"source":            oneOf(eventSources...),
-	"transport":         oneOf("auto", "mqtt", "ws"), // of devices
+	"ack":                 oneOf("none", "positive", "negative", "full"),
+	"allocation-policy":   oneOf("hashed", "geolatency", "static", "custom"),
+	"attestation-type":    oneOf("symmetricKey", "x509"),
+	"config-id":           configurationIDs,
+	"consumer-group":      consumerGroups,
+	"device":              deviceIDs,
+	"enrollment-id":       enrollmentIDs,
+	"event-hub-sources":   oneOf(eventSources...),
+	"group-id":            enrollmentGroupIDs,
+	"job":                 jobIDs,
+	"method":              methodNames,
+	"module":              moduleIDs,
+	"output":              oneOf("json", "table", "tsv", "yaml"),
+	"properties":          oneOf("sys", "app", "anno", "all"),
+	"provisioning-status": oneOf("enabled", "disabled"),
+	"reprovision-policy":  oneOf("reprovisionandmigratedata", "reprovisionandresetdata", "never"),
+	"source":              oneOf(eventSources...),
+	"transport":           oneOf("auto", "mqtt", "ws"), // of devices
 }
 
 // argumentCandidates are by what the help calls an argument.
@@ -138,10 +144,13 @@ var argumentCandidates = map[string]candidates{
 	"CERTIFICATE":   listed("hub", "ca-cert", "list", "--jq", ".[].name"),
 	"CONFIGURATION": configurationIDs,
 	"DEVICE":        deviceIDs,
+	"ENROLLMENT":    enrollmentIDs,
 	"FAULT":         listed("hub", "fault", "list", "--jq", ".[].id"),
+	"GROUP":         enrollmentGroupIDs,
 	"JOB":           jobIDs,
 	"METHOD":        methodNames,
 	"MODULE":        moduleIDs,
+	"REGISTRATION":  registrationIDs,
 	"SNAPSHOT":      listed("hub", "snapshot", "list", "--jq", ".[].name"),
 	"SHELL":         oneOf("bash", "zsh", "fish", "powershell"),
 	"TOPIC":         func(context.Context, place) []string { return topicNames() },
@@ -167,6 +176,10 @@ func moduleIDs(ctx context.Context, at place) []string {
 var (
 	configurationIDs = listed("service", "configuration", "list", "--jq", ".[].id")
 	jobIDs           = listed("service", "job", "list", "--jq", ".[].jobId")
+
+	enrollmentIDs      = listed("service", "enrollment", "list", "--top", most, "--jq", ".[].registrationId")
+	enrollmentGroupIDs = listed("service", "enrollment-group", "list", "--jq", ".[].enrollmentGroupId")
+	registrationIDs    = listed("service", "registration", "list", "--top", most, "--jq", ".[].registrationId")
 )
 
 // consumerGroups are those of the hub on this machine; no other tells.
@@ -204,7 +217,7 @@ func hubWords(cmd *urfave.Command, words []string) (hub []string) {
 			continue
 		}
 		f := command.OurFlag(cmd, name)
-		if f == nil || !slices.Contains([]string{"connection-string", "data", "ca-file", "hub-name"}, f.Names()[0]) {
+		if f == nil || !slices.Contains([]string{"connection-string", "data", "ca-file", "hub-name", "dps-name"}, f.Names()[0]) {
 			continue
 		}
 		switch {

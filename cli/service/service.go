@@ -1,6 +1,6 @@
 // Package service has the commands of "iotdm service", with which operators and
 // their scripts look after devices: identities, twins, methods, messages, jobs,
-// configurations, queries.
+// configurations, queries; and which devices may register.
 //
 // A command that makes one call and prints what it returns is made by
 // [target.OneCall].
@@ -30,6 +30,9 @@ func Commands(s output.Streams) *urfave.Command {
 		queryCommand(s),
 		jobCommands(s),
 		configurationCommands(s),
+		enrollmentCommands(s, individual),
+		enrollmentCommands(s, group),
+		registrationCommands(s),
 		statsCommand(s),
 	)
 }

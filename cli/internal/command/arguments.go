@@ -7,7 +7,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 )
 
-// azSpellings are flags as "az iot hub" and its users write them, beside ours.
+// azSpellings are flags as "az iot" and its users write them, beside ours.
 // A spelling only counts for a command that has our flag and not theirs.
 var azSpellings = map[string]string{
 	"login":                   "connection-string",
@@ -64,6 +64,26 @@ var azSpellings = map[string]string{
 	"n":                       "hub-name",
 	"da":                      "data",
 	"proto":                   "transport",
+	"at":                      "attestation-type",
+	"cp":                      "certificate-path",
+	"scp":                     "secondary-certificate-path",
+	"rc":                      "remove-certificate",
+	"rsc":                     "remove-secondary-certificate",
+	"cn":                      "root-ca-name",
+	"ca-name":                 "root-ca-name",
+	"scn":                     "secondary-root-ca-name",
+	"secondary-ca-name":       "secondary-root-ca-name",
+	"info":                    "device-information",
+	"tags":                    "initial-twin-tags",
+	"props":                   "initial-twin-properties",
+	"ap":                      "allocation-policy",
+	"ih":                      "iot-hubs",
+	"hn":                      "iot-hubs",
+	"iot-hub-host-name":       "iot-hubs",
+	"wh":                      "webhook-url",
+	"av":                      "api-version",
+	"rp":                      "reprovision-policy",
+	"ps":                      "provisioning-status",
 	"protocol":                "transport",
 }
 
