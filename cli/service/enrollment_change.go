@@ -43,8 +43,8 @@ func enrollmentCreateCommand(s output.Streams, k enrollmentKind) *urfave.Command
 		Name:      "create",
 		ArgsUsage: "[" + k.argument + "]",
 		Usage:     "let " + output.Choose(k.kind == hubrest.Group, "the devices of a group", "a device") + " register, by a key or a certificate",
-		Description: "Without a key or a certificate the service makes keys; \"" + k.path("keys") + "\"\n" +
-			"prints them. For example:\n   " + k.path("create") + examples,
+		Description: "Without a key or a certificate the service makes keys;\n" +
+			"\"" + k.path("keys") + "\" prints them. For example:\n   " + k.path("create") + examples,
 		Flags: command.Concat(o.fields.flags(k, false), []urfave.Flag{ifMissingFlag(&o.ifMissing), o.showKeysFlag()}, o.flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.check(), o.fields.check(ctx, s), o.fields.checkNew(k)); err != nil {
@@ -92,8 +92,8 @@ func enrollmentUpdateCommand(s output.Streams, k enrollmentKind) *urfave.Command
 		Name:      "update",
 		ArgsUsage: "[" + k.argument + "]",
 		Usage:     "change an " + k.noun + "; what no flag names stays",
-		Description: "Devices that have registered are as they were until they register again. For\n" +
-			"example:\n" +
+		Description: "Devices that have registered are as they were until they register again.\n" +
+			"For example:\n" +
 			"   " + k.path("update") + " " + k.example + " --provisioning-status disabled\n" +
 			"   " + k.path("update") + " " + k.example + " --secondary-certificate-path next.pem\n" +
 			"   " + k.path("update") + " " + k.example + " --reprovision-policy reprovisionandresetdata",
