@@ -25,6 +25,7 @@ type hubConnectionStringOptions struct {
 	device, module string
 	eventHub       bool
 	emulator       bool
+	dps            bool
 	host           string
 }
 
@@ -34,16 +35,19 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 		Name:  "connection-string",
 		Usage: "print a connection string of the local hub, with its key",
 		Description: "With --event-hub it is for clients of Event Hubs, which read what devices send. With --emulator too,\n" +
-			"these use a hub that was started with --amqp-addr, without its certificate. For example:\n" +
+			"these use a hub that was started with --amqp-addr, without its certificate. With --dps it is for clients\n" +
+			"of the provisioning service, who manage enrollments. For example:\n" +
 			"   iotdm hub connection-string --policy service\n" +
 			"   iotdm hub connection-string --policy service --event-hub\n" +
+			"   iotdm hub connection-string --dps\n" +
 			"   iotdm hub connection-string --device device-1 --host iotdm.localhost",
 		Flags: command.Concat([]urfave.Flag{
-			command.PolicyFlag(&o.policy, "for the shared access policy `NAME` (default: iothubowner)"),
+			command.PolicyFlag(&o.policy, "for the shared access policy `NAME` (default: iothubowner, with --dps provisioningserviceowner)"),
 			command.DeviceFlag(&o.device, "for the device `ID`"),
 			command.ModuleFlag(&o.module, "for the module `ID` of the device"),
 			&urfave.BoolFlag{Name: "event-hub", Destination: &o.eventHub, DisableDefaultText: true, Usage: "for clients of Event Hubs"},
 			&urfave.BoolFlag{Name: "emulator", Destination: &o.emulator, DisableDefaultText: true, Usage: "for clients of Event Hubs, without TLS"},
+			&urfave.BoolFlag{Name: "dps", Destination: &o.dps, DisableDefaultText: true, Usage: "for clients of the provisioning service"},
 			hostFlag(&o.host),
 			localhub.Flag(&o.hub.Data),
 		}, o.output.Flags()),
@@ -55,6 +59,8 @@ func hubConnectionStringCommand(s output.Streams) *urfave.Command {
 				return fail.Usagef("--policy and --device ask for two different connection strings; give one")
 			case o.device != "" && (o.eventHub || o.emulator):
 				return fail.Usagef("events are read with the key of a policy; leave out --device, or --event-hub")
+			case o.dps && (o.eventHub || o.emulator || o.device != ""):
+				return fail.Usagef("--dps asks for the connection string of a policy of the provisioning service; leave out --event-hub, --emulator and --device")
 			case strings.Contains(o.device+o.module, ";"):
 				return fail.Usagef("an id with \";\" does not fit into a connection string, where it ends a member; name it with --device beside the connection string of a policy")
 			}
@@ -94,7 +100,11 @@ func printConnectionString(ctx context.Context, s output.Streams, o hubConnectio
 	case o.eventHub || o.emulator:
 		c, err = localhub.EventHubConnection(info, o.policy, o.host, o.emulator)
 	default:
-		c, err = localhub.PolicyConnection(info, o.policy, o.host)
+		policy := o.policy
+		if o.dps {
+			policy = cmp.Or(policy, localhub.ProvisioningPolicy)
+		}
+		c, err = localhub.PolicyConnection(info, policy, o.host)
 	}
 	if err != nil {
 		return err

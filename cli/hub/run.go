@@ -40,6 +40,7 @@ type hubRunOptions struct {
 	eventHubSources                 urfave.StringSlice
 	maxJobs                         int
 	testControls                    bool
+	provisioning                    provisioningOptions
 	verbose                         bool
 	log                             logs.Options
 }
@@ -58,6 +59,8 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			"has already stays as it is.\n\n" +
 			"Clients of Event Hubs read what devices send (see \"iotdm hub connection-string --event-hub\"). With\n" +
 			"--amqp-addr 127.0.0.1:5672 they can do so as from Event Hubs' emulator, without a certificate.\n\n" +
+			"Devices can ask it for their hub, as of a Device Provisioning Service, which \"iotdm service enrollment\"\n" +
+			"manages; \"iotdm hub status\" prints its id scope.\n\n" +
 			"Connection strings have the first --host; without one the address the hub listens on where\n" +
 			"\"localhost\" does not lead to it, else localhost. AMQP follows the others to a loopback address.\n\n" +
 			"C, Java and .NET SDKs refuse a host name without a dot. For them put \"127.0.0.1 iotdm.localhost\"\n" +
@@ -65,7 +68,7 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 			"   iotdm hub run\n" +
 			"   iotdm hub run --mqtts-addr 127.0.0.2:8883 --https-addr 127.0.0.2:443 --data second\n" +
 			"   iotdm hub run --ephemeral --seed devices.yaml --mqtts-addr 127.0.0.1:0 --https-addr 127.0.0.1:0",
-		Flags: []urfave.Flag{
+		Flags: command.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "mqtts-addr", Destination: &o.mqttsAddr, Value: defaultMQTTSAddr, EnvVars: []string{"IOTDM_HUB_MQTTS_ADDR"},
 				Usage: "MQTT over TLS; port 0 of `HOST:PORT` is any"},
 			&urfave.StringFlag{Name: "https-addr", Destination: &o.httpsAddr, Value: defaultHTTPSAddr, EnvVars: []string{"IOTDM_HUB_HTTPS_ADDR"},
@@ -94,12 +97,13 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				Usage: "have clients of Event Hubs read `SOURCES` of telemetry,twin,lifecycle,connection (default: telemetry)"},
 			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
 				Usage: "run up to `N` jobs at a time"},
+		}, o.provisioning.flags(), []urfave.Flag{
 			&urfave.BoolFlag{Name: "test-controls", Destination: &o.testControls, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_TEST_CONTROLS"},
 				Usage: "let who has all rights reset the hub, move its clock and the like"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
 				Usage: "log every packet and request"},
 			o.log.Flag("IOTDM_HUB_LOG_FORMAT"),
-		},
+		}),
 		Action: func(ctx *urfave.Context) error {
 			if o.maxJobs < 1 {
 				return fail.Usagef("--max-jobs %d: a hub runs at least one job at a time", o.maxJobs)
@@ -145,6 +149,10 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	if err != nil {
 		return err
 	}
+	var opt node.Options
+	if err := o.provisioning.set(s, &opt); err != nil {
+		return err
+	}
 	// Listening comes first: a port that is taken must leave no trace on disk.
 	on, notes, err := o.listen()
 	var health net.Listener
@@ -159,17 +167,10 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	if o.ephemeral {
 		storage = node.KeysFolder(dir)
 	}
-	opt := node.Options{
-		Storage:        storage,
-		HostNames:      on.Names(o.hosts.Value()),
-		Seed:           seed,
-		Entra:          principals,
-		ConsumerGroups: o.consumerGroups.Value(),
-		MaxJobs:        o.maxJobs,
-		Logger:         log,
-		TestControls:   o.testControls,
-		Health:         health,
-	}
+	opt.Storage, opt.HostNames = storage, on.Names(o.hosts.Value())
+	opt.Seed, opt.Entra = seed, principals
+	opt.ConsumerGroups, opt.MaxJobs = o.consumerGroups.Value(), o.maxJobs
+	opt.Logger, opt.TestControls, opt.Health = log, o.testControls, health
 	for _, source := range sources {
 		opt.EventHubSources = append(opt.EventHubSources, hub.EventSource(source))
 	}

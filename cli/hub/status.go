@@ -59,6 +59,8 @@ type hubState struct {
 	PID      int    `json:"pid"`
 	Data     string `json:"data"`
 
+	IDScope string `json:"idScope,omitempty"` // of its provisioning service; empty: an older hub
+
 	ConsumerGroups []string `json:"consumerGroups,omitempty"` // besides $Default
 
 	TestControls      bool    `json:"testControls,omitempty"`      // it has them
@@ -97,6 +99,9 @@ func hubStatus(ctx context.Context, s output.Streams, o hubStatusOptions) error 
 		}
 		_, err := fmt.Fprintf(w, "The hub answers on %s (MQTT)%s and %s (REST)%s, as process %d with the data folder %s\n",
 			state.MQTTS, amqp, state.HTTPS, health, state.PID, state.Data)
+		if err == nil && state.IDScope != "" {
+			_, err = fmt.Fprintf(w, "It provisions devices that name the id scope %s\n", state.IDScope)
+		}
 		if err == nil && state.TestControls {
 			_, err = io.WriteString(w, underTest(state))
 		}
@@ -132,7 +137,11 @@ func askHub(ctx context.Context, o hubStatusOptions) (hubState, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := hubState{info.HostName, info.MQTTSAddr, info.HTTPSAddr, info.AMQPSAddr, info.MQTTAddr, info.AMQPAddr, info.HealthAddr, info.PID, dir, info.ConsumerGroups, info.TestControls, info.ClockAhead.Seconds(), nil}
+	state := hubState{
+		HostName: info.HostName, MQTTS: info.MQTTSAddr, HTTPS: info.HTTPSAddr, AMQPS: info.AMQPSAddr, MQTT: info.MQTTAddr, AMQP: info.AMQPAddr, Health: info.HealthAddr,
+		PID: info.PID, Data: dir, IDScope: info.IDScope, ConsumerGroups: info.ConsumerGroups,
+		TestControls: info.TestControls, ClockAheadSeconds: info.ClockAhead.Seconds(),
+	}
 	if err := checkHealth(ctx, t); err != nil {
 		return state, fail.Errorf(fail.NotFound, "the hub with the data folder %s (process %d) does not answer: %v", dir, info.PID, err)
 	}

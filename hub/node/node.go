@@ -261,7 +261,7 @@ func (n *Node) open(opt Options) (err error) {
 	if opt.TestControls {
 		n.Controls = controls.New(controls.Options{
 			Hub: n.Server, Jobs: n.Jobs, Configurations: n.Configurations, Store: db,
-			Seed:      func() error { return opt.Seed.apply(n.Server, n.Configurations) },
+			Seed:      func() error { return opt.Seed.apply(n) },
 			ParseSeed: n.parseSeed,
 			Snapshots: n.folder.snapshotDir(opt.Storage), Write: func(file string, data []byte) error { return writeFile(file, data, secretMode) },
 			Clock: opt.Clock, Moved: n.publishClock,
@@ -274,7 +274,7 @@ func (n *Node) open(opt Options) (err error) {
 	metrics := newMetrics(
 		n.Server.Metrics(), n.Configurations.Metrics(), n.Jobs.Metrics(), n.Provisioning.Metrics(), n.mqtt.Metrics(), n.amqp.Metrics(), n.dps.Metrics(), n.rest.Metrics(), n.gate.Metrics(), disk)
 	n.metrics = serveMetrics(metrics)
-	if err := opt.Seed.apply(n.Server, n.Configurations); err != nil {
+	if err := opt.Seed.apply(n); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	n.health.change(func() { n.health.metrics, n.health.store = metrics, db })
@@ -287,7 +287,7 @@ func (n *Node) parseSeed(text []byte) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() error { return seed.apply(n.Server, n.Configurations) }, seed.settled(n.Policies(), n.consumerGroups)
+	return func() error { return seed.apply(n) }, seed.settled(n.Policies(), n.consumerGroups)
 }
 
 func (n *Node) atEnd(end func()) {

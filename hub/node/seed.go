@@ -12,15 +12,14 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/internal/yamltext"
 	"github.com/iotdm/iotdm/sas"
 )
 
 // A Seed is what a hub should have before it begins, in YAML or JSON: shared access
-// policies, devices and modules with what is in their twins, configurations and
-// consumer groups. "iotdm help seed" explains each field. What the hub has
+// policies, devices and modules with what is in their twins, configurations, consumer
+// groups, and enrollments of the provisioning service. "iotdm help seed" explains each field. What the hub has
 // already stays as it is, so that a seeded hub can stop and start. The zero Seed
 // is nothing; ParseSeed makes others.
 type Seed struct {
@@ -33,6 +32,9 @@ type seedContent struct {
 	Devices        []seedDevice        `yaml:"devices"`
 	Configurations []seedConfiguration `yaml:"configurations"`
 	ConsumerGroups []string            `yaml:"consumerGroups"`
+
+	Enrollments      []seedEnrollment `yaml:"enrollments"`
+	EnrollmentGroups []seedEnrollment `yaml:"enrollmentGroups"`
 }
 
 type seedPolicy struct {
@@ -62,11 +64,11 @@ func ParseSeed(text []byte) (Seed, error) {
 	if err := s.check(); err != nil {
 		return Seed{}, err
 	}
-	n, err := New(Options{Policies: s.policies(), ConsumerGroups: s.consumerGroups()}) // in memory
+	n, err := New(Options{Policies: s.policies(), ConsumerGroups: s.consumerGroups(), WebhookHosts: s.webhookHosts()}) // in memory
 	if err != nil {
 		return Seed{}, err
 	}
-	return s, errors.Join(s.apply(n.Server, n.Configurations), n.Close())
+	return s, errors.Join(s.apply(n), n.Close())
 }
 
 // check finds what is wrong whatever a hub has.
@@ -91,7 +93,7 @@ func (s Seed) check() error {
 			return s.wrong(err, "consumerGroups", i)
 		}
 	}
-	return nil
+	return s.checkEnrollments()
 }
 
 // badKey finds the key that is none, and its name.
@@ -188,17 +190,18 @@ func (s Seed) policies() []hub.Policy {
 // consumerGroups are those that the hub has as long as it runs with the seed.
 func (s Seed) consumerGroups() []string { return s.content.ConsumerGroups }
 
-// apply creates what the hub does not have of devices, modules and configurations.
-func (s Seed) apply(server *hub.Server, engine *configurations.Engine) error {
+// apply creates what the hub does not have of devices, modules, configurations and
+// enrollments.
+func (s Seed) apply(n *Node) error {
 	for i, d := range s.content.Devices {
-		if err := s.applyDevice(server, d, "devices", i); err != nil {
+		if err := s.applyDevice(n.Server, d, "devices", i); err != nil {
 			return err
 		}
 	}
 	for i, c := range s.content.Configurations {
 		spec, err := c.spec()
 		if err == nil {
-			if _, err = engine.Put(spec, hub.Match{}); errors.Is(err, hub.ErrConfigurationAlreadyExists) {
+			if _, err = n.Configurations.Put(spec, hub.Match{}); errors.Is(err, hub.ErrConfigurationAlreadyExists) {
 				err = nil
 			}
 		}
@@ -206,5 +209,5 @@ func (s Seed) apply(server *hub.Server, engine *configurations.Engine) error {
 			return s.wrong(fmt.Errorf("configuration %q: %w", c.ID, err), "configurations", i)
 		}
 	}
-	return nil
+	return s.applyEnrollments(n.Provisioning)
 }

@@ -62,7 +62,7 @@ func FuzzSeed(f *testing.F) {
 			return all
 		}
 		before := read()
-		if err := s.apply(n.Server, n.Configurations); err != nil {
+		if err := s.apply(n); err != nil {
 			t.Errorf("%q, once more: %v", text, err)
 		}
 		if diff := cmp.Diff(before, read()); diff != "" {
