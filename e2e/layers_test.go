@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 	"hub/configurations":         {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
 	"hub/internal/linked":        {"hub/internal/words", "internal/wait", "sas"},
 	"hub/provisioning":           {"hub", "hub/clock", "hub/internal/linked", "hub/store", "sas"},
-	"hub/controls":               {"hub", "hub/clock", "hub/configurations", "hub/jobs", "hub/store"},
+	"hub/controls":               {"hub", "hub/clock", "hub/configurations", "hub/jobs", "hub/provisioning", "hub/store"},
 	"hub/entra":                  {"hub", "hub/internal/words", "internal/jsontext", "sas"},
 	"hub/internal/mqtt":          {"hub", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/provisioning", "internal/wait"},
 	"hub/internal/rest":          {"hub", "hub/configurations", "hub/controls", "hub/fault", "hub/internal/serve", "hub/internal/words", "hub/jobs", "hub/journal", "internal/jsontext", "internal/wait", "sas", "twin"},

@@ -14,6 +14,7 @@ import (
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/jobs"
+	"github.com/iotdm/iotdm/hub/provisioning"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -26,6 +27,7 @@ type Options struct {
 	Hub            *hub.Server // made to be Replaceable
 	Jobs           *jobs.Scheduler
 	Configurations *configurations.Engine
+	Provisioning   *provisioning.Service
 	Store          *store.DB
 
 	// Seed gives an empty hub what it begins with, and ParseSeed returns what

@@ -63,7 +63,7 @@ func (c *Controls) replace(ctx context.Context, records iter.Seq2[[]byte, []byte
 			configurations.Suspend()
 		},
 		Reload: func() error {
-			return errors.Join(forget(), jobs.Reload(), configurations.Reload())
+			return errors.Join(forget(), jobs.Reload(), configurations.Reload(), c.opt.Provisioning.Reload())
 		},
 		Fill: fill,
 		Resume: func() {

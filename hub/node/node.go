@@ -260,7 +260,7 @@ func (n *Node) open(opt Options) (err error) {
 	n.atEnd(n.Jobs.Close)
 	if opt.TestControls {
 		n.Controls = controls.New(controls.Options{
-			Hub: n.Server, Jobs: n.Jobs, Configurations: n.Configurations, Store: db,
+			Hub: n.Server, Jobs: n.Jobs, Configurations: n.Configurations, Provisioning: n.Provisioning, Store: db,
 			Seed:      func() error { return opt.Seed.apply(n) },
 			ParseSeed: n.parseSeed,
 			Snapshots: n.folder.snapshotDir(opt.Storage), Write: func(file string, data []byte) error { return writeFile(file, data, secretMode) },

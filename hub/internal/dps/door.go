@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -157,7 +156,7 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	case m.known:
 		return reply{}, provisioning.ErrMethodNotAllowed
 	default:
-		return reply{}, provisioning.ErrNotFound.With("The provisioning service has no such operation")
+		return reply{}, provisioning.ErrNotFound.With("the provisioning service has no such operation")
 	}
 }
 
@@ -206,9 +205,10 @@ func (x *exchange) refuse(err error) {
 	if status == http.StatusInternalServerError {
 		level = slog.LevelError
 	}
-	var after retryAfter
-	if errors.As(err, &after) && after.RetryAfter() > 0 {
-		x.w.Header()["Retry-After"] = []string{seconds(after.RetryAfter())}
+	var of retryAfter = refusal
+	errors.As(err, &of) // a fault of the test controls has its own
+	if after := of.RetryAfter(); after > 0 {
+		x.w.Header()["Retry-After"] = []string{seconds(after)}
 	}
 	x.w.Header()["X-Ms-Error-Code"] = []string{strconv.Itoa(refusal.Code)}
 	x.send(status, refusal.Envelope(x.id.String(), x.door.hub.Now()))
@@ -223,7 +223,7 @@ type retryAfter interface {
 }
 
 // seconds prints a time for Retry-After, which knows whole ones.
-func seconds(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }
+func seconds(d time.Duration) string { return strconv.Itoa(words.Seconds(d)) }
 
 func (x *exchange) count(status int) { x.door.answered.WithLabelValues(strconv.Itoa(status)).Inc() }
 

@@ -27,7 +27,7 @@ func (d *Door) getEnrollment(r *request) (reply, error) {
 // body, and must not be another there: ids are compared without regard to case.
 func (d *Door) putEnrollment(r *request) (reply, error) {
 	var e provisioning.Enrollment
-	if err := r.decode(maxEnrollment, &e); err != nil {
+	if err := r.decode(maxBody, &e); err != nil {
 		return reply{}, err
 	}
 	id, other, name := &e.RegistrationID, &e.GroupID, "registrationId"
@@ -64,7 +64,7 @@ func (d *Door) queryEnrollments(r *request) (reply, error) {
 	var in struct {
 		Query string `json:"query"`
 	}
-	if err := r.decode(maxRegistration, &in); err != nil {
+	if err := r.decode(maxBody, &in); err != nil {
 		return reply{}, err
 	}
 	after, limit, err := r.page()
@@ -89,12 +89,12 @@ func (d *Door) bulk(r *request) (reply, error) {
 		given, other = other, given
 	}
 	if other != nil {
-		return reply{}, provisioning.ErrBadRequest.With("The enrollments in the body are not those of the path")
+		return reply{}, provisioning.ErrBadRequest.With("the enrollments in the body are not those of the path")
 	}
 	list := make([]provisioning.Enrollment, 0, len(given))
 	for _, e := range given {
 		if e == nil {
-			return reply{}, provisioning.ErrBadRequest.With("An enrollment in the body is null")
+			return reply{}, provisioning.ErrBadRequest.With("an enrollment in the body is null")
 		}
 		list = append(list, *e)
 	}

@@ -37,7 +37,7 @@ func registrationReply(g provisioning.Registration, err error) (reply, error) {
 // What devices ask for.
 
 func (d *Door) register(r *request) (reply, error) {
-	body, err := r.read(maxRegistration)
+	body, err := r.read(maxBody)
 	if err != nil {
 		return reply{}, err
 	}
@@ -65,7 +65,7 @@ func operationReply(o provisioning.Operation, err error) (reply, error) {
 // lookUp answers what the service knows of the device. The body says who it is, as that
 // of register does.
 func (d *Door) lookUp(r *request) (reply, error) {
-	body, err := r.read(maxRegistration)
+	body, err := r.read(maxBody)
 	if err != nil {
 		return reply{}, err
 	}

@@ -16,15 +16,13 @@ import (
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
-// Bounds of a request. What the service allows is not public; these are assumed: an
-// enrollment may have two certificates and a twin of 40 KiB, a registration a payload.
+// Bounds of a request. What the service allows is not public; these are assumed.
 const (
 	bodyTimeout  = 30 * time.Second
 	writeTimeout = bodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 
-	maxEnrollment   = 512 << 10
-	maxBulk         = 2 << 20
-	maxRegistration = 256 << 10
+	maxBody = provisioning.MaxBody
+	maxBulk = 16 * provisioning.MaxBody
 
 	// Bodies of more than smallBody take turns, so that all together take no more than
 	// largeBodies at a time: what becomes of one while it is worked on is several times
@@ -56,7 +54,7 @@ func (r *request) read(limit int64) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	tooLarge := provisioning.ErrTooLarge.With("The body must be at most %d bytes", limit)
+	tooLarge := provisioning.ErrTooLarge.With("the body must be at most %d bytes", limit)
 	if r.ContentLength > limit {
 		return nil, tooLarge
 	}
@@ -79,7 +77,7 @@ func (r *request) read(limit int64) ([]byte, error) {
 		case errors.As(err, &max):
 			return nil, tooLarge
 		default:
-			return nil, provisioning.ErrBadRequest.With("The body did not arrive in full")
+			return nil, provisioning.ErrBadRequest.With("the body did not arrive in full")
 		}
 	}
 	control.SetReadDeadline(time.Time{}) // a webhook may take longer than the body might
@@ -97,7 +95,7 @@ func (r *request) await(size int64) error {
 		if r.Context().Err() != nil {
 			return r.Context().Err()
 		}
-		return provisioning.ErrUnavailable.With("Too many large requests at a time. Try again")
+		return provisioning.ErrUnavailable.With("too many large requests at a time. Try again")
 	}
 	r.ends = append(r.ends, func() { r.turns.Release(size) })
 	return nil
@@ -129,7 +127,7 @@ func (r *request) decode(limit int64, v any) error {
 		return err
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
-		return provisioning.ErrBadRequest.With("The body is missing")
+		return provisioning.ErrBadRequest.With("the body is missing")
 	}
 	err = json.Unmarshal(body, v)
 	var wrongType *json.UnmarshalTypeError
@@ -140,11 +138,11 @@ func (r *request) decode(limit int64, v any) error {
 	case errors.As(err, &refused):
 		return refused
 	case errors.As(err, &wrongType) && wrongType.Field == "":
-		return provisioning.ErrBadRequest.With("The body must not be of type %s", words.Clip(wrongType.Value))
+		return provisioning.ErrBadRequest.With("the body must not be of type %s", words.Clip(wrongType.Value))
 	case errors.As(err, &wrongType):
 		return provisioning.ErrBadRequest.With("%s must not be of type %s", words.Clip(wrongType.Field), words.Clip(wrongType.Value))
 	default:
-		return provisioning.ErrBadRequest.With("The body is not what it should be: %s", words.Clip(err.Error()))
+		return provisioning.ErrBadRequest.With("the body is not JSON: %s", words.Clip(err.Error()))
 	}
 }
 
@@ -155,7 +153,7 @@ type few[T any] []T
 // UnmarshalJSON reads a list of up to hub.MaxBulk entries.
 func (l *few[T]) UnmarshalJSON(text []byte) error {
 	if jsontext.More(text, hub.MaxBulk) {
-		return provisioning.ErrBadRequest.With("A bulk operation takes at most %d enrollments", hub.MaxBulk)
+		return provisioning.ErrBadRequest.With("a bulk operation takes at most %d enrollments", hub.MaxBulk)
 	}
 	return json.Unmarshal(text, (*[]T)(l))
 }
