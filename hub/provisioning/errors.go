@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
@@ -108,22 +107,22 @@ func RefusalOf(err error) *Error {
 	of := hub.RefusalOf(err)
 	e := ErrInternal
 	switch of.Status {
-	case http.StatusBadRequest:
+	case 400:
 		e = ErrBadRequest
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case 401, 403:
 		// The hub's text is for the operator.
 		return ErrUnauthorized.Because("%v", err)
-	case http.StatusNotFound:
+	case 404:
 		e = ErrNotFound
-	case http.StatusConflict:
+	case 409:
 		e = ErrAlreadyExists
-	case http.StatusPreconditionFailed:
+	case 412:
 		e = ErrPreconditionFailed
-	case http.StatusRequestEntityTooLarge:
+	case 413:
 		e = ErrTooLarge
-	case http.StatusTooManyRequests:
+	case 429:
 		e = ErrTooMany
-	case http.StatusServiceUnavailable:
+	case 503:
 		e = ErrUnavailable
 	default:
 		return ErrInternal.Because("%v", err)
