@@ -82,6 +82,7 @@ func (c *Client) provision(ctx context.Context) error {
 	c.notify(State{Status: Provisioning})
 	ctx, cancel := context.WithTimeoutCause(ctx, provisionTimeout, errProvisionTimeout)
 	defer cancel()
+	c.link.asked++
 	e, err := c.opt.Provision(ctx, c.link.reason)
 	if err == nil {
 		err = checkConnectionString(e.ConnectionString)
@@ -107,13 +108,14 @@ func (c *Client) fatal(err error) bool {
 	return permanent(err)
 }
 
-// doubt has the next attempt ask where the device belongs, if the last one gives a reason to.
-func (c *Client) doubt(reason error) {
+// doubt has the next attempt ask where the device belongs, if the last one gives a reason to. It reports
+// whether that is that the hub refuses the device.
+func (c *Client) doubt(reason error) (refused bool) {
 	c.link.reason = reason
 	if c.opt.Provision == nil || isProvisionError(reason) {
-		return
+		return false
 	}
-	if errors.Is(reason, ErrUnauthorized) || c.link.failures%attemptsPerAssignment == 0 {
-		c.link.astray = true
-	}
+	refused = errors.Is(reason, ErrUnauthorized)
+	c.link.astray = c.link.astray || refused || c.link.failures%attemptsPerAssignment == 0
+	return refused
 }

@@ -121,6 +121,7 @@ type link struct {
 	failures  int       // in a row, for backoff
 	evictions int       // connections in a row that the hub closed soon
 	astray    bool      // Options.Provision is to be asked first
+	asked     int       // how often it was since there was a connection that lasted
 	reason    error     // of the last failure; nil before the first
 }
 
@@ -140,9 +141,12 @@ func (c *Client) connected(s *session) {
 // failed tells of a connection that broke or was not made, and returns how long to wait.
 func (c *Client) failed(reason error) time.Duration {
 	c.ceased()
-	delay := max(backoff(c.link.failures, reason), attemptGap-time.Since(c.link.tried))
+	failures := c.link.failures
 	c.link.failures++
-	c.doubt(reason)
+	if c.doubt(reason) && c.link.asked == 0 {
+		failures = 0 // what failed before was not that the hub refuses the device
+	}
+	delay := max(backoff(failures, reason), attemptGap-time.Since(c.link.tried))
 	c.log.Warn("not connected", logError, reason, logRetry, delay)
 	c.notify(State{Status: Disconnected, Reason: reason, Retry: delay})
 	return delay
@@ -175,7 +179,7 @@ func (c *Client) run(s *session) {
 		// A hub that closes one connection after the other gets fewer of them.
 		lasted := time.Since(began)
 		if lasted > stable {
-			c.link.failures = 0
+			c.link.failures, c.link.asked = 0, 0
 		}
 		var delay time.Duration
 		if reason != nil {
