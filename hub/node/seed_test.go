@@ -10,6 +10,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/node"
+	"github.com/iotdm/iotdm/hub/provisioning"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -64,6 +65,14 @@ func TestTheSeedOfTheHelp(t *testing.T) {
 	if i, err := h.Identity(hub.ID{Device: "pump-5"}); err != nil || !gateway.IoTEdge || i.DeviceScope != gateway.DeviceScope {
 		t.Errorf("pump-5 has the scope %q, its parent %q, %v", i.DeviceScope, gateway.DeviceScope, err)
 	}
+	e, err := h.Provisioning.Enrollment(provisioning.Individual, "pump-6")
+	if err != nil || e.DeviceID != "pump-six" {
+		t.Errorf("enrollment pump-6 is for %q, %v", e.DeviceID, err)
+	}
+	a, err := h.Provisioning.AttestationMechanism(provisioning.Group, "meters")
+	if err != nil || a.SymmetricKey.Primary != "NzY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY=" {
+		t.Errorf("the enrollment group has not the key of the seed: %v", err)
+	}
 	c, err := h.Configurations.Get("north")
 	if err != nil || c.Priority != 10 || string(c.Content.Device["properties.desired.mode"]) != `"eco"` || c.Labels["team"] != "water" || len(c.Metrics) != 1 {
 		t.Errorf("configuration north is %+v, %v", c, err)
@@ -85,6 +94,12 @@ func TestMistakesInASeed(t *testing.T) {
 		"a parent that is none":  {"devices:\n- deviceId: d1\n- deviceId: d2\n  parent: d1\n", `line 4: device "d2": parent: device "d1" is no IoT Edge device`},
 		"a condition":            {"configurations:\n- id: c1\n  targetCondition: tags.site =\n  content: {deviceContent: {properties.desired.a: 1}}\n", `line 2: configuration "c1": `},
 		"a configuration's path": {"configurations:\n- id: c1\n  content: {deviceContent: {tags.a: 1}}\n", `line 2: configuration "c1": `},
+		"an enrollment's member": {"enrollments:\n- registrationId: r1\n  attestation: {type: symmetricKey}\n  initialTwin: {tgas: {}}\n", "line 4: field tgas not found"},
+		"its key":                {"enrollments:\n- registrationId: r1\n  attestation:\n    type: symmetricKey\n    symmetricKey:\n      secondaryKey: c2hvcnQ=\n", `line 6: enrollment "r1": secondaryKey: not 16 to 64 bytes of base64`},
+		"its type":               {"enrollmentGroups:\n- enrollmentGroupId: g1\n  attestation:\n    type: [x]\n", "line 4: attestation.type must not be of type array"},
+		"an attestation":         {"enrollmentGroups:\n- enrollmentGroupId: g1\n", `line 2: enrollment group "g1": `},
+		"an enrollment's id":     {"enrollments:\n- enrollmentGroupId: g1\n", "line 2: an enrollment needs its id, as registrationId, and no other"},
+		"an enrollment twice":    {"enrollments:\n- {registrationId: r1, attestation: {type: symmetricKey}}\n- {registrationId: R1, attestation: {type: symmetricKey}}\n", `line 3: enrollment "R1" is listed twice`},
 		"a consumer group":       {"consumerGroups: [a, 'b c']\n", "line 1: "},
 	} {
 		t.Run(name, func(t *testing.T) {
