@@ -121,6 +121,8 @@ type Counts struct {
 
 	// Of what was there and is changed or deleted.
 	Connected, Keys, Identities, Desired, Tags int
+
+	what string // that the lines are about; empty is identities
 }
 
 // add counts a line.
@@ -208,9 +210,16 @@ func (n Counts) Question() string {
 		noun := ""
 		if parts == nil {
 			noun = output.Choose(p.n == 1, " identity", " identities")
+			if n.what != "" {
+				noun = " " + n.what + output.Choose(p.n == 1, "", "s")
+			}
 		}
 		parts = append(parts, fmt.Sprint(p.verb, " ", p.n, noun, p.how))
 	}
 	text := strings.Join(parts, " and ")
-	return strings.ToUpper(text[:1]) + text[1:] + fmt.Sprintf("; %d of them connected", n.Connected)
+	text = strings.ToUpper(text[:1]) + text[1:]
+	if n.what != "" { // which is not connected
+		return text
+	}
+	return text + fmt.Sprintf("; %d of them connected", n.Connected)
 }

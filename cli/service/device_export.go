@@ -2,9 +2,8 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -12,7 +11,6 @@ import (
 
 	"github.com/iotdm/iotdm/cli/bulk"
 	"github.com/iotdm/iotdm/cli/internal/command"
-	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 )
@@ -57,57 +55,24 @@ func deviceExportCommand(s output.Streams) *urfave.Command {
 	})
 }
 
-func exportDevices(ctx context.Context, s output.Streams, o deviceExportOptions) (err error) {
+func exportDevices(ctx context.Context, s output.Streams, o deviceExportOptions) error {
 	t, client, err := o.Open(s)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	out, toFile := s.Out, o.file != "" && o.file != "-"
-	var file *os.File
-	if toFile {
-		if file, err = createBeside(o.file, o.keys); err != nil {
-			return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
+	return exportTo(ctx, s, t, o.file, o.keys, func(out io.Writer, progress *output.Tally) (written string, err error) {
+		w, err := bulk.NewWriter(out, o.format, o.keys)
+		if err != nil {
+			return "", err
 		}
-		defer func() {
-			file.Close()
-			os.Remove(file.Name()) // when it is renamed it is gone
-		}()
-		out = file
-	}
-	w, err := bulk.NewWriter(out, o.format, o.keys)
-	if err != nil {
-		return err
-	}
-	progress := output.NewTally(s)
-	ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Progress: progress}
-	ex.Wrote = func() { progress.Show(ex.Count, identities(ex.Count)) }
-	err = ex.Run(ctx, o.where)
-	progress.Clear()
-	written := identities(ex.Count)
-	switch {
-	case ctx.Err() != nil && toFile:
-		return fail.Errorf(fail.Interrupted, "interrupted after %s; %s is as it was", written, o.file)
-	case ctx.Err() != nil:
-		return fail.Errorf(fail.Interrupted, "interrupted after %s", written)
-	case err != nil:
-		return t.Explain(ctx, err, target.NoIdentity)
-	}
-	if err := w.Flush(); err != nil {
-		return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
-	}
-	if !toFile {
-		s.Note("Exported %s", written)
-		return nil
-	}
-	if err := fail.First(file.Sync(), file.Close()); err != nil { // not all of it is on disk
-		return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
-	}
-	if err := os.Rename(file.Name(), o.file); err != nil {
-		return fail.Errorf(fail.Failed, "%v", fail.PlainPathError(err))
-	}
-	s.Note("Exported %s to %s", written, o.file)
-	return nil
+		ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Progress: progress}
+		ex.Wrote = func() { progress.Show(ex.Count, identities(ex.Count)) }
+		if err = ex.Run(ctx, o.where); err == nil {
+			err = w.Flush()
+		}
+		return identities(ex.Count), err
+	})
 }
 
 // identities is a number of devices and modules for people.
@@ -116,19 +81,4 @@ func identities(n int) string {
 		return "1 identity"
 	}
 	return fmt.Sprint(n, " identities")
-}
-
-// createBeside creates a file with a name of its own in the folder of name, to
-// be renamed to it.
-func createBeside(name string, secret bool) (*os.File, error) {
-	mode := os.FileMode(0o666)
-	if secret {
-		mode = 0o600
-	}
-	for n := 0; ; n++ {
-		f, err := os.OpenFile(fmt.Sprintf("%s.%d-%d.tmp", name, os.Getpid(), n), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-		if !errors.Is(err, os.ErrExist) {
-			return f, err
-		}
-	}
 }

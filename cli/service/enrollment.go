@@ -40,7 +40,7 @@ var (
 func enrollmentCommands(s output.Streams, k enrollmentKind) *urfave.Command {
 	return command.Group(k.name, k.usage,
 		enrollmentCreateCommand(s, k), enrollmentGetCommand(s, k), enrollmentListCommand(s, k), enrollmentUpdateCommand(s, k),
-		enrollmentDeleteCommand(s, k), enrollmentKeysCommand(s, k))
+		enrollmentDeleteCommand(s, k), enrollmentKeysCommand(s, k), enrollmentImportCommand(s, k), enrollmentExportCommand(s, k))
 }
 
 // columns are what the table of enrollments shows.
