@@ -38,7 +38,8 @@ func startBare(t testing.TB) *bareHub {
 // do makes a request, and checks that its answer is one of the service's.
 func (h *bareHub) do(t testing.TB, method, path, body, token string, header ...string) wiretest.Answer {
 	t.Helper()
-	r := httptest.NewRequest(method, "http://localhost/", strings.NewReader(body))
+	r := httptest.NewRequest("POST", "http://localhost/", strings.NewReader(body))
+	r.Method = method
 	var err error
 	if r.URL, err = r.URL.Parse(path); err != nil || r.URL.Host != "localhost" {
 		t.Skip("net/http takes no such path")
@@ -152,7 +153,7 @@ func FuzzRequests(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, method, path, body, name, value string, device bool) {
-		if method == "" || strings.ContainsAny(method, " \t\r\n/\"(),:;<=>?@[\\]{}\x00") || !strings.HasPrefix(path, "/") {
+		if !strings.HasPrefix(path, "/") {
 			t.Skip("net/http takes no such request")
 		}
 		token := h.token
