@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/cli/internal/provision"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/mqttdevice"
@@ -22,6 +23,7 @@ type doctorOptions struct {
 	service        target.Service // only a service's credential may have a --hub-name
 	device, module string
 	link           target.LinkOptions
+	provision      provision.Options
 	connect        bool
 	stay, timeout  command.Seconds
 }
@@ -40,6 +42,8 @@ func Command(s output.Streams) *urfave.Command {
 			"A device's credential is tried over HTTPS, which does not disturb the device.\n" +
 			"With --connect it is tried over MQTT, which ends the connection that the\n" +
 			"device has, and doctor looks whether another program takes it back.\n\n" +
+			"With --provision it goes to the provisioning service of a device, asks what that\n" +
+			"knows of it, without registering it, and goes on to the assigned hub.\n\n" +
 			"Exits with 4 when the credential is refused, 5 when something does not answer\n" +
 			"in time, 1 when another check failed.",
 		Flags: command.Concat([]urfave.Flag{
@@ -48,7 +52,7 @@ func Command(s output.Streams) *urfave.Command {
 			&urfave.BoolFlag{Name: "connect", Destination: &o.connect, DisableDefaultText: true, Usage: "connect as the device; ends the connection it has"},
 			&urfave.GenericFlag{Name: "stay", Value: &o.stay, Usage: "look so `LONG` for a program with the same id"},
 			&urfave.GenericFlag{Name: "timeout", Value: &o.timeout, Usage: "give each step so `LONG`"},
-		}, o.link.Flags(), o.service.Flags()),
+		}, o.link.Flags(), o.provision.Flags(), o.service.Flags()),
 		Action: func(ctx *urfave.Context) error {
 			if err := fail.First(o.check(), o.service.Output.Check()); err != nil {
 				return err
@@ -128,6 +132,9 @@ func (o *doctorOptions) find(s output.Streams) (Options, error) {
 		return Options{}, err
 	}
 	opt := Options{Certificate: link.Certificate, WebSocket: link.Transport == mqttdevice.WebSocket, Logger: o.service.Hub.Log}
+	if o.provision.Wanted {
+		return o.findProvisioning(s, link, opt)
+	}
 	t, err := o.choose(s, &opt)
 	if err != nil {
 		return opt, err
@@ -140,6 +147,27 @@ func (o *doctorOptions) find(s output.Streams) (Options, error) {
 		return opt, fail.Usagef("the connection string is that of device %q; leave out --device, or name the same", c.DeviceID)
 	}
 	return opt, opt.AddKnowledge(s, o.service.Hub.Data)
+}
+
+// findProvisioning finds the provisioning service and the credential to examine.
+func (o *doctorOptions) findProvisioning(s output.Streams, link target.Link, opt Options) (Options, error) {
+	if o.device != "" || o.module != "" || o.connect || o.service.HubName != "" {
+		return opt, fail.Usagef("--provision is for a device before it has a hub; leave out --device, --module, --connect and --hub-name")
+	}
+	r, err := o.provision.Find(s, &o.service.Hub, link, false)
+	if err != nil {
+		return opt, err
+	}
+	opt.SetHub(r.Service)
+	opt.Provisioning = &Provisioning{Registration: r.RegistrationOptions, Reach: r.Dial}
+	if info, err := localhub.ReadRunning(o.service.Hub.Data); err == nil && info.IDScope == r.IDScope {
+		// Without it there is a check less.
+		opt.Provisioning.Enrollments, _ = localhub.PolicyConnection(info, localhub.ProvisioningPolicy, "")
+		if opt.HubCA, err = localhub.ReadCA(info.CAFile); err != nil {
+			return opt, err
+		}
+	}
+	return opt, nil
 }
 
 // SetHub fills in which hub t is, and as whom to talk to it.

@@ -29,6 +29,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -62,6 +63,11 @@ const (
 	CheckAMQP       = "amqp"       // whether it does over AMQP too
 	CheckDevice     = "device"     // what the identity registry says
 	CheckConnection = "connection" // whether another program connects as the device
+
+	// Of a device that registers, in place of those from CheckToken on.
+	CheckEnrollment   = "enrollment" // what is known of it, and of the certificate
+	CheckRegistration = "registered" // whether the service accepts the credential, and what it says
+	CheckAssignedHub  = "assignment" // whether that is reached
 )
 
 // A Check is the outcome of one step.
@@ -132,6 +138,10 @@ type Options struct {
 	// device is looked up. Its zero value: nobody may ask.
 	Registry sas.ConnectionString
 
+	// Provisioning is set for a device that registers. Connection then has its
+	// provisioning service as HostName, and the registration id as DeviceID.
+	Provisioning *Provisioning
+
 	// Connect has the device connect over MQTT and stay for Stay. It ends the
 	// connection that the device has.
 	Connect bool
@@ -171,6 +181,8 @@ type examination struct {
 	mqtt, https, amqp door
 	hubTime           hubTime
 	identity          *identity // what the registry says; nil unless it could be asked
+
+	assigned mqttdevice.Assignment // what the provisioning service says; zero if that is nothing
 }
 
 // Run examines the way to the hub and returns what it found: the checks that
@@ -188,6 +200,7 @@ func Run(ctx context.Context, opt Options, progress Progress) []Check {
 		x.Registry = x.Connection
 	}
 	x.mqtt, x.https, x.amqp = x.doors()
+	registers := x.Provisioning != nil
 	for _, step := range []struct {
 		wait string // what is waited for; empty if nothing
 		run  func() Check
@@ -204,11 +217,14 @@ func Run(ctx context.Context, opt Options, progress Progress) []Check {
 		{"", func() Check { return x.checkPort(&x.amqp) }, x.isDevice()},
 		{"", func() Check { return x.checkCertificate(&x.amqp) }, x.isDevice()},
 		{"", x.checkClock, false},
-		{"the registry", func() Check { x.lookUp(ctx); return x.checkToken() }, false},
-		{"the credential", func() Check { return x.checkCredential(ctx) }, false},
+		{"the registry", func() Check { x.lookUp(ctx); return x.checkToken() }, registers},
+		{"the credential", func() Check { return x.checkCredential(ctx) }, registers},
 		{"AMQP", func() Check { return x.checkAMQP(ctx) }, x.isDevice()},
-		{"", x.checkDevice, false},
-		{fmt.Sprintf("the device's connection, for up to %v", x.Stay), func() Check { return x.checkConnection(ctx) }, false},
+		{"the enrollment", func() Check { return x.checkEnrollment(ctx) }, !registers},
+		{"the registration", func() Check { return x.checkRegistration(ctx) }, !registers},
+		{"the assigned hub", func() Check { return x.checkAssignedHub(ctx) }, !registers},
+		{"", x.checkDevice, registers},
+		{fmt.Sprintf("the device's connection, for up to %v", x.Stay), func() Check { return x.checkConnection(ctx) }, registers},
 	} {
 		if step.skip {
 			continue

@@ -163,6 +163,8 @@ func (x *examination) checkHub() Check {
 	c := x.Connection
 	detail := c.HostName
 	switch {
+	case x.Provisioning != nil:
+		detail += fmt.Sprintf(", id scope %s, as registration %q", x.Provisioning.Registration.IDScope, c.DeviceID)
 	case c.ModuleID != "":
 		detail += fmt.Sprintf(" as module %q of device %q", c.ModuleID, c.DeviceID)
 	case c.DeviceID != "":
