@@ -91,7 +91,7 @@ func parseAddress(text string) address {
 			return address{}
 		}
 		return a
-	case is(0, "", "registrations", ""):
+	case is(0, "", "registrations", "") && !strings.EqualFold(segments[0], "devices"):
 		a := address{node: nodeRegistration, scope: segments[0], registration: segments[2]}
 		if a.scope == "" || a.registration == "" {
 			return address{}

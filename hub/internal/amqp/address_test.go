@@ -49,7 +49,15 @@ func TestParseAddress(t *testing.T) {
 		"/devices/modules/modules/modules/twin":                                   {node: nodeDeviceTwin, id: hub.ID{Device: "modules", Module: "modules"}},
 		"/devices/modules/twin":                                                   {node: nodeDeviceTwin, id: hub.ID{Device: "modules"}},
 
+		"0ne0001/registrations/r1":                          {node: nodeRegistration, scope: "0ne0001", registration: "r1"}, // Node
+		"/0ne0001/registrations/r1":                         {node: nodeRegistration, scope: "0ne0001", registration: "r1"}, // Java
+		"amqps://global.localhost/0ne0001/registrations/r1": {node: nodeRegistration, scope: "0ne0001", registration: "r1"},
+		"0ne0001%2Fregistrations%2Fr1":                      {}, // nobody sends it
+		"/0ne0001/Registrations/r%3A1/":                     {node: nodeRegistration, scope: "0ne0001", registration: "r:1"},
+		"/devices/registrations/twin":                       {node: nodeDeviceTwin, id: hub.ID{Device: "registrations"}},
+
 		// What is none.
+		"/registrations/r1": {}, "//registrations/r1": {}, "0ne0001/registrations": {}, "0ne0001/registrations/": {}, "0ne0001/registrations/r1/x": {},
 		"": {}, "/": {}, "//": {}, "amqps://": {}, "amqps://host": {}, "amqps://host/": {}, "$cbs/x": {}, "x": {},
 		"/messages": {}, "/messages/": {}, "/messages/servicebound": {}, "/messages/devicebound/x": {},
 		"/devices": {}, "/devices/": {}, "/devices/d": {}, "/devices/d/": {}, "/devices/d/messages": {}, "/devices/d/x": {}, "/devices/d/twin/x": {},
@@ -68,7 +76,7 @@ func TestParseAddress(t *testing.T) {
 // shapes of the clients reads as it was.
 func FuzzParseAddress(f *testing.F) {
 	for _, text := range []string{
-		"$cbs", "/messages/devicebound", "messages/events/", "amqps://h/myhub/ConsumerGroups/$Default/Partitions/0", "/devices/d/modules/m/messages/events",
+		"$cbs", "/messages/devicebound", "messages/events/", "amqps://h/myhub/ConsumerGroups/$Default/Partitions/0", "/devices/d/modules/m/messages/events", "0ne0001/registrations/r1",
 		"amqps://h:5671/devices/a%40b/twin", "//", "://", "/devices/%/twin", "/devices/%2525/methods/devicebound",
 	} {
 		f.Add(text)
@@ -92,6 +100,11 @@ func FuzzParseAddress(f *testing.F) {
 			printed += end
 		case a.node == nodePartition:
 			printed = "/" + url.PathEscape(a.hub) + "/ConsumerGroups/" + url.PathEscape(a.group) + "/Partitions/" + url.PathEscape(a.partition)
+		case a.node == nodeRegistration:
+			if a.scope == "" || a.registration == "" {
+				t.Fatalf("parseAddress(%q) = %+v", text, a)
+			}
+			printed = "/" + url.PathEscape(a.scope) + "/registrations/" + url.PathEscape(a.registration)
 		default:
 			return
 		}

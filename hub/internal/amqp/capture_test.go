@@ -23,6 +23,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/amqp/recorded"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
@@ -42,7 +43,11 @@ func TestCaptures(t *testing.T) {
 	for _, s := range sessions {
 		t.Run(s.ID, func(t *testing.T) {
 			t.Parallel()
-			h := hubtest.New(t, hubtest.WithOptions(node.Options{HostNames: []string{"hub.localhost"}, ConsumerGroups: []string{"stolen1"}}), hubtest.WithAMQPAddrs("", "127.0.0.1:0"))
+			opt := node.Options{HostNames: []string{"hub.localhost"}, ConsumerGroups: []string{"stolen1"}}
+			if strings.HasPrefix(s.ID, "node-dps") {
+				opt.IDScope, opt.Assigning, opt.Clock = "0ne0001", time.Second, clock.New()
+			}
+			h := hubtest.New(t, hubtest.WithOptions(opt), hubtest.WithAMQPAddrs("", "127.0.0.1:0"))
 			for _, c := range s.Connections {
 				r := &replay{t: t, h: h, recorded: c}
 				r.run()
@@ -313,6 +318,9 @@ func (r *replay) transfer(f *recorded.Frame, body *wire.Transfer) {
 	for i, e := range m.ApplicationProperties {
 		m.ApplicationProperties[i].Value = r.rewrite(e.Value)
 	}
+	if addressed(r.attaches[l], "/registrations/") {
+		r.poll(m)
+	}
 	m.Value = r.rewrite(m.Value)
 	if addressed(r.attaches[l], "/messages/devicebound") && !addressed(r.attaches[l], "/devices/") {
 		if idsIn(m.Properties.To)[0].Module != "" {
@@ -444,7 +452,10 @@ func (r *replay) sign(token string) string {
 		r.t.Fatal(err)
 	}
 	var key sas.Key
-	if policy := policyIn.FindStringSubmatch(token); policy != nil && policy[1] != "" {
+	if policy := policyIn.FindStringSubmatch(token); policy != nil && policy[1] == "registration" {
+		_, id, _ := strings.Cut(plain, "/registrations/")
+		key = wiretest.EnrollByKey(r.t, r.h.Node, id).Attestation.SymmetricKey.Primary
+	} else if policy != nil && policy[1] != "" {
 		name := cmp.Or(r.policy, strings.NewReplacer("RootManageSharedAccessKey", "iothubowner", "badpolicy", "iothubowner").Replace(policy[1]))
 		token = strings.Replace(token, "skn="+policy[1], "skn="+name, 1)
 		key = r.h.Policy(name).SharedAccessKey
@@ -478,9 +489,6 @@ func (r *replay) sign(token string) string {
 func (r *replay) password(user, recorded string) string {
 	if recorded == "REDACTED" {
 		return string(r.h.Policy(user).SharedAccessKey)
-	}
-	if strings.Contains(user, "/registrations/") {
-		return recorded // of another service
 	}
 	return r.sign(recorded)
 }
