@@ -19,6 +19,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/sas"
+	"github.com/iotdm/iotdm/twin"
 )
 
 // An enrollmentEntry is an enrollment with what is to be done with it.
@@ -88,7 +89,38 @@ func settleEnrollment(e *enrollmentEntry, kind hubrest.EnrollmentKind) error {
 		return fmt.Errorf("provisioningStatus %q is neither enabled nor disabled", output.Clip(string(e.ProvisioningStatus)))
 	}
 	e.RegistrationState, e.Created, e.LastUpdated = nil, hubrest.Time{}, hubrest.Time{}
+	if string(e.Information) == "null" {
+		e.Information = nil
+	}
+	if e.InitialTwin != nil {
+		if err := settleInitialTwin(e.InitialTwin); err != nil {
+			return err
+		}
+		if e.InitialTwin.Tags == nil && e.InitialTwin.Properties.Desired == nil {
+			e.InitialTwin = nil
+		}
+	}
 	return settleAttestation(&e.Attestation)
+}
+
+func settleInitialTwin(t *hubrest.InitialTwin) error {
+	for _, section := range []struct {
+		name string
+		doc  *json.RawMessage
+	}{{"tags", &t.Tags}, {"properties.desired", &t.Properties.Desired}} {
+		if len(*section.doc) == 0 || string(*section.doc) == "null" {
+			*section.doc = nil
+			continue
+		}
+		doc, err := twin.StripReadOnly(*section.doc)
+		if err != nil {
+			return fmt.Errorf("initialTwin.%s is not a JSON object", section.name)
+		}
+		if *section.doc = doc; string(doc) == "{}" {
+			*section.doc = nil
+		}
+	}
+	return nil
 }
 
 func settleAttestation(a *hubrest.Attestation) error {

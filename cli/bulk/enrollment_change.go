@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strings"
 
+	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/internal/jsontext"
 	"github.com/iotdm/iotdm/twin"
@@ -29,15 +30,15 @@ func (l *enrollmentLine) foresee(rehearsal bool) {
 	case missing && (mode == hubrest.ImportCreate || l.now == nil && creates):
 		r.fail("failed", 0, "its certificate is not in the file: no service gives one out; add it as certificate")
 	case mode == hubrest.ImportCreate && rehearsal && l.now != nil:
-		r.fail("would fail", 409000, enrollmentReason(409000, ""))
+		r.fail("would fail", 0, enrollmentReason(409000, ""))
 	case mode == hubrest.ImportCreate, l.now == nil && creates:
 		says("created", "would create", hubrest.BulkCreate)
 	case l.now == nil && (rehearsal || mode != hubrest.ImportDelete):
-		r.fail(map[bool]string{true: "would fail", false: "failed"}[rehearsal], 404000, enrollmentReason(404000, ""))
+		r.fail(output.Choose(rehearsal, "would fail", "failed"), 0, enrollmentReason(404000, ""))
 	case mode == hubrest.ImportDelete:
 		says("deleted", "would delete", hubrest.BulkDelete)
 	case mode == hubrest.ImportUpdateIfMatchETag && rehearsal && strings.Trim(l.entry.ETag, `"`) != strings.Trim(l.now.ETag, `"`):
-		r.fail("would fail", 412000, enrollmentReason(412000, ""))
+		r.fail("would fail", 0, enrollmentReason(412000, ""))
 	default:
 		l.complete()
 		changes, err := enrollmentChanges(*l.now, l.entry.Enrollment)

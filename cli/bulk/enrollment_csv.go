@@ -31,6 +31,7 @@ func enrollmentTable(kind hubrest.EnrollmentKind) csvTable[enrollmentEntry] {
 		t.columns = []csvColumn[entry]{
 			textColumn(t.id, func(e *entry) *string { return &e.RegistrationID }),
 			textColumn("deviceId", func(e *entry) *string { return &e.DeviceID }),
+			jsonColumn("optionalDeviceInformation", func(e *entry) *json.RawMessage { return &e.Information }),
 		}
 	}
 	keys := func(e *entry) *hubrest.SymmetricKey { return ensure(&e.Attestation.SymmetricKey) }
@@ -72,6 +73,7 @@ func enrollmentTable(kind hubrest.EnrollmentKind) csvTable[enrollmentEntry] {
 		}},
 		csvColumn[entry]{"reprovisionPolicy", reprovisionName, setReprovision},
 		textColumn("allocationPolicy", func(e *entry) *hubrest.AllocationPolicy { return &e.AllocationPolicy }),
+		textColumn("iotHubHostName", func(e *entry) *string { return &e.IoTHubHostName }),
 		csvColumn[entry]{"iotHubs", func(e *entry) string { return strings.Join(e.IoTHubs, " ") },
 			func(e *entry, cell string) error { e.IoTHubs = strings.Fields(cell); return nil }},
 		optionalColumn("webhookUrl", custom, func(e *entry) *string { return &webhook(e).WebhookURL }),

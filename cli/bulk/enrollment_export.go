@@ -27,12 +27,9 @@ type EnrollmentExport struct {
 // Certificates are not among what is written: no service gives them out.
 func (ex *EnrollmentExport) Run(ctx context.Context, w io.Writer, format string) error {
 	ex.throttle = newThrottle(ex.Progress)
-	var writer writerOf[enrollmentEntry] = &ndjsonWriter[enrollmentEntry]{bufio.NewWriterSize(w, 64<<10)}
-	if format == "csv" {
-		var err error
-		if writer, err = newCSVWriter(w, enrollmentTable(ex.Kind), ex.Keys); err != nil {
-			return err
-		}
+	writer, err := ex.writer(w, format)
+	if err != nil {
+		return err
 	}
 	var window []enrollmentEntry
 	for e, err := range ex.Client.Enrollments(ctx, ex.Kind, 0) {
@@ -52,6 +49,13 @@ func (ex *EnrollmentExport) Run(ctx context.Context, w io.Writer, format string)
 		window = window[:0]
 	}
 	return fail.First(ex.write(ctx, writer, window), writer.Flush())
+}
+
+func (ex *EnrollmentExport) writer(w io.Writer, format string) (writerOf[enrollmentEntry], error) {
+	if format == "csv" {
+		return newCSVWriter(w, enrollmentTable(ex.Kind), ex.Keys)
+	}
+	return &ndjsonWriter[enrollmentEntry]{bufio.NewWriterSize(w, 64<<10)}, nil
 }
 
 // write writes entries in their order, with their keys if these are wanted.

@@ -162,7 +162,7 @@ func plainEntryError(err error) error {
 		if e.Field == "" {
 			return fmt.Errorf("is a JSON %s, not an object", e.Value)
 		}
-		return fmt.Errorf("%s must not be a JSON %s", strings.TrimPrefix(e.Field, "BulkEntry."), e.Value)
+		return fmt.Errorf("%s must not be a JSON %s", strings.TrimPrefix(strings.TrimPrefix(e.Field, "BulkEntry."), "Enrollment."), e.Value)
 	}
 	return err
 }
