@@ -86,3 +86,22 @@ func (p *program) await(t *testing.T, text string) string {
 		}
 	}
 }
+
+// end waits until the program has ended.
+func (p *program) end(t *testing.T) {
+	t.Helper()
+	timeout := time.After(90 * time.Second)
+	for {
+		p.mu.Lock()
+		ended, changed := p.ended, p.changed
+		p.mu.Unlock()
+		if ended {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("%s did not end in time", p.name)
+		}
+	}
+}
