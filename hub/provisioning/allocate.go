@@ -61,9 +61,11 @@ func (g *registering) choose(ctx context.Context) (choice, error) {
 	again := g.before.Device != ""
 	if again && (g.by.Reprovision == nil || !g.by.Reprovision.UpdateHub) {
 		c := choice{stays: true, name: g.here(), payload: g.stored.Shown.Payload}
-		if g.before.Hub != "" {
-			c.name, c.linked = g.before.Hub, g.linkedHub(g.before.Hub)
-		} else if name := g.stored.Shown.Hub; name != "" && g.named(name) {
+		name := g.stored.Shown.Hub // empty if it has failed since
+		switch {
+		case g.before.Hub != "":
+			c.name, c.linked = cmp.Or(name, g.before.Hub), g.linkedHub(g.before.Hub)
+		case name != "" && g.named(name):
 			c.name = name
 		}
 		return c, nil

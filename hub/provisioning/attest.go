@@ -1,10 +1,7 @@
 package provisioning
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -148,16 +145,11 @@ func notEnrolled(p Peer) error {
 	return ErrRegistrationNotFound.Because("there is no enrollment %s, nor a group with such attestation", p.ID).counted("not_enrolled")
 }
 
-// derive returns the key that a device has in a group, as "Symmetric key
-// attestation" says. A text that is no key has none.
-func derive(groupKey sas.Key, id string) sas.Key {
-	secret, err := base64.StdEncoding.DecodeString(string(groupKey))
-	if err != nil {
-		return ""
-	}
-	mac := hmac.New(sha256.New, secret)
-	mac.Write([]byte(id))
-	return sas.Key(base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+// derive returns the key that a device has in a group; "" if the group's is no key,
+// which has signed nothing.
+func derive(group sas.Key, id string) sas.Key {
+	key, _ := sas.DeriveKey(group, id)
+	return key
 }
 
 // checkLeaf checks what all enrollments ask of a client certificate.
@@ -186,7 +178,7 @@ func (s *Service) byCertificate(a *attested, p Peer) error {
 		}
 		_, expires, err := s.nearest(p, authorities)
 		if err != nil {
-			return a.refuse("%v", err)
+			return a.refuse("%s", words.Clip(err.Error()))
 		}
 		a.auth, a.expires = certified(leaf, nil), expires
 		return nil
@@ -245,7 +237,7 @@ func (s *Service) byGroupCertificate(a *attested, p Peer) error {
 	}
 	found, expires, err := s.nearest(p, candidates)
 	if err != nil {
-		return ErrUnauthorized.With("CA certificate not found").Because("there is no enrollment %s, and none of %d enrollment groups: %v", p.ID, groups, err).counted("unauthorized")
+		return ErrUnauthorized.With("CA certificate not found").Because("there is no enrollment %s, and none of %d enrollment groups: %s", p.ID, groups, words.Clip(err.Error())).counted("unauthorized")
 	}
 	a.Enrollment, a.auth, a.expires = found.group.Enrollment, certified(p.Chain[0], nil), expires
 	return nil

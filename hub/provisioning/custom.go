@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 
@@ -45,7 +46,7 @@ func (g *registering) ask(ctx context.Context, all []choice) (choice, error) {
 		r.Individual = &enrollment
 	}
 	if g.before.Device != "" {
-		r.Device.Hub, r.Device.Device = g.stored.Shown.Hub, g.before.Device
+		r.Device.Hub, r.Device.Device = cmp.Or(g.stored.Shown.Hub, g.before.Hub, g.here()), g.before.Device
 	}
 	var shown Registration
 	shown.attestedBy(g.by)

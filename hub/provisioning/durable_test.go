@@ -1,6 +1,9 @@
 package provisioning_test
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -132,4 +135,42 @@ func hasLabel(m *dto.Metric, value string) bool {
 		}
 	}
 	return false
+}
+
+func TestGroupsThatShareAKeyAreTold(t *testing.T) {
+	var log bytes.Buffer
+	b := newBench(t, node.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	ca, other := issue("a", nil), issue("b", nil)
+	b.put(groupByCert("first", ca))
+	b.put(groupByCert("another", other))
+	key := b.put(groupByKey("k1")).Attestation.SymmetricKey
+	b.put(groupByKey("k2"))
+	if strings.Contains(log.String(), "same key") {
+		t.Errorf("before there is anything to tell: %s", &log)
+	}
+	b.put(groupByCert("Second", other, ca))
+	e := groupByKey("k0")
+	e.Attestation.SymmetricKey = &provisioning.SymmetricKey{Primary: key.Secondary}
+	b.put(e)
+	for _, want := range []string{`enrollment=first reason="so has second"`, `enrollment=another reason="so has second"`, `enrollment=k0 reason="so has k1"`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %s: %s", want, &log)
+		}
+	}
+	b.register(bySAS(t, "d", derived(t, key.Secondary, "d")), provisioning.Assigned)
+	if list, _, err := b.Registrations("k0", "", 0); err != nil || len(list) != 1 {
+		t.Errorf("by the first: %+v, %v", list, err)
+	}
+	b.register(byCert("e", issue("e", &ca)), provisioning.Assigned)
+	if list, _, err := b.Registrations("first", "", 0); err != nil || len(list) != 1 {
+		t.Errorf("by the first: %+v, %v", list, err)
+	}
+	for _, secret := range []string{string(key.Primary), string(key.Secondary)} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("a secret shows: %s", &log)
+		}
+	}
+	if !strings.Contains(log.String(), "a device is registered") || !strings.Contains(log.String(), "registration=e enrollment=first reason=initialAssignment id=e remote=192.0.2.1:1") {
+		t.Errorf("the log does not tell of a registration: %s", &log)
+	}
 }

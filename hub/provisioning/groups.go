@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // maxGroups is how many enrollment groups there may be, from "Azure IoT Hub Device
@@ -65,6 +67,35 @@ func (g *groups) remove(id string) {
 
 func (g *groups) without(id string) []*group {
 	return slices.DeleteFunc(slices.Clone(g.list), func(one *group) bool { return strings.EqualFold(one.ID(), id) })
+}
+
+// shares reports whether a device may fit both groups equally well.
+func (g *group) shares(other *group) bool {
+	mine, others := g.Attestation.SymmetricKey, other.Attestation.SymmetricKey
+	if mine != nil && others != nil {
+		return mine.Primary == others.Primary || mine.Primary == others.Secondary ||
+			mine.Secondary == others.Primary || mine.Secondary == others.Secondary
+	}
+	if mine != nil || others != nil {
+		return false
+	}
+	for _, name := range g.Attestation.X509.CAs.names() {
+		if slices.Contains(other.Attestation.X509.CAs.names(), name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(g.signing, func(c *x509.Certificate) bool { return slices.ContainsFunc(other.signing, c.Equal) })
+}
+
+// tellShared tells the operator of a group with a key or certificate that another
+// has, too: a device registers by the first of them.
+func (s *Service) tellShared(g *group) {
+	for _, other := range s.groups.all() {
+		if !strings.EqualFold(other.ID(), g.ID()) && g.shares(other) {
+			s.log.Warn("two enrollment groups have the same key or certificate: devices register by the first of them",
+				words.LogEnrollment, min(strings.ToLower(g.ID()), strings.ToLower(other.ID())), words.LogReason, "so has "+max(strings.ToLower(g.ID()), strings.ToLower(other.ID())))
+		}
+	}
 }
 
 func (g *groups) replace(list []*group) {

@@ -42,13 +42,14 @@ func (g *registering) place(ctx context.Context, c choice, r *record) error {
 	switch {
 	case moves && keeps:
 		r.Shown.Substatus = deviceDataMigrated
+		reset = true       // over what a move that was cut off has left there
 		if c.twin == nil { // the webhook's goes before what the device had
 			had, found, err := g.contents(ctx, g.before)
 			if err != nil {
 				return err
 			}
-			if found {
-				twin, reset = had, true // also over what a move that was cut off has left there
+			if reset = found; found {
+				twin = had
 			}
 		}
 	case reset:
@@ -59,7 +60,7 @@ func (g *registering) place(ctx context.Context, c choice, r *record) error {
 			r.Shown.Substatus = initialAssignment
 		}
 	}
-	r.Left = slices.DeleteFunc(slices.Clone(g.stored.Left), func(p place) bool { return p == r.Place })
+	r.Left = g.stored.without(r.Place).Left
 	if moves && !slices.Contains(r.Left, g.before) {
 		r.Left = append(r.Left, g.before)
 	}
@@ -190,19 +191,24 @@ func (g *registering) settleLeft(ctx context.Context, r record) record {
 			g.tell("a device could not be removed from where it was", g.peer, g.by, err.Error(), p)
 			continue
 		}
-		now := r
-		now.Left = slices.DeleteFunc(slices.Clone(r.Left), func(one place) bool { return one == p })
+		less := r.without(p)
 		if p.Hub != "" {
 			err := g.store.Update(string(registrationKey(g.peer.ID)), func(tx *store.Tx) error {
-				now.put(tx, &r)
+				less.put(tx, &r)
 				return nil
 			})
 			if err != nil {
 				return r
 			}
 		}
-		r = now
+		r = less
 	}
+	return r
+}
+
+// without returns r without a place that the device was in.
+func (r record) without(p place) record {
+	r.Left = slices.DeleteFunc(slices.Clone(r.Left), func(one place) bool { return one == p })
 	return r
 }
 
@@ -219,9 +225,8 @@ func (g *registering) leave(ctx context.Context, p place, r record) error {
 		if err != nil && !errors.Is(err, hub.ErrDeviceNotFound) {
 			return err
 		}
-		now := r
-		now.Left = slices.DeleteFunc(slices.Clone(r.Left), func(one place) bool { return one == p })
-		now.put(tx.Store, &r)
+		less := r.without(p)
+		less.put(tx.Store, &r)
 		return nil
 	})
 }

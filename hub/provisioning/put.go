@@ -56,6 +56,7 @@ func (s *Service) PutEnrollment(e Enrollment, m hub.Match) (Enrollment, error) {
 		tx.OnCommit(func() {
 			if k == Group {
 				s.groups.put(g)
+				s.tellShared(g)
 			} else if !found {
 				s.individuals.Add(1)
 			}
