@@ -35,6 +35,8 @@ var tours = []tour{
 	{document: "docs/INSTALL.md", not: "would change the machine; TestPackage and TestImage do what it says"},
 	{document: "docs/AZ.md", before: "iotdm hub run"},
 	{document: "docs/OPERATING.md", before: "iotdm hub run\niotdm device run"},
+	{document: "docs/PROVISIONING.md", sections: []string{"Enroll, provision, connect", "Manage", "With the official SDKs", "Certificates", "Register again"}},
+	{document: "docs/PROVISIONING.md", sections: []string{"Revoke"}, before: "iotdm hub run\niotdm service device create pump-1"},
 	{document: "docs/CI.md", sections: []string{"A hub for tests", "Python"}, needs: pythonTests},
 	{document: "docs/CI.md", sections: []string{"A hub for tests", "Node"}, needs: nodeTests},
 	{document: "docs/CI.md", sections: []string{"A hub for tests", "Java"}, needs: javaTests},
