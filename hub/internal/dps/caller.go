@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/provisioning"
 )
@@ -30,7 +31,7 @@ func (x *exchange) admitService(m routeMatch, segments []string) error {
 	}
 	x.admitted()
 	x.who = c.Name
-	operation := words.Clip(x.r.Method) + " on " + words.Clip(x.r.URL.EscapedPath())
+	operation := words.Clip(x.r.Method) + " on " + words.Clip(httprequest.RawPath(x.r))
 	for _, to := range m.allowed {
 		if err := c.May(to.need, operation); err != nil {
 			return unauthorized(err)

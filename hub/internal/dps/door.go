@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/journal"
@@ -49,7 +49,7 @@ type Door struct {
 	conn    func(*http.Request) net.Conn
 	log     *slog.Logger
 	far     *words.Limited // about callers that are not let in
-	large   struct{ ofServices, ofDevices *semaphore.Weighted }
+	large   struct{ ofServices, ofDevices httprequest.Turns }
 
 	answered *prometheus.CounterVec // requests, by HTTP status
 }
@@ -63,7 +63,7 @@ func New(h *hub.Server, s *provisioning.Service, opt Options) *Door {
 		}, []string{"status"}),
 	}
 	d.far = words.NewLimited(d.log)
-	d.large.ofServices, d.large.ofDevices = semaphore.NewWeighted(largeBodies), semaphore.NewWeighted(largeBodies)
+	d.large.ofServices, d.large.ofDevices = httprequest.NewTurns(), httprequest.NewTurns()
 	d.answered.WithLabelValues("200")
 	return d
 }
@@ -74,7 +74,7 @@ func (d *Door) Metrics() []prometheus.Collector { return []prometheus.Collector{
 // Serve answers a request whose path is one of the provisioning service, and reports
 // whether it was one.
 func (d *Door) Serve(w http.ResponseWriter, r *http.Request) bool {
-	segments := splitPath(r.URL.EscapedPath())
+	segments := httprequest.Segments(httprequest.RawPath(r))
 	if !belongs(segments) {
 		return false
 	}
@@ -127,7 +127,7 @@ func (x *exchange) handle(segments []string) (reply, error) {
 		x.about = hub.ID{Device: m.registration}
 	}
 	x.record()
-	if v := x.r.URL.Query().Get("api-version"); !hub.ValidAPIVersion(v) {
+	if v := httprequest.APIVersion(x.r.URL.RawQuery); !hub.ValidAPIVersion(v) {
 		return reply{}, provisioning.ErrBadRequest.With("api-version is missing or not one: it is a date, such as 2021-10-01")
 	}
 	inside, leave, err := x.door.hub.Enter(x.r.Context())
@@ -249,7 +249,7 @@ func (x *exchange) log(level slog.Level, status int, cause error) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String(words.LogVerb, words.Clip(x.r.Method)), slog.String(words.LogPath, words.Clip(x.r.URL.EscapedPath())), slog.Int(words.LogStatus, status),
+		slog.String(words.LogVerb, words.Clip(x.r.Method)), slog.String(words.LogPath, words.Clip(httprequest.RawPath(x.r))), slog.Int(words.LogStatus, status),
 		slog.String(words.LogCaller, words.Clip(x.who)), slog.Duration(words.LogTook, time.Since(x.began)), slog.String(words.LogRemote, x.r.RemoteAddr),
 		slog.String(words.LogRequest, x.id.String()),
 	}

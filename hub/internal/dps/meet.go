@@ -1,12 +1,7 @@
 package dps
 
 import (
-	"io"
-	"strings"
-
-	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/journal"
-	"github.com/iotdm/iotdm/internal/wait"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 )
 
 // What a hub under test does to requests, and takes down of them.
@@ -14,49 +9,23 @@ import (
 // meet does to the request what faults want, those on rest and those on a device that
 // connects.
 func (x *exchange) meet(m routeMatch, segments []string) error {
-	if err := x.meetFault(x.door.hub.RequestFault(x.about, segments)); err != nil || m.registration == "" {
+	err := httprequest.Meet(x.r.Context(), x.door.hub.RequestFault(x.about, segments))
+	if err != nil || m.registration == "" {
 		return err
 	}
-	return x.meetFault(x.door.hub.ConnectionFault(x.about))
-}
-
-// meetFault refuses the request, waits, or fails with hub.ErrDropped, as a fault wants
-// that is not nil.
-func (x *exchange) meetFault(f *hub.Fault) error {
-	switch {
-	case f == nil:
-		return nil
-	case f.Drop:
-		return hub.ErrDropped
-	case f.Refusal != nil:
-		return f.Refusal
-	}
-	return wait.For(x.r.Context(), f.Latency)
+	return httprequest.Meet(x.r.Context(), x.door.hub.ConnectionFault(x.about))
 }
 
 // record begins to take down the body of a request.
 func (x *exchange) record() {
-	if x.door.hub.Journal() == nil {
-		return
+	if x.door.hub.Journal() != nil {
+		x.recorded = httprequest.Record(x.r)
 	}
-	x.recorded = new(journal.Recorder)
-	x.r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.TeeReader(x.r.Body, x.recorded), x.r.Body}
 }
 
 // note takes down the request and how it was answered; 0 is not at all.
 func (x *exchange) note(status int, cause error) {
-	if x.recorded == nil {
-		return
+	if x.recorded != nil {
+		httprequest.Note(x.door.hub, x.about, x.r, x.who, status, cause, x.recorded.SecretBody)
 	}
-	x.door.hub.Note(x.about, journal.REST, journal.Requested, func(e *journal.Entry) {
-		e.Door, e.Verb, e.Path, e.Query = door, x.r.Method, strings.Clone(x.r.URL.EscapedPath()), journal.WithoutSecrets(x.r.URL.RawQuery)
-		e.Caller, e.UserAgent, e.Status = x.who, x.r.UserAgent(), status
-		if cause != nil {
-			e.Reason = cause.Error()
-		}
-		e.Body = x.recorded.SecretBody()
-	})
 }

@@ -2,15 +2,13 @@ package dps
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/provisioning"
 	"github.com/iotdm/iotdm/internal/jsontext"
@@ -18,17 +16,10 @@ import (
 
 // Bounds of a request. What the service allows is not public; these are assumed.
 const (
-	bodyTimeout  = 30 * time.Second
-	writeTimeout = bodyTimeout + 30*time.Second // an answer may wait for the rest of a body
+	writeTimeout = httprequest.BodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 
 	maxBody = provisioning.MaxBody
 	maxBulk = 16 * provisioning.MaxBody
-
-	// Bodies of more than smallBody take turns, so that all together take no more than
-	// largeBodies at a time: what becomes of one while it is worked on is several times
-	// as large. Devices, who are trusted with less, have turns of their own.
-	smallBody   = 64 << 10
-	largeBodies = 16 << 20
 )
 
 // A request is one whose caller has the right to make it.
@@ -38,8 +29,8 @@ type request struct {
 	w    http.ResponseWriter
 	peer provisioning.Peer // the device that asks
 
-	turns *semaphore.Weighted // of large bodies, by their bytes
-	ends  []func()            // what to do once it is answered
+	turns httprequest.Turns // of large bodies
+	ends  []func()          // what to do once it is answered
 }
 
 // end gives back what the request holds.
@@ -51,73 +42,19 @@ func (r *request) end() {
 
 // read returns the whole body, of at most limit bytes.
 func (r *request) read(limit int64) ([]byte, error) {
-	if r.ContentLength == 0 {
-		return nil, nil
+	body, done, err := r.turns.Read(r.w, r.Request, limit)
+	switch {
+	case err == nil:
+		r.ends = append(r.ends, done)
+		return body, nil
+	case errors.Is(err, httprequest.ErrTooLarge):
+		return nil, provisioning.ErrTooLarge.With("the body must be at most %d bytes", limit)
+	case errors.Is(err, httprequest.ErrCutOff):
+		return nil, provisioning.ErrBadRequest.With("%v", err)
+	case errors.Is(err, httprequest.ErrCrowded):
+		return nil, provisioning.ErrUnavailable.With("%v", err)
 	}
-	tooLarge := provisioning.ErrTooLarge.With("the body must be at most %d bytes", limit)
-	if r.ContentLength > limit {
-		return nil, tooLarge
-	}
-	size := r.ContentLength
-	if size < 0 {
-		size = limit // a body in chunks does not say
-	}
-	if err := r.await(size); err != nil {
-		return nil, err
-	}
-	control := http.NewResponseController(r.w)
-	control.SetReadDeadline(time.Now().Add(bodyTimeout))
-	defer r.endBodyAtReset()()
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(http.MaxBytesReader(r.w, r.Body, limit)); err != nil {
-		var max *http.MaxBytesError
-		switch {
-		case errors.Is(context.Cause(r.Context()), hub.ErrReset):
-			return nil, r.Context().Err()
-		case errors.As(err, &max):
-			return nil, tooLarge
-		default:
-			return nil, provisioning.ErrBadRequest.With("the body did not arrive in full")
-		}
-	}
-	control.SetReadDeadline(time.Time{}) // a webhook may take longer than the body might
-	return b.Bytes(), nil
-}
-
-// await waits for a large body's turn.
-func (r *request) await(size int64) error {
-	if size <= smallBody {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), bodyTimeout)
-	defer cancel()
-	if err := r.turns.Acquire(ctx, size); err != nil {
-		if r.Context().Err() != nil {
-			return r.Context().Err()
-		}
-		return provisioning.ErrUnavailable.With("too many large requests at a time. Try again")
-	}
-	r.ends = append(r.ends, func() { r.turns.Release(size) })
-	return nil
-}
-
-// endBodyAtReset has the body end when the hub is reset, which does not wait for the
-// rest of it, until stop is called. The connection ends with the answer then: net/http
-// takes a read that fails for the end of the client.
-func (r *request) endBodyAtReset() (stop func()) {
-	done := make(chan struct{})
-	stopped := context.AfterFunc(r.Context(), func() {
-		defer close(done)
-		if errors.Is(context.Cause(r.Context()), hub.ErrReset) {
-			http.NewResponseController(r.w).SetReadDeadline(time.Unix(1, 0))
-		}
-	})
-	return func() {
-		if !stopped() {
-			<-done
-			r.w.Header().Set("Connection", "close")
-		}
-	}
+	return nil, err
 }
 
 // decode reads the body as JSON into v, a struct. Members that v lacks are ignored.

@@ -1,7 +1,6 @@
 package dps
 
 import (
-	"net/url"
 	"slices"
 	"strings"
 
@@ -158,20 +157,4 @@ func (r *route) match(segments []string) (id, operation string, ok bool) {
 		}
 	}
 	return id, operation, true
-}
-
-// splitPath returns the decoded segments of a path. Node's client ends a collection
-// with a slash.
-func splitPath(path string) []string {
-	path = strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/")
-	if path == "" {
-		return nil
-	}
-	segments := strings.Split(path, "/")
-	for i, segment := range segments {
-		if plain, err := url.PathUnescape(segment); err == nil {
-			segments[i] = plain
-		}
-	}
-	return segments
 }

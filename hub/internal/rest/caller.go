@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -117,7 +118,7 @@ func credentialOf(r *http.Request) (string, error) {
 
 // mayAll returns why the caller must not use all of the routes, if so.
 func mayAll(c hub.Caller, r *http.Request, routes []*route) error {
-	operation := words.Clip(r.Method) + " on " + words.Clip(rawPath(r))
+	operation := words.Clip(r.Method) + " on " + words.Clip(httprequest.RawPath(r))
 	for _, to := range routes {
 		if err := c.May(to.need, operation); err != nil {
 			return err

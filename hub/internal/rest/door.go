@@ -19,11 +19,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
 	"github.com/iotdm/iotdm/hub/controls"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/jobs"
@@ -33,9 +32,8 @@ import (
 
 // Bounds of one HTTPS connection and one request.
 const (
-	headerTimeout = serve.AuthTimeout // also for the TLS handshake
-	bodyTimeout   = 30 * time.Second
-	writeTimeout  = bodyTimeout + 30*time.Second // an answer may wait for the rest of a body
+	headerTimeout = serve.AuthTimeout                        // also for the TLS handshake
+	writeTimeout  = httprequest.BodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 32 << 10 // a bearer token is a few KiB, a continuation token up to 4
 	// A direct method may wait 300 s for the device and 300 s for its answer.
@@ -66,7 +64,7 @@ type Door struct {
 	far            *words.Limited // about callers that are not let in
 	aside          func(http.ResponseWriter, *http.Request) bool
 	metrics        *metrics
-	large          struct{ ofServices, ofDevices *semaphore.Weighted }
+	large          struct{ ofServices, ofDevices httprequest.Turns } // devices are trusted with less
 
 	http      *http.Server
 	following context.Context // ends before requests are waited for
@@ -81,7 +79,7 @@ func New(h *hub.Server, j *jobs.Scheduler, c *configurations.Engine, opt Options
 		running: serve.NewGroup(), metrics: newMetrics(),
 	}
 	d.far = words.NewLimited(d.log)
-	d.large.ofServices, d.large.ofDevices = semaphore.NewWeighted(largeBodies), semaphore.NewWeighted(largeBodies)
+	d.large.ofServices, d.large.ofDevices = httprequest.NewTurns(), httprequest.NewTurns()
 	d.http = d.newHTTPServer()
 	var stop context.CancelFunc
 	d.following, stop = context.WithCancel(d.running.Context())
@@ -101,7 +99,7 @@ func (d *Door) newHTTPServer() *http.Server {
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
 		// No ReadTimeout: it would end a direct method that waits longer.
-		// limitBody bounds the body instead.
+		// httprequest.LimitBody bounds the body instead.
 		WriteTimeout:   maxTime,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
@@ -177,11 +175,11 @@ func (d *Door) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.running.Leave()
-	limitBody(w, r)
+	httprequest.LimitBody(w, r)
 	if d.aside != nil && d.aside(w, r) {
 		return
 	}
-	segments := splitPath(rawPath(r))
+	segments := httprequest.Segments(httprequest.RawPath(r))
 	x := &exchange{door: d, w: w, r: r, id: words.NewRequestID(), began: time.Now()}
 	w.Header()["X-Ms-Request-Id"] = []string{x.id.String()}
 	w.Header()["Server"] = []string{"iotdm"}
@@ -217,7 +215,7 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	m := match(method, segments)
 	x.nested = m.route != nil && m.route.is(nested)
 	isControl := m.route != nil && m.route.is(control) // which has one version only
-	if !isControl && !hub.ValidAPIVersion(apiVersion(x.r.URL.RawQuery)) {
+	if !isControl && !hub.ValidAPIVersion(httprequest.APIVersion(x.r.URL.RawQuery)) {
 		return reply{}, hub.ErrInvalidProtocolVersion
 	}
 	x.record(m)
@@ -395,7 +393,7 @@ func (x *exchange) log(level slog.Level, status int, cause error) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String(words.LogVerb, words.Clip(x.r.Method)), slog.String(words.LogPath, words.Clip(rawPath(x.r))), slog.Int(words.LogStatus, status),
+		slog.String(words.LogVerb, words.Clip(x.r.Method)), slog.String(words.LogPath, words.Clip(httprequest.RawPath(x.r))), slog.Int(words.LogStatus, status),
 		slog.String(words.LogCaller, x.who), slog.Duration(words.LogTook, time.Since(x.began)), slog.String(words.LogRemote, x.r.RemoteAddr),
 		slog.String(words.LogRequest, x.id.String()),
 	}

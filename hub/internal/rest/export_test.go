@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
@@ -23,7 +24,7 @@ func Routes() (list []string) {
 func (d *Door) Unguarded() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{door: d, w: w, r: r, id: words.NewRequestID(), began: time.Now()}
-		m := match(r.Method, splitPath(rawPath(r)))
+		m := match(r.Method, httprequest.Segments(httprequest.RawPath(r)))
 		if m.route == nil {
 			x.refuse(hub.ErrRouteNotFound)
 			return

@@ -3,13 +3,11 @@ package rest
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/journal"
-	"github.com/iotdm/iotdm/internal/wait"
+	"github.com/iotdm/iotdm/hub/internal/httprequest"
 )
 
 // What a hub under test does to requests, and takes down of them.
@@ -28,33 +26,23 @@ func (x *exchange) meet(m routeMatch, segments []string) error {
 	return x.door.meet(x.r, x.door.hub.ConnectionFault(x.peer.ID))
 }
 
-// meet does to a request what a fault wants, if that is not nil: it refuses it, waits, or fails with hub.ErrDropped.
+// meet does to a request what a fault wants, if that is not nil, unless the hub closes meanwhile.
 func (d *Door) meet(r *http.Request, f *hub.Fault) error {
-	switch {
-	case f == nil:
+	if f == nil {
 		return nil
-	case f.Drop:
-		return hub.ErrDropped
-	case f.Refusal != nil:
-		return f.Refusal
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(d.following, func() { cancel(hub.ErrServiceUnavailable.With("%v", hub.ErrClosing)) })()
-	return wait.For(ctx, f.Latency)
+	return httprequest.Meet(ctx, f)
 }
 
 // record begins to take down the body of a request.
 func (x *exchange) record(m routeMatch) {
 	x.about = m.id
-	if x.door.hub.Journal() == nil || m.route != nil && m.route.is(control) {
-		return
+	if x.door.hub.Journal() != nil && (m.route == nil || !m.route.is(control)) {
+		x.recorded = httprequest.Record(x.r)
 	}
-	x.recorded = new(journal.Recorder)
-	x.r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.TeeReader(x.r.Body, x.recorded), x.r.Body}
 }
 
 // note takes down the request and how it was answered; 0 is not at all.
@@ -62,19 +50,12 @@ func (x *exchange) note(status int, cause error) {
 	if x.recorded == nil {
 		return
 	}
-	x.door.hub.Note(x.about, journal.REST, journal.Requested, func(e *journal.Entry) {
-		e.Door, e.Verb, e.Path, e.Query = "https", x.r.Method, rawPath(x.r), journal.WithoutSecrets(x.r.URL.RawQuery)
-		e.Caller, e.UserAgent, e.Status = x.who, x.r.UserAgent(), status
-		if cause != nil {
-			e.Reason = cause.Error()
-		}
-		// What goes through a queue is its sender's business, and JSON only if that likes it.
-		if strings.Contains(strings.ToLower(e.Path), "/messages/") {
-			e.Body = x.recorded.Body()
-		} else {
-			e.Body = x.recorded.SecretBody()
-		}
-	})
+	// What goes through a queue is its sender's business, and JSON only if that likes it.
+	body := x.recorded.SecretBody
+	if strings.Contains(strings.ToLower(httprequest.RawPath(x.r)), "/messages/") {
+		body = x.recorded.Body
+	}
+	httprequest.Note(x.door.hub, x.about, x.r, x.who, status, cause, body)
 }
 
 // drop cuts the connection, if err is a fault that wants it.

@@ -1,4 +1,4 @@
-package rest
+package httprequest
 
 import (
 	"net/http"
@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// rawPath returns the path as the client wrote it. URL.EscapedPath rewrites a
+// RawPath returns the path as the client wrote it. URL.EscapedPath rewrites a
 // path that holds a character it would have encoded.
 //
 // A "%" that does not begin an escape never gets here: net/http refuses the
 // request, so an id with a bare "%" has to be encoded.
-func rawPath(r *http.Request) string {
+func RawPath(r *http.Request) string {
 	if strings.HasPrefix(r.RequestURI, "/") {
 		path, _, _ := strings.Cut(r.RequestURI, "?")
 		return path
@@ -19,11 +19,11 @@ func rawPath(r *http.Request) string {
 	return r.URL.EscapedPath() // a proxy's absolute form
 }
 
-// splitPath returns the decoded segments of a raw path. It undoes what clients
+// Segments returns the decoded segments of a raw path. It undoes what clients
 // are known to do: Azure IoT Explorer encodes the whole path, slashes
 // included, and the Node and C# SDKs end a collection with a slash. "+" is a
 // plus, since ids hold no blank.
-func splitPath(raw string) []string {
+func Segments(raw string) []string {
 	path := strings.TrimPrefix(raw, "/")
 	if !strings.Contains(path, "/") && containsFold(path, "%2f") {
 		path = strings.TrimLeft(unescapePath(path), "/")
@@ -52,9 +52,9 @@ func containsFold(s, lower string) bool {
 	return strings.Contains(strings.ToLower(s), lower)
 }
 
-// apiVersion returns the api-version of a query string, without decoding the
+// APIVersion returns the api-version of a query string, without decoding the
 // rest of it.
-func apiVersion(query string) string {
+func APIVersion(query string) string {
 	for pair := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		if name == "api-version" {

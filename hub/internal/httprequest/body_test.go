@@ -1,4 +1,4 @@
-package rest
+package httprequest
 
 import (
 	"errors"
@@ -6,36 +6,32 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sync/semaphore"
-
-	"github.com/iotdm/iotdm/hub"
 )
 
 func TestLargeBodiesTakeTurns(t *testing.T) {
+	const bulk = largeBodies / 2
 	synctest.Test(t, func(t *testing.T) {
-		turns := semaphore.NewWeighted(largeBodies)
+		turns := NewTurns()
 		await := func(size int64) (end func(), took time.Duration, err error) {
 			start := time.Now()
-			r := &request{Request: httptest.NewRequestWithContext(t.Context(), "POST", "/devices", nil), w: httptest.NewRecorder(), turns: turns}
-			end, err = r.await(size)
+			end, err = turns.await(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "POST", "/devices", nil), size)
 			return end, time.Since(start), err
 		}
-		first, took, err := await(maxBulkBody)
+		first, took, err := await(bulk)
 		if err != nil || took != 0 {
 			t.Fatalf("the first waits %v: %v", took, err)
 		}
-		if _, took, err := await(maxBulkBody); err != nil || took != 0 {
+		if _, took, err := await(bulk); err != nil || took != 0 {
 			t.Fatalf("the second waits %v: %v", took, err)
 		}
 		if _, took, err := await(smallBody); err != nil || took != 0 {
 			t.Errorf("a small body waits %v: %v", took, err)
 		}
-		if _, took, err := await(maxBulkBody); !errors.Is(err, hub.ErrServiceUnavailable) || took != bodyTimeout {
-			t.Errorf("the third waits %v: %v, want %v and 503", took, err, bodyTimeout)
+		if _, took, err := await(bulk); !errors.Is(err, ErrCrowded) || took != BodyTimeout {
+			t.Errorf("the third waits %v: %v, want %v and a refusal", took, err, BodyTimeout)
 		}
 		time.AfterFunc(5*time.Second, first)
-		if _, took, err := await(maxBulkBody); err != nil || took != 5*time.Second {
+		if _, took, err := await(bulk); err != nil || took != 5*time.Second {
 			t.Errorf("the fourth waits %v: %v, want 5 s", took, err)
 		}
 	})
