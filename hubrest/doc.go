@@ -17,6 +17,9 @@
 // With Microsoft Entra ID in place of a shared access policy, Options.Credential is one of azidentity, such as its
 // DefaultAzureCredential, which takes what Azure's tools would.
 //
+// The Device Provisioning Service, which decides what devices may come to a hub, has a client of its own:
+// [NewProvisioning], with the same Options.
+//
 // JSON that belongs to users (tags, desired and reported properties, method payloads) goes through as the bytes it
 // came in, so that no number loses digits and no member changes its place.
 //
