@@ -181,7 +181,6 @@ func TestPlain(t *testing.T) {
 		{"another hub", "PLAIN", plainOf("iothubowner@sas.root.other", ownerToken)},
 		{"a device with the token of another", "PLAIN", plainOf("d2@sas."+name, d1Token)},
 		{"a device that is not there", "PLAIN", plainOf("nobody@sas."+name, d1Token)},
-		{"a device of the Device Provisioning Service", "PLAIN", plainOf("0ne0001/registrations/r1", d1Token)},
 		{"a certificate that is not there", "EXTERNAL", nil},
 		{"a mechanism that is not offered", "SCRAM-SHA-256", nil},
 	} {

@@ -75,7 +75,7 @@ func opened(t testing.TB, d *amqp.Door) (n float64) {
 // in frames that can be read, and its connection ends when it has no more to say.
 func FuzzHandshake(f *testing.F) {
 	h := hubtest.New(f)
-	door := amqp.New(h.Server, amqp.Options{})
+	door := amqp.New(h.Server, amqp.Options{Provisioning: h.Provisioning})
 	f.Cleanup(door.Close)
 	sasl := func(mechanism wire.Symbol, response string) string {
 		return wire.HeaderSASL + string(wire.AppendSASL(nil, &wire.SASLInit{Mechanism: mechanism, InitialResponse: []byte(response)})) + wire.HeaderAMQP
@@ -99,6 +99,12 @@ func FuzzHandshake(f *testing.F) {
 		sasl("PLAIN", "\x00d@sas.localhost\x00SharedAccessSignature sr=localhost&sig=x&se=1"), sasl("EXTERNAL", ""),
 		sasl("MSSBCBS", "") + open + cbs + frame(0, &wire.Transfer{Handle: 1, DeliveryID: uint32p(0), DeliveryTag: []byte("t")}, putToken(uint64(1), "SharedAccessSignature sr=localhost&sig=x&se=1")),
 		wire.HeaderAMQP + open + attach(0, wire.Sender, "/messages/devicebound") + attach(1, wire.Receiver, "/devices/d/twin"),
+		sasl("PLAIN", "\x000ne0001/registrations/r1\x00SharedAccessSignature sr=0ne0001/registrations/r1&sig=x&se=1") + open +
+			attach(0, wire.Receiver, "0ne0001/registrations/r1") + attach(1, wire.Sender, "0ne0001/registrations/r1") +
+			frame(0, &wire.Flow{Handle: uint32p(0), LinkCredit: uint32p(10), IncomingWindow: 100}, nil) +
+			frame(0, &wire.Transfer{Handle: 1, DeliveryID: uint32p(0), DeliveryTag: []byte("t")}, &wire.Message{
+				ApplicationProperties: wire.Map{{Key: "iotdps-operation-type", Value: "iotdps-register"}}, Data: [][]byte{[]byte("{}")},
+			}),
 		wire.HeaderAMQP + open + frame(0, &wire.End{}, nil) + frame(0, &wire.Close{}, nil),
 	} {
 		f.Add([]byte(said))

@@ -3,7 +3,6 @@ package amqp
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -27,23 +26,22 @@ type registrant struct {
 	running sync.WaitGroup
 	answers replies
 
-	mu      sync.Mutex // guards what follows; never held while the service or the engine are called
-	peer    provisioning.Peer
-	known   bool // peer is set, and its credential was good once
+	mu      sync.Mutex        // guards what follows; never held while the service or the engine are called
+	peer    provisioning.Peer // zero until it has said who it is
 	inlets  int
 	todo    []func()
 	working bool
-	stop    func() // nothing has to tell of a reset any more
+	stop    func() // nothing has to tell of a reset any more; nil until its credential was good once
 }
 
 const (
 	// registrationCredit is how many requests may be under way on a link, and
 	// maxRegistrationLinks how many links of one direction there may be.
-	registrationCredit   = 10
+	registrationCredit   = 5
 	maxRegistrationLinks = 4
 
 	// maxRegistrationMessage bounds a request.
-	maxRegistrationMessage = hub.MaxMessageSize
+	maxRegistrationMessage = provisioning.MaxBody + encodingRoom
 )
 
 // registrationID names a registration to those who ask why a device is not there.
@@ -65,28 +63,42 @@ func parseRegistrationPlain(response []byte) (scope, id, token string, ok bool) 
 	return a.scope, a.registration, string(parts[2]), a.node == nodeRegistration
 }
 
-// proveRegistration checks the credential of a registration, and makes the peer known
-// as its device: by the token, and without one by the client certificate.
-func (c *conn) proveRegistration(scope, id, token string) error {
-	if c.door.opt.Provisioning == nil {
-		return provisioning.ErrUnauthorized.Because("this hub has no provisioning service")
+// introduce takes what the peer says it is, if it has not said another: the device of
+// a registration. Whether that is so shows when it asks for something, since clients
+// read the envelope of an error nowhere else: of what SASL refuses, Node's and Java's
+// learn nothing, and Node's waits for ever if its links are refused.
+func (c *conn) introduce(scope, id, token string) bool {
+	r := &c.registrant
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.peer.ID == "" {
+		r.peer = provisioning.Peer{Scope: scope, ID: id, Password: token, Chain: c.chain, Door: c.over.Door, Remote: c.remote()}
 	}
-	p := provisioning.Peer{Scope: scope, ID: id, Password: token, Chain: c.chain, Door: c.over.Door, Remote: c.remote()}
-	return c.door.hub.Inside(c.door.ctx, func(context.Context) error {
-		p.Host = c.reached()
-		expires, err := c.door.opt.Provisioning.Authenticate(p)
-		if err != nil {
-			return err
-		}
-		if err := c.claim(claim{key: "registration", registration: id, expires: expires}); err != nil {
-			return err
-		}
-		stop := c.door.hub.OnReplace(func() { c.shut(hub.ErrReset) })
-		c.registrant.mu.Lock()
-		defer c.registrant.mu.Unlock()
-		c.registrant.peer, c.registrant.known, c.registrant.stop = p, true, stop
+	return strings.EqualFold(r.peer.ID, id) && r.peer.Scope == scope
+}
+
+// prove checks the credential of the peer that asks for the first time, and makes it
+// known.
+func (c *conn) prove(p provisioning.Peer) error {
+	r := &c.registrant
+	r.mu.Lock()
+	proved := r.stop != nil
+	r.mu.Unlock()
+	if proved {
 		return nil
-	})
+	}
+	expires, err := c.door.opt.Provisioning.Authenticate(p)
+	if err != nil {
+		return err
+	}
+	if err := c.claim(claim{key: "registration", registration: p.ID, expires: expires}); err != nil {
+		return err
+	}
+	stop := c.door.hub.OnReplace(func() { c.shut(hub.ErrReset) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stop = stop
+	return nil
 }
 
 // reached is the name under which the peer has reached the hub, or the address.
@@ -96,20 +108,11 @@ func (c *conn) reached() string {
 
 // attachRegistration attaches a link at the address of a registration.
 func (c *conn) attachRegistration(l *engine.Link, a address) error {
-	r := &c.registrant
-	r.mu.Lock()
-	known, is := r.known, strings.EqualFold(r.peer.ID, a.registration) && r.peer.Scope == a.scope
-	r.mu.Unlock()
-	switch {
-	case known && !is:
+	if !c.introduce(a.scope, a.registration, "") {
 		return c.registrationRefused(a.registration, provisioning.ErrUnauthorized.Because("the connection is of another registration"))
-	case !known:
-		if err := c.proveRegistration(a.scope, a.registration, ""); err != nil {
-			return c.registrationRefused(a.registration, err)
-		}
 	}
 	if l.Role == wire.Receiver {
-		return r.takeAnswers(l)
+		return c.registrant.takeAnswers(l)
 	}
 	return c.takeRequests(l)
 }

@@ -90,6 +90,12 @@ func (c *conn) answerRegistration(d *engine.Delivery, request *wire.Message) {
 // register asks the provisioning service.
 func (c *conn) register(ctx context.Context, p provisioning.Peer, request *wire.Message) (provisioning.Operation, error) {
 	none, service := provisioning.Operation{}, c.door.opt.Provisioning
+	if service == nil {
+		return none, provisioning.ErrUnauthorized.Because("this hub has no provisioning service")
+	}
+	if err := c.prove(p); err != nil {
+		return none, err
+	}
 	operation, _ := request.ApplicationProperties.Get(propertyOperation).(string)
 	switch operation {
 	case operationRegister:

@@ -1,16 +1,18 @@
 package amqp_test
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
 	goamqp "github.com/Azure/go-amqp"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
@@ -24,17 +26,18 @@ import (
 
 // A registrant is a device that asks the provisioning service, with go-amqp.
 type registrant struct {
-	t    testing.TB
-	conn *goamqp.Conn
-	out  *goamqp.Sender
-	in   *goamqp.Receiver
+	t     testing.TB
+	conn  *goamqp.Conn
+	local string // address
+	out   *goamqp.Sender
+	in    *goamqp.Receiver
 }
 
 // dialRegistrant opens a connection by PLAIN, or ANONYMOUS without a token, and
 // attaches both links.
-func dialRegistrant(t testing.TB, h *hubtest.Hub, nc net.Conn, id, token string) (*registrant, error) {
+func dialRegistrant(t testing.TB, h *hubtest.Hub, nc net.Conn, address, token string) (*registrant, error) {
 	t.Helper()
-	address, ctx := h.IDScope()+"/registrations/"+id, wiretest.WithPatience(t)
+	ctx := wiretest.WithPatience(t)
 	mechanism := goamqp.SASLTypeAnonymous()
 	if token != "" {
 		mechanism = goamqp.SASLTypePlain(address, token)
@@ -44,7 +47,7 @@ func dialRegistrant(t testing.TB, h *hubtest.Hub, nc net.Conn, id, token string)
 		return nil, err
 	}
 	t.Cleanup(func() { conn.Close() })
-	r := &registrant{t: t, conn: conn}
+	r := &registrant{t: t, conn: conn, local: nc.LocalAddr().String()}
 	s, err := conn.NewSession(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +113,7 @@ func TestRegistration(t *testing.T) {
 			"TLS": wiretest.DialAMQPTCP, "WebSocket": wiretest.DialAMQPWebSocket,
 		} {
 			t.Run(tt.id+" over "+name, func(t *testing.T) {
-				r, err := dialRegistrant(t, h, dial(t, h, tt.certificates...), tt.id, tt.token)
+				r, err := dialRegistrant(t, h, dial(t, h, tt.certificates...), h.IDScope()+"/registrations/"+tt.id, tt.token)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -123,7 +126,7 @@ func TestRegistration(t *testing.T) {
 					if answer.Properties != nil {
 						got = answer.Properties.CorrelationID
 					}
-					if cmp.Diff(correlation, got) != "" || len(answer.ApplicationProperties) > 0 {
+					if gocmp.Diff(correlation, got) != "" || len(answer.ApplicationProperties) > 0 {
 						t.Errorf("correlation id %v, want %v; properties %v, want none", got, correlation, answer.ApplicationProperties)
 					}
 					want := h.HostName
@@ -133,7 +136,7 @@ func TestRegistration(t *testing.T) {
 					if o.Status != provisioning.Assigned || o.Registration.DeviceID != tt.id || o.Registration.Hub != want {
 						t.Errorf("%s, want it assigned to %s", answer.GetData(), want)
 					}
-					if _, again, err := r.ask(poll(o.ID), correlation, ""); err != nil || cmp.Diff(o, again) != "" {
+					if _, again, err := r.ask(poll(o.ID), correlation, ""); err != nil || gocmp.Diff(o, again) != "" {
 						t.Errorf("the operation is then %+v, %v", again, err)
 					}
 				}
@@ -152,13 +155,13 @@ func TestRegistration(t *testing.T) {
 func TestAssigning(t *testing.T) {
 	h := hubtest.New(t, hubtest.WithOptions(node.Options{Assigning: 5 * time.Second, Clock: clock.New()}))
 	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
-	r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), "r1", wiretest.RegistrationToken(t, h.Node, "r1", key))
+	r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), h.IDScope()+"/registrations/r1", wiretest.RegistrationToken(t, h.Node, "r1", key))
 	if err != nil {
 		t.Fatal(err)
 	}
 	answer, first, err := r.ask(register, "1", "")
 	want := map[string]any{"retry-after": int32(3), "Retry-After": int32(3)}
-	if err != nil || first.Status != provisioning.Assigning || cmp.Diff(want, answer.ApplicationProperties) != "" {
+	if err != nil || first.Status != provisioning.Assigning || gocmp.Diff(want, answer.ApplicationProperties) != "" {
 		t.Fatalf("%s with %v, %v; want it with %v", answer.GetData(), answer.ApplicationProperties, err, want)
 	}
 	h.Advance(6 * time.Second)
@@ -173,7 +176,7 @@ func TestRefusedRegistrationRequests(t *testing.T) {
 	log := newLog()
 	h := hubtest.New(t, withLog(log))
 	e := wiretest.EnrollByKey(t, h.Node, "r1")
-	r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), "r1", wiretest.RegistrationToken(t, h.Node, "r1", e.Attestation.SymmetricKey.Primary))
+	r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), h.IDScope()+"/registrations/r1", wiretest.RegistrationToken(t, h.Node, "r1", e.Attestation.SymmetricKey.Primary))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +226,7 @@ func TestRefusedRegistrationRequests(t *testing.T) {
 	refused("no enrollment", register, "", "amqp:not-found", 404201)
 }
 
-// Who may not register is refused by SASL, or at the first link, and the operator is
+// Who may not register is told so when it asks, is known to nobody, and the operator is
 // told which registration it was, from where and why.
 func TestRefusedRegistrations(t *testing.T) {
 	log := newLog()
@@ -231,50 +234,51 @@ func TestRefusedRegistrations(t *testing.T) {
 	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
 	leaf := wiretest.Issue("by-cert", nil, time.Now().Add(time.Hour))
 	wiretest.EnrollByCertificate(t, h.Node, "by-cert", leaf)
-	for _, tt := range []struct {
-		name, scope, id, token, line string
+	other := wiretest.Issue("other", nil, time.Now().Add(time.Hour))
+	swapped := wiretest.Issue("r1", nil, time.Now().Add(time.Hour))
+	foreign := wiretest.Issue("by-cert", nil, time.Now().Add(time.Hour))
+	own := func(id string) string { return wiretest.RegistrationToken(t, h.Node, id, key) }
+	for name, tt := range map[string]struct {
+		scope, id, token string
+		certificate      *tls.Certificate
+		status           int
+		line             string
 	}{
-		{"another scope", "0neFFFFFFFF", "r1", wiretest.RegistrationToken(t, h.Node, "r1", key), "0neFFFFFFFF"},
-		{"no enrollment", h.IDScope(), "nobody", wiretest.RegistrationToken(t, h.Node, "nobody", key), "no enrollment nobody"},
-		{"another key", h.IDScope(), "r1", wiretest.RegistrationToken(t, h.Node, "r1", sas.NewKey()), "enrollment r1"},
-		{"the token of another", h.IDScope(), "r1", wiretest.RegistrationToken(t, h.Node, "r2", key), "another resource"},
-		{"an expired token", h.IDScope(), "r1", wiretest.Sign(t, h.IDScope()+"/registrations/r1", "registration", key, h.Now().Add(-sas.Skew-time.Minute)), "expired"},
-		{"a certificate is enrolled", h.IDScope(), "by-cert", wiretest.RegistrationToken(t, h.Node, "by-cert", key), "enrollment by-cert"},
-		{"a key in place of a token", h.IDScope(), "r1", "key", "registration r1"},
+		"another scope":                  {scope: "0neFFFFFFFF", id: "r1", token: own("r1"), status: 404201, line: "0neFFFFFFFF"},
+		"no enrollment":                  {id: "nobody", token: own("nobody"), status: 404201, line: "no enrollment nobody"},
+		"another key":                    {id: "r1", token: wiretest.RegistrationToken(t, h.Node, "r1", sas.NewKey()), status: 401002, line: "enrollment r1"},
+		"the token of another":           {id: "r1", token: own("r2"), status: 401002, line: "another resource"},
+		"an expired token":               {id: "r1", token: wiretest.Sign(t, h.IDScope()+"/registrations/r1", "registration", key, h.Now().Add(-sas.Skew-time.Minute)), status: 401002, line: "expired"},
+		"a certificate is enrolled":      {id: "by-cert", token: own("by-cert"), status: 401002, line: "enrollment by-cert"},
+		"a key in place of a token":      {id: "r1", token: "key", status: 401002, line: "r1"},
+		"nothing":                        {id: "r1", status: 401002, line: "neither a token nor a client certificate"},
+		"a foreign certificate":          {id: "by-cert", certificate: &foreign, status: 401002, line: "thumbprint"},
+		"the certificate of another":     {id: "by-cert", certificate: &other, status: 401002, line: "common name"},
+		"a certificate of nobody":        {id: "other", certificate: &other, status: 404201, line: "no enrollment other"},
+		"a certificate, but keys enroll": {id: "r1", certificate: &swapped, status: 401002, line: "enrollment r1"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			p, code := sasl(t, h, "PLAIN", plainOf(tt.scope+"/registrations/"+tt.id, tt.token))
-			if code != 1 {
-				t.Errorf("the outcome is %d, want 1", code)
+		t.Run(name, func(t *testing.T) {
+			var certificates []tls.Certificate
+			if tt.certificate != nil {
+				certificates = append(certificates, *tt.certificate)
 			}
-			p.WantClosed()
-			log.want(t, "connection refused", "registration "+tt.id, tt.line, "remote=127.0.0.1")
+			r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h, certificates...), cmp.Or(tt.scope, h.IDScope())+"/registrations/"+tt.id, tt.token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				_, _, err = r.ask(register, "1", "")
+				var refused *goamqp.Error
+				if !errors.As(err, &refused) || !strings.Contains(refused.Description, fmt.Sprintf(`"errorCode":%d`, tt.status)) {
+					t.Errorf("%v, want %d in the envelope", err, tt.status)
+				}
+			}
+			log.want(t, "registration refused", "registration="+tt.id, tt.line, "remote=127.0.0.1")
 			if recent, _ := h.Refusals(); recent[0].ID.Device != tt.id || recent[0].Reason != "unauthorized" || recent[0].Door != "amqps" {
 				t.Errorf("the last refusal is %+v", recent[0])
 			}
-		})
-	}
-	other := wiretest.Issue("other", nil, time.Now().Add(time.Hour))
-	foreign := wiretest.Issue("by-cert", nil, time.Now().Add(time.Hour))
-	for name, tt := range map[string]struct {
-		id           string
-		certificates []tls.Certificate
-		condition    goamqp.ErrCond
-		line         string
-	}{
-		"nothing":                        {"r1", nil, "amqp:unauthorized-access", "neither a token nor a client certificate"},
-		"a foreign certificate":          {"by-cert", []tls.Certificate{foreign}, "amqp:unauthorized-access", "thumbprint"},
-		"the certificate of another":     {"by-cert", []tls.Certificate{other}, "amqp:unauthorized-access", "common name"},
-		"a certificate of nobody":        {"other", []tls.Certificate{other}, "amqp:not-found", "no enrollment other"},
-		"a certificate, but keys enroll": {"r1", []tls.Certificate{wiretest.Issue("r1", nil, time.Now().Add(time.Hour))}, "amqp:unauthorized-access", "enrollment r1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h, tt.certificates...), tt.id, "")
-			var refused *goamqp.Error
-			if !errors.As(err, &refused) || refused.Condition != tt.condition || !strings.Contains(refused.Description, `"errorCode":40`) {
-				t.Errorf("%v, want %s with the envelope", err, tt.condition)
-			}
-			log.want(t, "registration refused", "registration="+tt.id, tt.line, "remote=127.0.0.1")
+			r.conn.Close()
+			log.want(t, "connection refused", r.local)
 		})
 	}
 	if strings.Contains(log.String(), string(key)) || strings.Contains(log.String(), "SharedAccessSignature sr") {
@@ -318,34 +322,80 @@ func TestARegistrationIsNothingElse(t *testing.T) {
 	}
 }
 
+// What is no request is rejected, and the next one is answered; what it has proved is
+// good for nothing else.
+func TestWhatIsNoRequestOfARegistration(t *testing.T) {
+	h := hubtest.New(t)
+	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
+	r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), h.IDScope()+"/registrations/r1", wiretest.RegistrationToken(t, h.Node, "r1", key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := wiretest.WithPatience(t)
+	for name, m := range map[string]*goamqp.Message{
+		"no operation":        {Value: "x"},
+		"a body that is huge": {Data: [][]byte{make([]byte, 250<<10)}, ApplicationProperties: register},
+	} {
+		if err := r.out.Send(ctx, m, nil); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	if _, o, err := r.ask(register, "1", ""); err != nil || o.Status != provisioning.Assigned {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	session, err := r.conn.NewSession(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"/messages/devicebound", "/devices/r1/messages/events"} {
+		var refused *goamqp.Error
+		if _, err := session.NewSender(ctx, address, nil); !errors.As(err, &refused) || refused.Condition != goamqp.ErrCond(unauthorized) {
+			t.Errorf("a registration attaches to %s: %v", address, err)
+		}
+	}
+}
+
 // Connections of registrations end with what ends others: their time, a reset, the
 // hub.
 func TestEndsOfRegistrationConnections(t *testing.T) {
 	log := newLog()
 	h := hubtest.New(t, withLog(log))
 	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
-	open := func(life time.Duration) *wiretest.AMQPPeer {
+	open := func(life time.Duration) *registrant {
 		t.Helper()
 		token := wiretest.Sign(t, h.IDScope()+"/registrations/r1", "registration", key, time.Now().Add(life))
-		p, code := sasl(t, h, "PLAIN", plainOf(h.IDScope()+"/registrations/r1", token))
-		if code != 0 {
-			t.Fatalf("the outcome is %d", code)
+		r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), h.IDScope()+"/registrations/r1", token)
+		if err == nil {
+			_, _, err = r.ask(register, "1", "")
 		}
-		p.Open(h.HostName)
-		return p
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.want(t, "connected", `caller="registration r1"`, r.local)
+		return r
 	}
-	open(2*time.Second - sas.Skew).WantClose(unauthorized)
+	ends := func(r *registrant, condition goamqp.ErrCond) {
+		t.Helper()
+		select {
+		case <-r.conn.Done():
+		case <-time.After(wiretest.Patience):
+			t.Fatal("the connection is still open")
+		}
+		var closed *goamqp.ConnError
+		if err := r.conn.Err(); !errors.As(err, &closed) || closed.RemoteErr == nil || closed.RemoteErr.Condition != condition {
+			t.Errorf("the connection ended with %v, want %s", err, condition)
+		}
+	}
+	ends(open(2*time.Second-sas.Skew), goamqp.ErrCond(unauthorized))
 	log.want(t, "disconnected", `caller="registration r1"`, "expired")
-	p := open(time.Hour)
+	r := open(time.Hour)
 	h.Reset()
-	p.WantClose("amqp:connection:forced")
+	ends(r, "amqp:connection:forced")
 	log.want(t, "disconnected", `caller="registration r1"`, "reset")
 	key = wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
-	p = open(time.Hour)
-	closed := make(chan error, 1)
-	go func() { closed <- h.Close() }()
-	p.WantClose("amqp:connection:forced")
-	if err := <-closed; err != nil {
+	r = open(time.Hour)
+	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
+	ends(r, "amqp:connection:forced")
 }

@@ -117,10 +117,8 @@ func (c *conn) checkInit(init *wire.SASLInit) (hub.ID, error) {
 		return hub.ID{}, nil // who it is shows by its first link
 	case "PLAIN":
 		if scope, id, token, ok := parseRegistrationPlain(init.InitialResponse); ok {
-			if err := c.proveRegistration(scope, id, token); err != nil {
-				return registrationID(id), fmt.Errorf("registration %s: %w", words.Clip(id), err)
-			}
-			return registrationID(id), nil
+			c.introduce(scope, id, token)
+			return hub.ID{}, nil
 		}
 		p, err := parsePlain(init.InitialResponse)
 		if err != nil {
