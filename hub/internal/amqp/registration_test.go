@@ -355,6 +355,25 @@ func TestWhatIsNoRequestOfARegistration(t *testing.T) {
 	}
 }
 
+// Messages that go-amqp would not send are rejected too.
+func TestMalformedRegistrationRequests(t *testing.T) {
+	h := hubtest.New(t)
+	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
+	address := h.IDScope() + "/registrations/r1"
+	p, _ := sasl(t, h, "PLAIN", plainOf(address, wiretest.RegistrationToken(t, h.Node, "r1", key)))
+	p.Open(h.HostName)
+	p.Send(0, &wire.Attach{Name: "out", Role: wire.Sender, Source: &wire.Source{}, Target: &wire.Target{Address: address}, InitialDeliveryCount: uint32p(0)})
+	wiretest.ReceiveAMQP[*wire.Attach](p)
+	for i, payload := range [][]byte{nil, {0}, {0, 0x53, 0x75, 0xb0, 0xff, 0xff, 0xff, 0xff}, []byte("iotdps-register")} {
+		frame := wire.AppendFrame(nil, 0, &wire.Transfer{Handle: 0, DeliveryID: uint32p(uint32(i)), DeliveryTag: []byte{byte(i)}}, payload)
+		p.SendBytes(frame)
+		d, _ := wiretest.ReceiveAMQP[*wire.Disposition](p)
+		if _, rejected := d.State.(*wire.Rejected); d.First != uint32(i) || !rejected {
+			t.Errorf("%q: %+v, want it rejected", payload, d)
+		}
+	}
+}
+
 // Connections of registrations end with what ends others: their time, a reset, the
 // hub.
 func TestEndsOfRegistrationConnections(t *testing.T) {
