@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,14 +65,6 @@ func KeptAssignment(folder string, of mqttdevice.RegistrationOptions) (mqttdevic
 func KeepAssignment(folder string, of mqttdevice.RegistrationOptions, a mqttdevice.Assignment) error {
 	return writeJSON(filepath.Join(folder, assignmentFile),
 		keptAssignment{cmp.Or(of.Host, mqttdevice.GlobalEndpoint), of.IDScope, of.RegistrationID, a.Hub, a.DeviceID, time.Now().UTC().Truncate(time.Second)})
-}
-
-// ForgetAssignment has the next start ask again.
-func ForgetAssignment(folder string) error {
-	if err := os.Remove(filepath.Join(folder, assignmentFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return plainPathError(err)
-	}
-	return nil
 }
 
 // provisioned completes the options of the device by what is kept, and has it ask for what is not.
