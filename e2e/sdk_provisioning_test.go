@@ -43,7 +43,7 @@ func TestJavaProvisioning(t *testing.T) {
 	t.Parallel()
 	h := startHubOn443(t, "127.0.0.76")
 	h.certificates = deviceCertificates(t, h)
-	runJava(t, h, [][]string{{"EnrollmentChecks"}, {"ProvisioningChecks"}})
+	runJava(t, h, [][]string{{"EnrollmentChecks"}, {"ProvisioningChecks", "HTTPS", "MQTT", "MQTT_WS"}, {"ProvisioningChecks", "AMQPS", "AMQPS_WS"}})
 	runJava(t, startHubOn443(t, "127.0.0.77", "--assigning", "1s"), [][]string{{"ProvisioningChecks", "assigning"}})
 }
 

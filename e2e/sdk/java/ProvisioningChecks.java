@@ -48,7 +48,7 @@ import java.util.concurrent.LinkedBlockingQueue;
  * Provisions devices with provisioning-device-client over every protocol, and has them work with
  * the hub that they were assigned to.
  *
- * <p>With the argument "assigning" the service takes its time. Environment: what "iotdm hub env"
+ * <p>The arguments are the protocols, or "assigning" where the service takes its time. Environment: what "iotdm hub env"
  * exports; IOTHUB_CONNECTION_STRING of a policy that may do everything; CERTIFICATES, a folder with
  * those of the devices below and of those who signed them. The JVM's trust store names the hub's
  * authority.
@@ -61,13 +61,15 @@ final class ProvisioningChecks {
     static final RegistryClient registry = new RegistryClient(System.getenv("IOTHUB_CONNECTION_STRING"));
 
     public static void main(String[] args) {
-        boolean later = args.length > 0 && args[0].equals("assigning");
         Checks.main(() -> {
-            for (var protocol : ProvisioningDeviceClientTransportProtocol.values()) {
-                if (later) {
+            if (args[0].equals("assigning")) {
+                for (var protocol : ProvisioningDeviceClientTransportProtocol.values()) {
                     assigning(protocol);
-                    continue;
                 }
+                return;
+            }
+            for (String name : args) {
+                var protocol = ProvisioningDeviceClientTransportProtocol.valueOf(name);
                 individual(protocol);
                 group(protocol);
                 certificates(protocol);
