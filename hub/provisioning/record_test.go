@@ -22,6 +22,11 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add([]byte(`{"shown":{"registrationId":"d"},"source":{"kind":0}}`))
 	f.Add([]byte("{}"))
 	f.Add([]byte("\x01"))
+	db, err := store.OpenMemory(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { db.Close() })
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := decodeRecord(data)
 		if err != nil {
@@ -35,11 +40,6 @@ func FuzzDecodeRecord(f *testing.F) {
 		if err != nil || !bytes.Equal(text, words.MustMarshal(again)) {
 			t.Errorf("%s is written as %s, %v", data, text, err)
 		}
-		db, err := store.OpenMemory(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
 		err = db.Update("x", func(tx *store.Tx) error {
 			r.put(tx, &record{})
 			if index := r.indexKey(); index != nil {
