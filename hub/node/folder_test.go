@@ -190,7 +190,7 @@ func TestPoliciesAreKept(t *testing.T) {
 	want := []string{
 		"iothubowner[RegistryRead RegistryWrite ServiceConnect DeviceConnect]", "service[ServiceConnect]", "device[DeviceConnect]",
 		"registryRead[RegistryRead]", "registryReadWrite[RegistryRead RegistryWrite]",
-		"provisioningserviceowner[ServiceConfig DeviceConnect EnrollmentRead EnrollmentWrite RegistrationStatusRead RegistrationStatusWrite]",
+		"provisioningserviceowner[ServiceConfig EnrollmentRead EnrollmentWrite RegistrationStatusRead RegistrationStatusWrite]",
 	}
 	if diff := cmp.Diff(want, rights); diff != "" || len(keys) != 12 {
 		t.Errorf("%d keys, rights (-want +got):\n%s", len(keys), diff)

@@ -32,11 +32,14 @@ func defaultPolicies() []hub.Policy {
 // ProvisioningPolicy is the policy of the provisioning service that every hub has.
 const ProvisioningPolicy = "provisioningserviceowner"
 
+// provisioningPolicy has the rights of Azure's but DeviceConnect, which that has for
+// the devices of its own service: here it would let its keys act as any device of the
+// hub.
 func provisioningPolicy() hub.Policy {
 	return hub.Policy{
 		Name: ProvisioningPolicy,
 		Rights: []hub.Right{
-			hub.ServiceConfig, hub.DeviceConnect, hub.EnrollmentRead, hub.EnrollmentWrite, hub.RegistrationStatusRead, hub.RegistrationStatusWrite,
+			hub.ServiceConfig, hub.EnrollmentRead, hub.EnrollmentWrite, hub.RegistrationStatusRead, hub.RegistrationStatusWrite,
 		},
 		PrimaryKey: sas.NewKey(), SecondaryKey: sas.NewKey(),
 	}

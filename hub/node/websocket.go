@@ -13,9 +13,8 @@ import (
 
 // serveWebSocket takes a request for "/$iothub/websocket", for
 // "/$servicebus/websocket" as clients of Event Hubs spell it, or for "/mqtt", where
-// the provisioning SDK for Java goes, and reports whether it was one. Frames are a byte stream for a door, whatever packets they cut.
-// Any origin may connect, since it is the protocol within that carries the
-// credential.
+// the provisioning SDK for Java goes, and reports whether it was one. Frames are a
+// byte stream for a door, whatever packets they cut.
 func (n *Node) serveWebSocket(w http.ResponseWriter, r *http.Request) bool {
 	path := strings.ToLower(strings.Trim(r.URL.Path, "/"))
 	if path != "$iothub/websocket" && path != "$servicebus/websocket" && path != "mqtt" ||
