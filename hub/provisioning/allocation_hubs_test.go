@@ -195,7 +195,7 @@ func TestWebhooksThatFail(t *testing.T) {
 	}{
 		"refuses":              {status(500, "secret of the webhook"), "500"},
 		"has no such path":     {status(404, ""), "404"},
-		"redirects":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 307) }, "redirects"},
+		"redirects":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect) }, "redirects"},
 		"answers nothing":      {status(200, ""), "JSON"},
 		"answers no JSON":      {status(200, "here"), "JSON"},
 		"answers an array":     {status(200, "[]"), "JSON"},

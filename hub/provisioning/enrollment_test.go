@@ -232,10 +232,14 @@ func TestEnrollmentsAreListed(t *testing.T) {
 	if diff := cmp.Diff([]string{"Dev-0", "Dev-1", "Dev-2", "Dev-3", "Dev-4"}, ids); diff != "" || after != "" {
 		t.Errorf("listed (-want +got):\n%s and then %q", diff, after)
 	}
-	for _, q := range []string{"", "SELECT * FROM enrollmentGroups", "SELECT * FROM enrollments WHERE x = 1", "SELECT deviceId FROM enrollments"} {
+	for _, q := range []string{"", "SELECT * FROM enrollmentGroups", "SELECT * FROM enrollments WHERE x = 1", "SELECT deviceId FROM enrollments", "SELECT * FROM enrollments ORDER BY x"} {
 		if _, _, err := b.Enrollments(provisioning.Individual, q, "", 0); code(err) != 400 {
 			t.Errorf("query %q: %v", q, err)
 		}
+	}
+	az := `{'additional_properties': {}, 'query': 'SELECT *'}`
+	if list, _, err := b.Enrollments(provisioning.Group, az, "", 0); err != nil || len(list) != 1 {
+		t.Errorf("as the Azure CLI lists them: %v, %v", list, err)
 	}
 	if list, _, err := b.Enrollments(provisioning.Group, "SELECT * FROM enrollmentGroups", "", 0); err != nil || len(list) != 1 || list[0].GroupID != "g" {
 		t.Errorf("groups: %+v, %v", list, err)

@@ -105,7 +105,7 @@ func RefusalOf(err error) *Error {
 		return e
 	}
 	of := hub.RefusalOf(err)
-	e := ErrInternal
+	var e *Error
 	switch of.Status {
 	case 400:
 		e = ErrBadRequest
