@@ -193,9 +193,11 @@ func TestWebhooksThatFail(t *testing.T) {
 		answer http.HandlerFunc
 		logged string
 	}{
-		"refuses":              {status(500, "secret of the webhook"), "500"},
-		"has no such path":     {status(404, ""), "404"},
-		"redirects":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect) }, "redirects"},
+		"refuses":          {status(500, "secret of the webhook"), "500"},
+		"has no such path": {status(404, ""), "404"},
+		"redirects": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect)
+		}, "redirects"},
 		"answers nothing":      {status(200, ""), "JSON"},
 		"answers no JSON":      {status(200, "here"), "JSON"},
 		"answers an array":     {status(200, "[]"), "JSON"},
