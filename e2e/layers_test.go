@@ -54,7 +54,7 @@ var arrows = map[string][]string{
 	"hub/jobs":                   {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/wait", "twin"},
 	"hub/configurations":         {"hub", "hub/clock", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/query", "hub/store", "internal/jsontext", "internal/wait", "twin"},
 	"hub/internal/linked":        {"hub/internal/words", "internal/wait", "sas"},
-	"hub/provisioning":           {"hub", "hub/internal/disk", "hub/internal/linked", "hub/internal/words", "hub/store", "sas"},
+	"hub/provisioning":           {"hub", "hub/internal/disk", "hub/internal/linked", "hub/internal/words", "hub/store", "internal/wait", "sas"},
 	"hub/controls":               {"hub", "hub/clock", "hub/configurations", "hub/jobs", "hub/provisioning", "hub/store"},
 	"hub/entra":                  {"hub", "hub/internal/words", "internal/jsontext", "sas"},
 	"hub/internal/mqtt":          {"hub", "hub/fault", "hub/internal/disk", "hub/internal/serve", "hub/internal/words", "hub/journal", "hub/provisioning", "internal/wait"},

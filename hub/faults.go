@@ -25,6 +25,11 @@ var ErrDropped = errors.New("a fault of the test controls cut the connection")
 // nothing. So do the others, and a strike counts with each.
 func (s *Server) ConnectionFault(id ID) *Fault { return s.strike(fault.Connection, id, nil) }
 
+// RegistrationFault is ConnectionFault for a device that registers with the provisioning service.
+func (s *Server) RegistrationFault(id string) *Fault {
+	return s.strike(fault.Registration, ID{Device: id}, nil)
+}
+
 // TelemetryFault is ConnectionFault for a message from an identity.
 func (s *Server) TelemetryFault(from Peer, m Telemetry) *Fault {
 	f := s.strike(fault.Telemetry, from.ID, nil)

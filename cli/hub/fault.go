@@ -38,19 +38,20 @@ func faultAddCommand(s output.Streams) *urfave.Command {
 			"over, or when it is cleared. Of several the one that was added first strikes, until it has ended.\n" +
 			"On connection --drop cuts those that there are, too. What each does over MQTT, AMQP and HTTPS is in\n" +
 			"docs/TEST-CONTROLS.md:\n" +
-			"   connection  a device that connects: latency, status, drop, refuse\n" +
-			"   telemetry   a device's message: latency, status, drop\n" +
-			"   twin        a device that gets its twin or reports: latency, status, drop\n" +
-			"   method      a direct method: latency, status, drop\n" +
-			"   message     a cloud-to-device message: latency, drop; status for its sender\n" +
-			"   rest        any request over HTTPS: latency, status, drop\n" +
-			"   tls         a new TLS connection: expired-certificate\n" +
+			"   connection    a device that connects: latency, status, drop, refuse\n" +
+			"   registration  a device that registers with the provisioning service: the same\n" +
+			"   telemetry     a device's message: latency, status, drop\n" +
+			"   twin          a device that gets its twin or reports: latency, status, drop\n" +
+			"   method        a direct method: latency, status, drop\n" +
+			"   message       a cloud-to-device message: latency, drop; status for its sender\n" +
+			"   rest          any request over HTTPS: latency, status, drop\n" +
+			"   tls           a new TLS connection: expired-certificate\n" +
 			"For example:\n" +
 			"   iotdm hub fault add --on telemetry --device device-1 --latency 2s --for 1m\n" +
 			"   iotdm hub fault add --on rest --path 'twins/*/methods' --status 429 --retry-after 5s --count 3\n" +
 			"   iotdm hub fault add --on connection --drop --where \"tags.site = 'north'\" --count 1",
 		Flags: command.Concat([]urfave.Flag{
-			&urfave.StringFlag{Name: "on", Destination: &o.fault.On, Usage: "the `POINT`: connection, telemetry, twin, method, message, rest or tls"},
+			&urfave.StringFlag{Name: "on", Destination: &o.fault.On, Usage: "the `POINT`: connection, registration, telemetry, twin, method, message, rest or tls"},
 			command.DeviceFlag(&o.fault.DeviceID, "only the device `ID` and its modules"),
 			command.ModuleFlag(&o.fault.ModuleID, "only the module `ID` of the device"),
 			&urfave.StringFlag{Name: "where", Destination: &o.fault.Where, Usage: "only devices that meet the query `CONDITION`"},
@@ -91,7 +92,7 @@ func (o *faultAddOptions) Check() error {
 	}
 	switch {
 	case o.fault.On == "":
-		return fail.Usagef("--on is missing: connection, telemetry, twin, method, message, rest or tls")
+		return fail.Usagef("--on is missing: connection, registration, telemetry, twin, method, message, rest or tls")
 	case effects == 0:
 		return fail.Usagef("what is to go wrong? give --latency, --status, --drop, --refuse or --expired-certificate")
 	case effects > 1:

@@ -17,17 +17,18 @@ type Point string
 
 // The points.
 const (
-	Connection Point = "connection" // a device that connects; over HTTPS each of its requests
-	Telemetry  Point = "telemetry"  // a message from a device
-	Twin       Point = "twin"       // a device that gets its twin or reports properties
-	Method     Point = "method"     // a direct method that is called
-	Message    Point = "message"    // a cloud-to-device message, on its way to the device; with Status where it is sent
-	REST       Point = "rest"       // any request over HTTPS but those to the test controls
-	TLS        Point = "tls"        // a new TLS connection, of whomever
+	Connection   Point = "connection"   // a device that connects; over HTTPS each of its requests
+	Registration Point = "registration" // a device that registers with the provisioning service; Device is its registration id
+	Telemetry    Point = "telemetry"    // a message from a device
+	Twin         Point = "twin"         // a device that gets its twin or reports properties
+	Method       Point = "method"       // a direct method that is called
+	Message      Point = "message"      // a cloud-to-device message, on its way to the device; with Status where it is sent
+	REST         Point = "rest"         // any request over HTTPS but those to the test controls
+	TLS          Point = "tls"          // a new TLS connection, of whomever
 )
 
 // Points are all points, in the order of the documents.
-var Points = []Point{Connection, Telemetry, Twin, Method, Message, REST, TLS}
+var Points = []Point{Connection, Registration, Telemetry, Twin, Method, Message, REST, TLS}
 
 // An Effect is what a fault does.
 type Effect string
@@ -43,13 +44,14 @@ const (
 
 // effects are those of each point.
 var effects = map[Point][]Effect{
-	Connection: {Latency, Status, Drop, Refuse},
-	Telemetry:  {Latency, Status, Drop},
-	Twin:       {Latency, Status, Drop},
-	Method:     {Latency, Status, Drop},
-	Message:    {Latency, Status, Drop},
-	REST:       {Latency, Status, Drop},
-	TLS:        {ExpiredCertificate},
+	Connection:   {Latency, Status, Drop, Refuse},
+	Registration: {Latency, Status, Drop, Refuse},
+	Telemetry:    {Latency, Status, Drop},
+	Twin:         {Latency, Status, Drop},
+	Method:       {Latency, Status, Drop},
+	Message:      {Latency, Status, Drop},
+	REST:         {Latency, Status, Drop},
+	TLS:          {ExpiredCertificate},
 }
 
 // A Fault says what is to go wrong, for whom and how often.

@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +18,8 @@ type Error struct {
 
 	Log string // what only the operator is told, besides
 
-	reason string // the same in a word of the metrics; empty for what is not counted
+	reason string        // the same in a word of the metrics; empty for what is not counted
+	after  time.Duration // what RetryAfter returns instead, if a fault says so
 }
 
 func (e *Error) Error() string {
@@ -41,7 +43,7 @@ func (e *Error) HTTPStatus() int { return e.Code / 1000 }
 func (e *Error) RetryAfter() time.Duration {
 	switch e.HTTPStatus() {
 	case 429, 503:
-		return time.Second
+		return cmp.Or(e.after, time.Second)
 	}
 	return 0
 }
@@ -124,8 +126,12 @@ func RefusalOf(err error) *Error {
 		e = ErrTooMany
 	case 503:
 		e = ErrUnavailable
-	default:
+	case 500:
 		return ErrInternal.Because("%v", err)
+	default:
+		e = &Error{Code: of.Status*1000 + 1}
 	}
-	return e.With("%s", of.Text)
+	e = e.With("%s", of.Text)
+	e.after = of.RetryAfter()
+	return e
 }

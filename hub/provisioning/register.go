@@ -7,6 +7,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/store"
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // Register registers a device: it checks the credential again, chooses a hub, and
@@ -16,10 +17,14 @@ import (
 // It is called between hub.Server.Enter and its end, so that the state is not replaced
 // meanwhile.
 //
-// Errors: those of Authenticate; context.Cause(ctx).
+// Errors: those of Authenticate; context.Cause(ctx); of a hub under test that of a
+// fault, and hub.ErrDropped if nothing is to be answered.
 func (s *Service) Register(ctx context.Context, p Peer, r Request) (Operation, error) {
 	by, err := s.attest(p)
 	if err != nil {
+		return Operation{}, err
+	}
+	if err := s.meetFault(ctx, p); err != nil {
 		return Operation{}, err
 	}
 	done, waited, err := s.turns.take(ctx, p.ID)
@@ -48,6 +53,20 @@ func (s *Service) Register(ctx context.Context, p Peer, r Request) (Operation, e
 		return Operation{}, err
 	}
 	return s.operation(registered), nil
+}
+
+// meetFault does to a registration what a fault of a hub under test wants.
+func (s *Service) meetFault(ctx context.Context, p Peer) error {
+	f := s.hub.RegistrationFault(p.ID)
+	switch {
+	case f == nil:
+		return nil
+	case f.Drop:
+		return hub.ErrDropped
+	case f.Refusal != nil:
+		return f.Refusal
+	}
+	return wait.For(ctx, f.Latency)
 }
 
 // disabled is what a device gets whose enrollment is disabled. Its registration

@@ -70,6 +70,10 @@ func (c *conn) answerRegistration(d *engine.Delivery, request *wire.Message) {
 		o, err = c.register(ctx, peer, request)
 		return err
 	})
+	if errors.Is(err, hub.ErrDropped) {
+		c.drop(err)
+		return
+	}
 	if err != nil {
 		d.Reject(c.registrationRefused(peer.ID, err))
 		return

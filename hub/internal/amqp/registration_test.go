@@ -16,6 +16,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/fault"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
@@ -405,7 +406,7 @@ func TestEndsOfRegistrationConnections(t *testing.T) {
 			t.Errorf("the connection ended with %v, want %s", err, condition)
 		}
 	}
-	ends(open(2*time.Second-sas.Skew), goamqp.ErrCond(unauthorized))
+	ends(open(5*time.Second-sas.Skew), goamqp.ErrCond(unauthorized))
 	log.want(t, "disconnected", `caller="registration r1"`, "expired")
 	r := open(time.Hour)
 	h.Reset()
@@ -417,4 +418,27 @@ func TestEndsOfRegistrationConnections(t *testing.T) {
 		t.Error(err)
 	}
 	ends(r, "amqp:connection:forced")
+}
+
+// What a fault of registrations does: the device is told, or hears nothing.
+func TestRegistrationsMeetFaults(t *testing.T) {
+	h := hubtest.New(t)
+	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
+	token := wiretest.RegistrationToken(t, h.Node, "r1", key)
+	r, err := dialRegistrant(t, h, wiretest.DialAMQPTCP(t, h), h.IDScope()+"/registrations/r1", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Fault(fault.Fault{On: fault.Registration, Device: "r1", Status: 429, RetryAfter: 5 * time.Second, Count: 1})
+	_, _, err = r.ask(register, "1", "")
+	if refused, ok := errors.AsType[*goamqp.Error](err); !ok || fmt.Sprint(refused.Info["retry-after"]) != "5" || !strings.Contains(refused.Description, `"errorCode":429001`) {
+		t.Errorf("429: %v", err)
+	}
+	if _, o, err := r.ask(register, "2", ""); err != nil || o.Status != provisioning.Assigned {
+		t.Errorf("behind the fault: %v, %v", o, err)
+	}
+	h.Fault(fault.Fault{On: fault.Registration, Drop: true, Count: 1})
+	if _, _, err := r.ask(register, "3", ""); err == nil {
+		t.Error("a request that is dropped was answered")
+	}
 }

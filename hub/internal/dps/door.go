@@ -147,7 +147,7 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := x.meet(m, segments); err != nil {
+	if err := x.meet(segments); err != nil {
 		return reply{}, err
 	}
 	switch {

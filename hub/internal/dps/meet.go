@@ -6,14 +6,9 @@ import (
 
 // What a hub under test does to requests, and takes down of them.
 
-// meet does to the request what faults want, those on rest and those on a device that
-// connects.
-func (x *exchange) meet(m routeMatch, segments []string) error {
-	err := httprequest.Meet(x.r.Context(), x.door.hub.RequestFault(x.about, segments))
-	if err != nil || m.registration == "" {
-		return err
-	}
-	return httprequest.Meet(x.r.Context(), x.door.hub.ConnectionFault(x.about))
+// meet does to the request what faults want.
+func (x *exchange) meet(segments []string) error {
+	return httprequest.Meet(x.r.Context(), x.door.hub.RequestFault(x.about, segments))
 }
 
 // record begins to take down the body of a request.

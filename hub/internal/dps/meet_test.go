@@ -34,9 +34,11 @@ func TestFaultsAndTheJournal(t *testing.T) {
 
 	own := deviceToken(t, h.IDScope(), "r1", someKey, wiretest.Now.Add(time.Hour))
 	register := wiretest.Call{Method: "PUT", Path: "/" + h.IDScope() + "/registrations/r1/register?api-version=2019-03-31", Token: own}
-	h.Fault(fault.Fault{On: fault.Connection, Device: "r1", Status: 429, Count: 1})
-	h.Do(register).Want(t, 429, "")
-	h.Fault(fault.Fault{On: fault.Connection, Device: "r1", Drop: true, Count: 1})
+	h.Fault(fault.Fault{On: fault.Registration, Device: "r1", Status: 429, RetryAfter: 5 * time.Second, Count: 1})
+	if a := h.Do(register); a.Status != 429 || a.Header.Get("Retry-After") != "5" {
+		t.Errorf("a fault of registrations: %d %v %s", a.Status, a.Header, a.Body)
+	}
+	h.Fault(fault.Fault{On: fault.Registration, Device: "r1", Drop: true, Count: 1})
 	if a, err := h.Try(t.Context(), register); err == nil {
 		t.Errorf("a connection that is dropped: %d %s", a.Status, a.Body)
 	}

@@ -102,7 +102,7 @@ func (d *Door) handleRegistrationPublish(c *conn, p *packets.PublishPacket) erro
 		o, err = d.register(ctx, c.asks.Peer, r, p.Payload)
 		return err
 	})
-	if errors.Is(err, hub.ErrClosing) || errors.Is(err, hub.ErrReset) {
+	if errors.Is(err, hub.ErrClosing) || errors.Is(err, hub.ErrReset) || errors.Is(err, hub.ErrDropped) {
 		return err
 	}
 	if p.Qos == 1 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/fault"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/node"
@@ -298,7 +299,7 @@ func TestEndsOfRegistrationConnections(t *testing.T) {
 		return d
 	}
 	logged := h.Log.Expect(`msg=disconnected registration=r1 reason="the credential expired"`)
-	d := open(2*time.Second - sas.Skew)
+	d := open(5*time.Second - sas.Skew)
 	d.WantClosed()
 	<-logged
 	d = open(time.Hour)
@@ -318,6 +319,28 @@ func TestEndsOfRegistrationConnections(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
+	d.WantClosed()
+}
+
+// What a fault of registrations does: the device is told, or hears nothing.
+func TestRegistrationsMeetFaults(t *testing.T) {
+	h := hubtest.New(t)
+	key := wiretest.EnrollByKey(t, h.Node, "r1").Attestation.SymmetricKey.Primary
+	d := wiretest.DialTLS(t, h)
+	connectRegistration(t, d, registrationPacket(h.Node, "r1", wiretest.RegistrationToken(t, h.Node, "r1", key)))
+	h.Fault(fault.Fault{On: fault.Registration, Device: "r1", Status: 429, RetryAfter: 5 * time.Second, Count: 1})
+	if topic, _, body := ask(t, d, registerTopic+"1", ""); topic != answerTopic+"429/?$rid=1&retry-after=5" {
+		t.Errorf("429: %s %s", topic, body)
+	}
+	h.Fault(fault.Fault{On: fault.Registration, Status: 504, Count: 1})
+	if topic, _, body := ask(t, d, registerTopic+"2", ""); topic != answerTopic+"504/?$rid=2" {
+		t.Errorf("504: %s %s", topic, body)
+	}
+	if topic, o, body := ask(t, d, registerTopic+"3", ""); topic != answerTopic+"200/?$rid=3" || o.Status != provisioning.Assigned {
+		t.Errorf("behind the faults: %s %s", topic, body)
+	}
+	h.Fault(fault.Fault{On: fault.Registration, Drop: true, Count: 1})
+	d.Send(wiretest.PublishPacket(9, 1, registerTopic+"4", ""))
 	d.WantClosed()
 }
 
