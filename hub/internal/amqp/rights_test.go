@@ -11,6 +11,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
+	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -77,7 +78,15 @@ func peers(t testing.TB, h *hubtest.Hub) (all []peerOf) {
 		}
 	}
 	for _, p := range h.Policies() {
-		all = append(all, peerOf{name: "policy " + p.Name, rights: p.Rights, claim: claim(h.Policy(p.Name))})
+		who := peerOf{name: "policy " + p.Name, rights: p.Rights, claim: claim(h.Policy(p.Name))}
+		if p.Name == node.ProvisioningPolicy { // which is good for nothing here
+			who.claim = func(c *wiretest.AMQPClient) {
+				if status := c.PutToken(h.HostName, wiretest.Sign(t, h.HostName, p.Name, p.PrimaryKey, h.Now().Add(time.Hour))); status != 401 {
+					t.Errorf("put-token of %s is answered with %d, want 401", p.Name, status)
+				}
+			}
+		}
+		all = append(all, who)
 	}
 	d1, m1, d2 := h.Device("d1"), h.Module("d1", "m1"), h.Device("d2")
 	anyModule := m1
