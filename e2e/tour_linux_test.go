@@ -28,6 +28,7 @@ type tour struct {
 var tours = []tour{
 	{document: "README.md", sections: []string{"iotdm"}},
 	{document: "README.md", sections: []string{"A reboot, in three terminals", "A fleet"}},
+	{document: "README.md", sections: []string{"A factory's path, rehearsed"}, before: "iotdm hub run"},
 	{document: "README.md", sections: []string{"With Azure IoT Hub"}, not: "needs a hub of Azure"},
 	{document: "README.md", sections: []string{"On a real machine"}},
 	{document: "README.md", sections: []string{"Operate"}, before: "iotdm hub run\niotdm device run --device my-device\niotdm service twin patch --device my-device --tags '{\"site\": \"A\"}'"},
