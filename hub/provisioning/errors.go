@@ -2,12 +2,12 @@ package provisioning
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/internal/words"
 )
 
 // An Error is a refusal by the provisioning service. Every one comes from the table
@@ -72,13 +72,12 @@ func (e *Error) counted(reason string) *Error {
 // Envelope is the body of the answer on every transport. The tracking id names the
 // request in the hub's log.
 func (e *Error) Envelope(trackingID string, at time.Time) []byte {
-	text, _ := json.Marshal(struct {
+	return words.MustMarshal(struct {
 		Code       int       `json:"errorCode"`
 		TrackingID string    `json:"trackingId"`
 		Message    string    `json:"message"`
 		At         time.Time `json:"timestampUtc"`
-	}{e.Code, trackingID, e.Text, at.UTC()})
-	return text
+	}{e.Code, trackingID, e.Text, instant(at)})
 }
 
 // The refusals. The numbers of ErrUnauthorized and ErrRegistrationNotFound are known, the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/iotdm/iotdm/hub/provisioning"
 )
@@ -57,4 +58,15 @@ func FuzzParseRequest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Times have at most seven digits behind the second, as in all that the service's
+// clients read.
+func TestEnvelope(t *testing.T) {
+	at := time.Date(2026, 11, 29, 13, 30, 30, 778485775, time.FixedZone("", 3600))
+	got := string(provisioning.ErrRegistrationNotFound.Because("secret").Envelope("t-1", at))
+	want := `{"errorCode":404201,"trackingId":"t-1","message":"Registration not found","timestampUtc":"2026-11-29T12:30:30.7784857Z"}`
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }
