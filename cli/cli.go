@@ -22,6 +22,7 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/iotdm/iotdm/cli/console"
 	"github.com/iotdm/iotdm/cli/device"
 	"github.com/iotdm/iotdm/cli/doctor"
 	"github.com/iotdm/iotdm/cli/hub"
@@ -62,6 +63,7 @@ func newApp(s output.Streams) *urfave.App {
 	commands := []*urfave.Command{
 		demoCommand(s),
 		hub.Commands(s),
+		console.Command(s),
 		device.Commands(s),
 		service.Commands(s),
 		sas.Commands(s),

@@ -24,6 +24,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/reboot"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -113,7 +114,7 @@ func runDemo(ctx context.Context, s output.Streams, rebootDuration time.Duration
 		return device.ExplainDevice(ctx, err)
 	}
 	g.say("device", "connected as %s, waiting for commands", target.LocalDevice)
-	call := hubrest.Method{Name: service.RebootMethod, ResponseTimeout: 30*time.Second + rebootDuration}
+	call := hubrest.Method{Name: reboot.Method, ResponseTimeout: 30*time.Second + rebootDuration}
 	return demoReboot(ctx, g, operator, service.NewReboot(client, device.Identity(), call))
 }
 

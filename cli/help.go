@@ -12,6 +12,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // topicFiles are topics that are long, or that something reads: the seed is one.
@@ -147,7 +148,7 @@ func helpCommand(s output.Streams) *urfave.Command {
 				for _, c := range ctx.App.Commands {
 					known = append(known, c.Names()...)
 				}
-				return fail.Usagef("unknown command or topic %q%s; topics are %s", name, command.DidYouMean(name, known), strings.Join(topicNames(), ", "))
+				return fail.Usagef("unknown command or topic %q%s; topics are %s", name, phrase.DidYouMean(name, known), strings.Join(topicNames(), ", "))
 			}
 			_, err := io.WriteString(s.Out, text)
 			return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // version is that of a release, given by
@@ -70,7 +71,7 @@ func versionResult() output.Result {
 	return output.Result{Value: v, Text: func(w io.Writer) error {
 		text := fmt.Sprintf("iotdm %s %s %s", v.Version, v.Platform, v.Go)
 		if v.Commit != "" {
-			text += fmt.Sprintf(", commit %.12s of %s%s", v.Commit, v.Date, output.Choose(v.Modified, " with changes", ""))
+			text += fmt.Sprintf(", commit %.12s of %s%s", v.Commit, v.Date, phrase.Choose(v.Modified, " with changes", ""))
 		}
 		_, err := fmt.Fprintln(w, text)
 		return err

@@ -49,6 +49,11 @@ func plainPlace(t *testing.T) place {
 	return place{data: dir, seen: dir, end: func() {}}
 }
 
+// within is a folder of a place.
+func (p place) within(name string) place {
+	return place{enter: p.enter, data: filepath.Join(p.data, name), seen: filepath.Join(p.seen, name), end: func() {}}
+}
+
 // mounted makes a mount namespace in which mount, a shell command, has mounted
 // something on the folder $1. It ends with the test.
 func mounted(t *testing.T, mount string, args ...string) (place, error) {
@@ -94,9 +99,12 @@ type crashHub struct {
 	t           *testing.T
 	mqtts, rest string // where it listens, always
 	cmd         *exec.Cmd
+	flags       []string // more than those that every hub has
 	log         *os.File
 	exited      chan struct{}
 	starts      int // how often it was started
+
+	cluster *crashCluster // what it stands for; nil is itself
 
 	key    sas.Key // of the policy iothubowner
 	token  string
@@ -124,6 +132,7 @@ func (h *crashHub) begin() {
 		h.t.Fatal(err)
 	}
 	words := append(h.enter, path, "hub", "run", "--data", h.data, "--mqtts-addr", h.mqtts, "--https-addr", h.rest)
+	words = append(words, h.flags...)
 	h.cmd = exec.Command(words[0], words[1:]...)
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
 	if err := h.cmd.Start(); err != nil {
@@ -135,7 +144,12 @@ func (h *crashHub) begin() {
 		cmd.Wait()
 		close(exited)
 	}(h.cmd, h.exited)
-	// Connections of a hub that was killed must not be used again.
+	h.reconnect()
+}
+
+// reconnect forgets all connections: those of a hub that was killed must not be
+// used again.
+func (h *crashHub) reconnect() {
 	if h.client != nil {
 		h.client.CloseIdleConnections()
 	}
@@ -190,6 +204,9 @@ func (h *crashHub) readKey() {
 }
 
 func (h *crashHub) running() bool {
+	if h.cluster != nil {
+		return h.cluster.running()
+	}
 	if h.exited == nil {
 		return false
 	}
@@ -227,6 +244,9 @@ func (h *crashHub) stop(full bool) {
 
 // tail is the end of what the hub has logged.
 func (h *crashHub) tail() string {
+	if h.cluster != nil {
+		return h.cluster.tail()
+	}
 	text, err := os.ReadFile(h.log.Name())
 	if err != nil {
 		return err.Error()
@@ -256,13 +276,26 @@ func (a crashAnswer) decode(v any) error {
 	return json.Unmarshal(a.body, v)
 }
 
+// at is the hub itself, or of a cluster a node at random.
+func (h *crashHub) at() *crashHub {
+	if h.cluster != nil {
+		return h.cluster.any()
+	}
+	return h
+}
+
 // do makes a request. An error is that there was no answer.
 func (h *crashHub) do(method, path, body string, headers ...string) (crashAnswer, error) {
+	return h.doAt(h.at().rest, method, path, body, headers...)
+}
+
+// doAt makes a request to a node.
+func (h *crashHub) doAt(rest, method, path, body string, headers ...string) (crashAnswer, error) {
 	separator := "?"
 	if strings.Contains(path, "?") {
 		separator = "&"
 	}
-	req, err := http.NewRequest(method, "https://"+h.rest+path+separator+"api-version=2021-04-12", strings.NewReader(body))
+	req, err := http.NewRequest(method, "https://"+rest+path+separator+"api-version=2021-04-12", strings.NewReader(body))
 	if err != nil {
 		return crashAnswer{}, err
 	}
@@ -285,13 +318,18 @@ func (h *crashHub) do(method, path, body string, headers ...string) (crashAnswer
 
 // query returns the rows of a query, all of them.
 func (h *crashHub) query(text string) (rows []json.RawMessage, err error) {
+	return h.queryAt(h.at().rest, text)
+}
+
+// queryAt asks a node.
+func (h *crashHub) queryAt(rest, text string) (rows []json.RawMessage, err error) {
 	body, err := json.Marshal(map[string]string{"query": text})
 	if err != nil {
 		return nil, err
 	}
 	continuation := ""
 	for {
-		a, err := h.do("POST", "/devices/query", string(body), "x-ms-max-item-count", "1000", "x-ms-continuation", continuation)
+		a, err := h.doAt(rest, "POST", "/devices/query", string(body), "x-ms-max-item-count", "1000", "x-ms-continuation", continuation)
 		if err != nil {
 			return nil, err
 		}
@@ -326,9 +364,14 @@ type crashDevice struct {
 	id string
 }
 
+// dial connects to where the hub listens for MQTT.
+func (h *crashHub) dial() (net.Conn, error) {
+	return tls.DialWithDialer(&net.Dialer{Timeout: crashPatience}, "tcp", h.at().mqtts, &tls.Config{InsecureSkipVerify: true})
+}
+
 // connect connects as a device, with the key of a policy.
 func (h *crashHub) connect(id string) (*crashDevice, error) {
-	nc, err := tls.DialWithDialer(&net.Dialer{Timeout: crashPatience}, "tcp", h.mqtts, &tls.Config{InsecureSkipVerify: true})
+	nc, err := h.dial()
 	if err != nil {
 		return nil, err
 	}

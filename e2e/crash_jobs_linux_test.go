@@ -46,8 +46,16 @@ func (w *jobWriter) setup(h *crashHub) error {
 	return nil
 }
 
-// answer is a device that answers direct methods until the connection ends.
+// answer is a device that answers direct methods, until ctx ends.
 func (w *jobWriter) answer(ctx context.Context, h *crashHub, id string) {
+	for ctx.Err() == nil {
+		w.answerOnce(ctx, h, id)
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+// answerOnce is answer until the connection ends.
+func (w *jobWriter) answerOnce(ctx context.Context, h *crashHub, id string) {
 	d, err := h.connect(id)
 	if err != nil {
 		return

@@ -8,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -29,11 +27,6 @@ var (
 // What the writers do is decided by the seed, but for when they are interrupted:
 // the same seed brings the same kind of round again, not the same instant.
 func TestCrash(t *testing.T) {
-	seed := *crashSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano()) % 1_000_000
-	}
-	t.Logf("to do the same again: -crash.seed %d", seed)
 	kinds := []struct {
 		name  string
 		share time.Duration // of all time, in tenths
@@ -46,7 +39,7 @@ func TestCrash(t *testing.T) {
 	}
 	for i, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
-			c := &crash{t: t, r: rand.New(rand.NewPCG(seed, uint64(i))), until: time.Now().Add(*crashFor * kind.share / 10)}
+			c := newCrash(t, uint64(i), *crashFor*kind.share/10)
 			kind.run(c)
 			t.Logf("%d rounds; %d requests were acknowledged to the twin writers, %d messages of telemetry, %d of provisioning; the events of %d readings agreed",
 				c.rounds, c.acknowledged(), c.telemetryAcked(), c.provisioningAcked(), c.rounds)
@@ -65,10 +58,26 @@ type crash struct {
 	rounds  int
 }
 
+// newCrash begins the rounds of a test, whose choices depend on the seed and on n.
+func newCrash(t *testing.T, n uint64, span time.Duration) *crash {
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano()) % 1_000_000
+	}
+	t.Logf("to do the same again: -crash.seed %d", seed)
+	return &crash{t: t, r: rand.New(rand.NewPCG(seed, n)), until: time.Now().Add(span)}
+}
+
 // begin starts a hub at a place, and makes what the writers need.
 func (c *crash) begin(p place) {
-	c.hub = newCrashHub(c.t, p)
-	c.hub.start()
+	h := newCrashHub(c.t, p)
+	h.start()
+	c.prepare(h)
+}
+
+// prepare makes what the writers need on a hub.
+func (c *crash) prepare(h *crashHub) {
+	c.hub = h
 	c.events = &eventChecker{telemetry: make(map[string]*telemetryWriter), next: make(map[string]int64)}
 	for i := range 3 {
 		c.writers = append(c.writers,
@@ -150,14 +159,19 @@ func (c *crash) check() {
 	}
 }
 
-// checkWriters has some of the writers look at the hub.
+// checkWriters has some of the writers look at the hub, side by side, since some of them wait.
 func (c *crash) checkWriters(which func(crashWriter) bool) {
 	c.t.Helper()
-	for _, w := range c.writers {
-		if !which(w) {
-			continue
+	found := make([]error, len(c.writers))
+	var all sync.WaitGroup
+	for i, w := range c.writers {
+		if which(w) {
+			all.Go(func() { found[i] = w.check(c.hub) })
 		}
-		if err := w.check(c.hub); err != nil {
+	}
+	all.Wait()
+	for _, err := range found {
+		if err != nil {
 			c.fail(err)
 		}
 	}
@@ -181,6 +195,13 @@ func (c *crash) wait(least, most time.Duration) { pause(context.Background(), c.
 // end has the jobs end, looks at everything once more, and stops the hub.
 func (c *crash) end() {
 	c.t.Helper()
+	c.finish()
+	c.hub.stop(false)
+}
+
+// finish has the jobs end, and looks at everything once more.
+func (c *crash) finish() {
+	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), crashPatience)
 	defer cancel()
 	for _, w := range c.writers {
@@ -198,7 +219,6 @@ func (c *crash) end() {
 		}
 	}
 	c.check()
-	c.hub.stop(false)
 }
 
 // killRounds kill the hub while it works, and while it starts, and stop it now
@@ -346,73 +366,6 @@ func (c *crash) checkReading() {
 	c.t.Helper()
 	c.awaitRefusal()
 	c.checkWriters(func(w crashWriter) bool { _, ok := w.(*twinWriter); return ok })
-}
-
-// powerRounds cut the power: the data folder is on a file system in a file, and
-// that file is copied when the hub has been stopped in its tracks. What the
-// kernel was not told to write, it has not written.
-func (c *crash) powerRounds() {
-	image := filepath.Join(c.t.TempDir(), "disk-0")
-	mount := `mount -o loop,commit=300 "$2" "$1"`
-	p, err := mounted(c.t, `truncate -s 96M "$2"; mkfs.ext4 -q "$2"; `+mount, image)
-	if err != nil {
-		skip(c.t, "a file system in a file cannot be mounted, for which one has to be root: "+err.Error())
-	}
-	c.begin(p)
-	for c.more() {
-		stop := c.writing()
-		c.wait(200*time.Millisecond, 1200*time.Millisecond)
-		c.hub.freeze()
-		copied := filepath.Join(filepath.Dir(image), fmt.Sprintf("disk-%d", c.rounds))
-		if err := copyFile(copied, image); err != nil {
-			c.t.Fatal(err)
-		}
-		c.hub.kill()
-		stop()
-		os.Remove(image) // the kernel has it until the namespace ends
-		image = copied
-		next, err := mounted(c.t, mount, image)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		c.hub.place.end()
-		c.hub.place = next
-		c.hub.start()
-		c.check()
-	}
-	c.end()
-}
-
-// freeze stops all threads of the hub at once, and returns when none is within a
-// system call any more.
-func (h *crashHub) freeze() {
-	h.t.Helper()
-	h.cmd.Process.Signal(syscall.SIGSTOP)
-	for deadline := time.Now().Add(crashPatience); ; pause(context.Background(), time.Millisecond) {
-		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", h.cmd.Process.Pid))
-		stopped := err == nil && len(stats) > 0
-		for _, name := range stats {
-			text, err := os.ReadFile(name)
-			_, state, _ := strings.Cut(string(text), ") ")
-			if stopped = stopped && (err != nil || strings.HasPrefix(state, "T")); !stopped {
-				break
-			}
-		}
-		if stopped {
-			return
-		}
-		if time.Now().After(deadline) {
-			h.t.Fatal("the hub does not stop at SIGSTOP")
-		}
-	}
-}
-
-func copyFile(to, from string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, 0o600)
 }
 
 // damageRounds change bytes of the event log while the hub is stopped. The

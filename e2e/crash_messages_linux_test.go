@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
@@ -68,6 +69,9 @@ func (w *telemetryWriter) check(*crashHub) error {
 	}
 	return nil
 }
+
+// messageLock is how long a receiver has a message.
+const messageLock = 5 * time.Second
 
 // A messageState is a cloud-to-device message as its sender and its receiver
 // know it.
@@ -136,7 +140,8 @@ func (w *messageWriter) waiting() (n int) {
 // if the queue is empty, or the hub does not say what became of it. An error is
 // one of the hub's.
 func (w *messageWriter) receive(h *crashHub, abandon bool) (more bool, err error) {
-	a, err := h.do("GET", w.path(), "")
+	// In a cluster the lock outlives what the round does to others.
+	a, err := h.do("GET", w.path(), "", "IotHub-MessageLockTimeout", strconv.Itoa(int(messageLock/time.Second)))
 	if err != nil || a.status >= 500 {
 		return false, nil
 	}
@@ -168,6 +173,8 @@ func (w *messageWriter) receive(h *crashHub, abandon bool) (more bool, err error
 		delete(w.abandons, n)
 		w.messages[n] = messageSettled
 		return true, nil
+	case err == nil && a.status == 412 && h.cluster != nil:
+		return false, nil // who knew of the lock is gone: it waits again
 	case err == nil && a.refused():
 		return false, fmt.Errorf("%s completes %d: %v", w.id, n, a)
 	}
@@ -175,8 +182,12 @@ func (w *messageWriter) receive(h *crashHub, abandon bool) (more bool, err error
 	return false, nil
 }
 
-// check receives and settles everything: after a start nothing is locked.
+// check receives and settles everything: after a start nothing is locked, and in
+// a cluster not for long.
 func (w *messageWriter) check(h *crashHub) error {
+	if h.cluster != nil {
+		pause(context.Background(), messageLock+2*time.Second)
+	}
 	for {
 		more, err := w.receive(h, false)
 		if err != nil {

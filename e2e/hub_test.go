@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -45,10 +47,16 @@ func canBind(addr string) bool {
 
 func startHubOn(t *testing.T, address, https string, flags ...string) *hubProcess {
 	t.Helper()
-	h := &hubProcess{address: address, https: https, data: t.TempDir()}
+	return startHubIn(t, &hubProcess{address: address, https: https, data: t.TempDir()}, flags...)
+}
+
+// startHubIn runs a hub where another one has been, with its data folder.
+func startHubIn(t *testing.T, before *hubProcess, flags ...string) *hubProcess {
+	t.Helper()
+	h := &hubProcess{address: before.address, https: before.https, data: before.data}
 	args := append([]string{"hub", "run", "--data", h.data,
-		"--mqtts-addr", net.JoinHostPort(address, "8883"), "--https-addr", net.JoinHostPort(address, h.https),
-		"--amqps-addr", net.JoinHostPort(address, "5671")}, flags...)
+		"--mqtts-addr", net.JoinHostPort(h.address, "8883"), "--https-addr", net.JoinHostPort(h.address, h.https),
+		"--amqps-addr", net.JoinHostPort(h.address, "5671")}, flags...)
 	h.program = start(t, exec.Command("iotdm", args...))
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -103,13 +111,17 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// freeAddr returns an address that nothing listens on.
+// freeAddr returns an address that nothing listens on, and that no connection gets as its
+// own: those have ports from 32768 on, of which systems choose for port 0, too.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(12000+rand.IntN(20000)))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("there is no free port")
+	return ""
 }

@@ -13,6 +13,7 @@ import (
 // A program is a running program whose output a test follows.
 type program struct {
 	name string
+	cmd  *exec.Cmd
 
 	mu      sync.Mutex // guards what follows
 	lines   []string
@@ -33,7 +34,7 @@ func start(t *testing.T, cmd *exec.Cmd) *program {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{name: filepath.Base(cmd.Path), changed: make(chan struct{})}
+	p := &program{name: filepath.Base(cmd.Path), cmd: cmd, changed: make(chan struct{})}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -85,6 +86,15 @@ func (p *program) await(t *testing.T, text string) string {
 			t.Fatalf("%s did not print %q in time; it printed:\n%s", p.name, text, strings.Join(lines, "\n"))
 		}
 	}
+}
+
+// kill ends the program as a power failure would, and waits until it has ended.
+func (p *program) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.end(t)
 }
 
 // end waits until the program has ended.

@@ -5,12 +5,10 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,7 +74,7 @@ func (p crashProvisioning) connect(id string, key sas.Key) error {
 	if err != nil {
 		return err
 	}
-	nc, err := tls.DialWithDialer(&net.Dialer{Timeout: crashPatience}, "tcp", p.mqtts, &tls.Config{InsecureSkipVerify: true})
+	nc, err := p.dial()
 	if err != nil {
 		return err
 	}

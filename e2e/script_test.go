@@ -12,12 +12,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/iotdm/iotdm/cli"
+	"github.com/iotdm/iotdm/hub/cluster/natstest"
 )
 
-// TestMain lets the scripts run this test's binary as iotdm.
+// TestMain lets the scripts run this test's binary as iotdm, and as the nats-server that go.mod has.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"iotdm": func() { os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+		"iotdm":       func() { os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+		"nats-server": serveNATS,
 	})
 }
 
@@ -29,6 +31,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in the scri
 //	status N COMMAND...                run the command, which exits with N
 //	certificate NAME COMMON-NAME [CA]  make a certificate (certificate_test.go)
 //	serve NAME DIR                     serve files over HTTP (serve_test.go)
+//	nats NAME                          start a server of NATS, whose address is in $NAME
 //
 // "go test -run TestScripts/NAME -update" rewrites the expected output in a
 // script after a wanted change.
@@ -47,8 +50,21 @@ func TestScripts(t *testing.T) {
 			e.Setenv("IOTDM_HUB_AMQPS_ADDR", "127.0.0.1:0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate, "serve": serveFolder},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate, "serve": serveFolder, "nats": startNATS(t)},
 	})
+}
+
+// startNATS starts servers that end with t, whose monitoring port is in NAME_MONITOR.
+func startNATS(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		lazy := len(args) == 2 && args[1] == "lazy"
+		if neg || len(args) != 1 && !lazy {
+			ts.Fatalf("usage: nats NAME [lazy]")
+		}
+		c := natstest.StartWith(t, 1, natstest.Settings{LazySync: lazy})
+		ts.Setenv(args[0], c.URL())
+		ts.Setenv(args[0]+"_MONITOR", c.Servers[0].MonitorURL())
+	}
 }
 
 func checkStatus(ts *testscript.TestScript, neg bool, args []string) {

@@ -32,6 +32,7 @@ var tours = []tour{
 	{document: "README.md", sections: []string{"With Azure IoT Hub"}, not: "needs a hub of Azure"},
 	{document: "README.md", sections: []string{"On a real machine"}},
 	{document: "README.md", sections: []string{"Operate"}, before: "iotdm hub run\niotdm device run --device my-device\niotdm service twin patch --device my-device --tags '{\"site\": \"A\"}'"},
+	{document: "README.md", sections: []string{"In a browser"}, before: "iotdm hub run"},
 	{document: "README.md", sections: []string{"Your own programs, unmodified, on a local hub"}},
 	{document: "docs/INSTALL.md", not: "would change the machine; TestPackage and TestImage do what it says"},
 	{document: "docs/AZ.md", before: "iotdm hub run"},
@@ -62,6 +63,7 @@ var goesOn = []struct{ command, begun string }{
 	{`^iotdm device run`, "onnected to"},
 	{`^iotdm service twin watch`, ""},
 	{`^iotdm service events`, ""},
+	{`^iotdm console`, "http://"},
 }
 
 // asks are the commands that ask whether they may, which the reader answers.

@@ -53,12 +53,27 @@ func (h hostNames) contains(host string) bool {
 	return ok || rest == "localhost"
 }
 
-func policiesByName(list []Policy) map[string]Policy {
+// SetPolicies replaces the shared access policies, and ends the links of devices and
+// modules that have come with a key that is none any more. What services have opened
+// over AMQP lasts as long as its token.
+func (s *Server) SetPolicies(list []Policy) {
+	s.policies.Store(policiesByName(list))
+	s.running.Go(func() {
+		s.endInvalid(s.links.all(func(p Peer) bool { return p.Grant.scope == "hub" }))
+	})
+}
+
+func policiesByName(list []Policy) *map[string]Policy {
 	m := make(map[string]Policy, len(list))
 	for _, p := range list {
 		m[strings.ToLower(p.Name)] = p
 	}
-	return m
+	return &m
+}
+
+func (s *Server) policyNamed(name string) (Policy, bool) {
+	p, ok := (*s.policies.Load())[strings.ToLower(name)]
+	return p, ok
 }
 
 // A Grant is what a device's or module's credential has proved.
@@ -214,7 +229,7 @@ func parseTokenAt(at time.Time, text string) (sas.Token, error) {
 // policyOf returns the policy that signed a token, as signed tells, which must
 // have one of the rights.
 func (s *Server) policyOf(t sas.Token, signed func(sas.Token, sas.Key) bool, rights ...Right) (Policy, error) {
-	p, ok := s.policies[strings.ToLower(t.Policy)]
+	p, ok := s.policyNamed(t.Policy)
 	switch {
 	case !ok:
 		return Policy{}, ErrUnauthorizedAccess.With("there is no policy %q", words.Clip(t.Policy))

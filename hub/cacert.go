@@ -118,7 +118,6 @@ func (s *Server) VerifyCACertificate(name string, proof []byte) (CACertificate, 
 			return ErrArgumentInvalid.With("the proof is not signed by the CA certificate: %v", err)
 		}
 		c.Verified, c.VerificationCode, c.Updated = true, "", now
-		tx.OnCommit(func() { s.authorities.Store(new(authorities)) })
 		return writeCA(tx, c)
 	})
 	return c, err
@@ -148,7 +147,6 @@ func (s *Server) DeleteCACertificate(name string) error {
 			return err
 		}
 		tx.Delete([]byte(disk.CA + name))
-		tx.OnCommit(func() { s.authorities.Store(new(authorities)) })
 		return nil
 	})
 	if err == nil {
@@ -174,6 +172,15 @@ func writeCA(tx *store.Tx, c CACertificate) error {
 		tx.Set([]byte(disk.CA+c.Name), data)
 	}
 	return err
+}
+
+// caChanged hears of a CA that was registered, verified or deleted. What another
+// node has deleted ends connections here, too.
+func (s *Server) caChanged(c store.Change) {
+	s.authorities.Store(new(authorities))
+	if c.Value == nil && !c.Mine {
+		s.running.Go(s.recheckCertificates)
+	}
 }
 
 // authorities are the verified CAs. A change of the CAs puts another value in

@@ -169,7 +169,7 @@ func (s *Server) AuthenticateReader(ctx context.Context, credential, path string
 //
 // Errors: ErrUnauthorizedAccess.
 func (s *Server) AuthenticateKey(policy string, key sas.Key) (Caller, error) {
-	p, ok := s.policies[strings.ToLower(policy)]
+	p, ok := s.policyNamed(policy)
 	if !ok {
 		return Caller{}, ErrUnauthorizedAccess.With("there is no policy %q", words.Clip(policy))
 	}

@@ -234,9 +234,8 @@ func (q *queues) expiring(now time.Time) (devices []string) {
 	}
 	q.nextExpiry = never
 	for device, w := range q.waiting {
-		if w.expires.After(now) {
-			q.nextExpiry = earlier(q.nextExpiry, w.expires)
-		} else {
+		q.nextExpiry = earlier(q.nextExpiry, w.expires) // what is in hand is looked at again
+		if !w.expires.After(now) {
 			devices = append(devices, device)
 		}
 	}
@@ -256,7 +255,7 @@ func (s *Server) lockMessage(device string, until time.Time, link Link) (m Recei
 	}
 	now := s.Now()
 	for _, entry := range queue {
-		l := lockedMessage{sequence: entry.sequence, token: words.NewRequestID().String(), until: until, link: link}
+		l := lockedMessage{sequence: entry.sequence, token: s.lockToken(), until: until, link: link}
 		if !entry.expires.After(now) || !s.queues.lock(device, l) {
 			continue
 		}
@@ -420,11 +419,16 @@ func (s *Server) sweepQueues() {
 		s.deliver(device)
 	}
 	for _, device := range s.queues.expiring(now) {
-		switch err := s.changeQueue(device, nil); {
-		case errors.Is(err, ErrDeviceNotFound): // deleted since
-		case err != nil:
-			s.log.Error("dropping expired messages", words.LogID, device, words.LogReason, err)
+		if s.home(device) != s.Epoch() {
+			continue
 		}
+		if err := s.changeQueue(device, nil); err != nil && !errors.Is(err, ErrDeviceNotFound) { // it was deleted since
+			s.log.Error("dropping expired messages", words.LogID, device, words.LogReason, err)
+			break // until the next tick
+		}
+	}
+	if !s.Leads() {
+		return
 	}
 	if err := s.dropFeedback(now); err != nil {
 		s.log.Error("dropping expired feedback", words.LogReason, err)
@@ -435,7 +439,7 @@ func (s *Server) sweepQueues() {
 // it invisible for the duration lock; 0 is one minute. It is not ok if there is
 // none.
 //
-// Errors: ErrDeviceNotFound.
+// Errors: ErrDeviceNotFound, ErrServiceUnavailable if another node does not answer.
 func (s *Server) ReceiveMessage(device string, lock time.Duration) (m ReceivedMessage, ok bool, err error) {
 	if _, err := s.readIdentity(ID{Device: device}); err != nil {
 		return ReceivedMessage{}, false, err
@@ -443,32 +447,30 @@ func (s *Server) ReceiveMessage(device string, lock time.Duration) (m ReceivedMe
 	if lock <= 0 {
 		lock = messageLock
 	}
-	m, ok, err = s.lockMessage(device, s.Now().Add(lock), nil)
-	if ok {
-		s.noteMessage(device, journal.Delivered, &m.Message)
+	received, err := s.receiveAtHome(device, lock)
+	if received == nil {
+		return ReceivedMessage{}, false, err
 	}
-	return m, ok, err
+	return *received, true, nil
 }
 
 // CompleteMessage removes a message that a device has received, and sends it
 // what waits besides. So do the others that settle one.
 //
-// Errors: ErrMessageLockLost, ErrDeviceNotFound.
+// Errors: ErrMessageLockLost, ErrDeviceNotFound, ErrServiceUnavailable if another
+// node does not answer.
 func (s *Server) CompleteMessage(device, lockToken string) error {
-	defer s.deliver(device)
-	return s.settleMessage(device, lockToken, completed)
+	return s.settle(settlement{device, lockToken, completed})
 }
 
 // RejectMessage removes a message that a device has received and does not
 // want. The errors are those of CompleteMessage.
 func (s *Server) RejectMessage(device, lockToken string) error {
-	defer s.deliver(device)
-	return s.settleMessage(device, lockToken, rejected)
+	return s.settle(settlement{device, lockToken, rejected})
 }
 
 // AbandonMessage lets a message that a device has received wait again. After
 // the tenth time it is removed. The errors are those of CompleteMessage.
 func (s *Server) AbandonMessage(device, lockToken string) error {
-	defer s.deliver(device)
-	return s.settleMessage(device, lockToken, abandoned)
+	return s.settle(settlement{device, lockToken, abandoned})
 }

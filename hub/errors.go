@@ -66,7 +66,8 @@ func (e *Error) With(format string, args ...any) *Error {
 //
 // ErrServiceUnavailable means that the request has to be made again, not that it
 // had no effect: what was on its way to the disk when that filled up may become
-// durable once there is space.
+// durable once there is space, and what was on its way to the log of a cluster
+// when that answers again.
 func RefusalOf(err error) *Error {
 	var e *Error
 	switch {
@@ -76,6 +77,10 @@ func RefusalOf(err error) *Error {
 		return ErrServiceUnavailable.With("the hub's disk is full")
 	case errors.Is(err, store.ErrStalled), errors.Is(err, eventlog.ErrUnwritten):
 		return ErrServiceUnavailable.With("the hub's disk takes no changes")
+	case errors.Is(err, store.ErrNoLog), errors.Is(err, store.ErrFenced), errors.Is(err, ErrTakenOver):
+		return ErrServiceUnavailable.With("%v", err)
+	case errors.Is(err, store.ErrTooLarge):
+		return ErrMessageTooLarge.With("%v", err)
 	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled):
 		return ErrServiceUnavailable.With("the hub is closing")
 	default:

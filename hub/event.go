@@ -29,6 +29,8 @@ const (
 	SourceConnectionState EventSource = "deviceConnectionStateEvents"
 )
 
+var eventSources = []EventSource{SourceTelemetry, SourceTwinChange, SourceDeviceLifecycle, SourceConnectionState}
+
 // An Event is a message in the hub's event log: what a device sent, or what the
 // hub says of it.
 type Event struct {
@@ -102,22 +104,18 @@ func (s *Server) receiveTelemetry(from Peer, m Telemetry, stored func(error)) er
 	if err := cmp.Or(checkText(m.System), checkText(m.Properties)); err != nil {
 		return err
 	}
-	return s.appendEvent(Event{
+	e := Event{
 		Source: SourceTelemetry, From: from.ID,
 		Generation: from.Grant.generation, AuthMethod: from.Grant.method(), Model: from.Model,
 		System: m.System, Properties: m.Properties, Body: m.Body,
-	}, nil, s.events.Append, stored)
-}
-
-// appendEvent has e appended, whose body is a patch if that is not nil.
-func (s *Server) appendEvent(e Event, patch *reportedPatch, add func(string, []byte, func(error)) error, stored func(error)) error {
+	}
 	buf := eventBuffers.Get().(*[]byte)
 	defer eventBuffers.Put(buf)
-	*buf = e.appendTo((*buf)[:0], patch)
-	err := add(e.From.Device, *buf, stored)
+	*buf = e.appendTo((*buf)[:0], nil)
+	err := s.events.Append(e.From.Device, *buf, stored)
 	switch {
 	case err == nil:
-		s.metrics.event(e.Source)
+		s.metrics.event(SourceTelemetry)
 	case errors.Is(err, eventlog.ErrClosed):
 		return ErrServiceUnavailable.With("%v", ErrClosing)
 	case errors.Is(err, eventlog.ErrTooLarge):
@@ -354,7 +352,19 @@ func sourceOf(data []byte) EventSource {
 	r, _ := readEvent(data)
 	r.Text()
 	r.Text()
-	return EventSource(r.Text())
+	text := r.Text()
+	for _, source := range eventSources {
+		if string(text) == string(source) { // makes no string
+			return source
+		}
+	}
+	return EventSource(text)
+}
+
+// deviceOf tells whose event it is, or whose module's, without decoding all of it.
+func deviceOf(data []byte) []byte {
+	r, _ := readEvent(data)
+	return r.Text()
 }
 
 // isEventOf tells whose event it is without decoding all of it. Of one that it

@@ -292,7 +292,12 @@ func TestEventsAreKeptOfTheSourcesThatAreWanted(t *testing.T) {
 	for _, e := range wiretest.Events(t, h.Node, hub.EventQuery{}) {
 		got = append(got, string(e.Source))
 	}
-	if diff := cmp.Diff([]string{"deviceConnectionStateEvents", "Telemetry", "Telemetry"}, got); diff != "" {
+	want := []string{"deviceConnectionStateEvents", "Telemetry", "Telemetry"}
+	if hubtest.Several() { // telemetry may overtake the hub's own events
+		slices.Sort(want)
+		slices.Sort(got)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
 	}
 }
@@ -319,11 +324,15 @@ func TestEventsOverREST(t *testing.T) {
 	if len(telemetry) != 3 {
 		t.Fatalf("telemetry of d2:\n%s", strings.Join(telemetry, "\n"))
 	}
+	enqueued := "1773480413589"
+	if hubtest.Several() {
+		enqueued = "*" // by NATS
+	}
 	wiretest.Answer{Status: 200, Body: telemetry[0]}.Want(t, 200, `{"event":{"origin":"d2","module":"","interface":"","component":"",`+
 		`"properties":{"system":{"content_type":"application/json;charset=utf-8","message_id":"m-1"},"application":{"a":"b","n":null}},`+
 		`"annotations":{"iothub-connection-auth-generation-id":"*","iothub-connection-auth-method":"{\"scope\":\"device\",\"type\":\"sas\",\"issuer\":\"iothub\"}",`+
-		`"iothub-connection-device-id":"d2","iothub-enqueuedtime":1773480413589,"iothub-message-source":"Telemetry",`+
-		`"x-opt-enqueued-time":1773480413589,"x-opt-offset":"*","x-opt-partition-id":"*","x-opt-sequence-number":*},`+
+		`"iothub-connection-device-id":"d2","iothub-enqueuedtime":`+enqueued+`,"iothub-message-source":"Telemetry",`+
+		`"x-opt-enqueued-time":`+enqueued+`,"x-opt-offset":"*","x-opt-partition-id":"*","x-opt-sequence-number":*},`+
 		`"payload":{"t":21}}}`)
 	var payloads []string
 	for _, line := range telemetry[1:] {
@@ -344,7 +353,7 @@ func TestEventsOverREST(t *testing.T) {
 	if diff := cmp.Diff(all, get("&from=2026-03-14T09:26:53Z")); diff != "" {
 		t.Errorf("events since a moment ago (-want +got):\n%s", diff)
 	}
-	for query, want := range map[string]int{"&from=2026-03-15T00:00:00Z": 0, "&from=latest": 0, "&source=nothing": 0} {
+	for query, want := range map[string]int{"&from=2126-03-14T00:00:00Z": 0, "&from=latest": 0, "&source=nothing": 0} {
 		if a := h.Do(wiretest.Call{Method: "GET", Path: path + query}); a.Status != 200 || len(a.Body) != want {
 			t.Errorf("GET %s: %d %s, want nothing", query, a.Status, a.Body)
 		}
@@ -379,7 +388,7 @@ func TestFollowersSeeEventsAtOnceAndShutdownEndsThem(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), wiretest.Patience)
 	defer cancel()
-	if err := h.Shutdown(ctx); err != nil {
+	if err := h.At(h.HTTPSAddr).Shutdown(ctx); err != nil {
 		t.Errorf("Shutdown with a follower: %v", err)
 	}
 	for lines.Scan() { // the device's disconnection may be told

@@ -112,7 +112,13 @@ func (s *Server) addFeedback(tx *store.Tx, now time.Time, f Feedback) {
 	s.feedbacks.mu.Unlock()
 	f.EnqueuedTime = f.EnqueuedTime.UTC().Truncate(100 * time.Nanosecond) // as every time of the service
 	tx.Set(feedbackKey(now, number), words.MustMarshal(f))
-	tx.OnCommit(func() { s.feedbacks.bell.ring(1, 0) })
+}
+
+// feedbackChanged hears of feedback, whichever node has stored it.
+func (s *Server) feedbackChanged(c store.Change) {
+	if c.Value != nil {
+		s.feedbacks.bell.ring(1, 0)
+	}
 }
 
 func feedbackKey(t time.Time, number uint32) []byte { return disk.FeedbackKey(t.UnixNano(), number) }
@@ -121,12 +127,19 @@ func feedbackKey(t time.Time, number uint32) []byte { return disk.FeedbackKey(t.
 // locks them for a minute. As on the service they come in batches: it is not ok
 // while there are fewer than 64 and the last batch is less than 15 seconds old.
 // Feedback of deleted devices and such that is older than an hour is dropped.
+//
+// Errors: ErrServiceUnavailable if another node does not answer.
 func (s *Server) ReceiveFeedback() (batch FeedbackBatch, ok bool, err error) {
+	batch, err = atLeader(s, verbReceiveFeedback, struct{}{}, func(context.Context, struct{}) (FeedbackBatch, error) { return s.takeFeedback() })
+	return batch, batch.LockToken != "", err
+}
+
+func (s *Server) takeFeedback() (batch FeedbackBatch, err error) {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	batch, _, err = s.receiveFeedback(s.Now())
-	return batch, batch.LockToken != "", err
+	return batch, err
 }
 
 // NextFeedback waits until ReceiveFeedback has a batch and returns that. Several
@@ -134,8 +147,16 @@ func (s *Server) ReceiveFeedback() (batch FeedbackBatch, ok bool, err error) {
 //
 // Errors: that of ctx.
 func (s *Server) NextFeedback(ctx context.Context) (FeedbackBatch, error) {
+	if s.Leads() {
+		return s.nextFeedback(ctx)
+	}
+	return s.nextFeedbackElsewhere(ctx)
+}
+
+func (s *Server) nextFeedback(ctx context.Context) (FeedbackBatch, error) {
 	for {
 		stored, back, rung := s.feedbacks.bell.listen()
+		moved := s.clock.Moved() // before the look: a move after it is not missed
 		batch, need, wait, err := s.tryFeedback()
 		if err != nil || batch.LockToken != "" {
 			return batch, err
@@ -147,6 +168,8 @@ func (s *Server) NextFeedback(ctx context.Context) (FeedbackBatch, error) {
 				timer.Stop()
 				return FeedbackBatch{}, ctx.Err()
 			case <-timer.C:
+				due = true
+			case <-moved:
 				due = true
 			case <-rung:
 				var moreStored, moreBack uint64
@@ -232,8 +255,12 @@ func (f *feedbacks) endLocks(now time.Time) map[string]bool {
 
 // CompleteFeedback removes a batch.
 //
-// Errors: ErrMessageLockLost.
+// Errors: ErrMessageLockLost, ErrServiceUnavailable if another node does not answer.
 func (s *Server) CompleteFeedback(lockToken string) error {
+	return s.settleFeedback(verbCompleteFeedback, lockToken, s.completeFeedback)
+}
+
+func (s *Server) completeFeedback(lockToken string) error {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -256,8 +283,12 @@ func (s *Server) CompleteFeedback(lockToken string) error {
 
 // AbandonFeedback gives a batch back at once.
 //
-// Errors: ErrMessageLockLost.
+// The errors are those of CompleteFeedback.
 func (s *Server) AbandonFeedback(lockToken string) error {
+	return s.settleFeedback(verbAbandonFeedback, lockToken, s.abandonFeedback)
+}
+
+func (s *Server) abandonFeedback(lockToken string) error {
 	f := &s.feedbacks
 	f.mu.Lock()
 	defer f.mu.Unlock()

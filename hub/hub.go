@@ -18,12 +18,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/iotdm/iotdm/hub/clock"
-	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/fault"
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/journal"
@@ -35,7 +36,11 @@ type Options struct {
 	// Store and Events are where the state is. They are needed, and stay the
 	// caller's, who closes them after the Server.
 	Store  *store.DB
-	Events *eventlog.Log
+	Events EventLog
+
+	// Peers are the other nodes of the hub, whose stores are replicas of one log.
+	// Nil is a hub of one node.
+	Peers Peers
 
 	// HostNames are names and addresses of the hub besides localhost,
 	// *.localhost, 127.0.0.1 and ::1: connection strings and tokens may use any
@@ -86,7 +91,7 @@ type Server struct {
 	names  hostNames
 	links  links
 	bearer func(context.Context, string) (Caller, error)
-	touch  func(ID) // what has changed is told; nil is nobody
+	touch  atomic.Pointer[func(ID)] // what has changed is told; nil is nobody
 
 	faults  *fault.Faults    // nil unless the hub is under test
 	journal *journal.Journal // the same
@@ -99,20 +104,24 @@ type Server struct {
 	queryTime  time.Duration // how long a page may take
 	queryTurns chan struct{} // room for the queries that take more than one core
 
-	events  *eventlog.Log
+	peers   Peers // nil: none
+	events  EventLog
 	readers readers
 	newest  newest
 	sources []EventSource
 	name    string // the hub's name in the events it makes
 	started time.Time
 
-	policies map[string]Policy // by lower-cased name; read only
+	heardTraffic heardTraffic
+
+	policies atomic.Pointer[map[string]Policy] // by lower-cased name; never changed, but replaced
 
 	authorities atomic.Pointer[authorities] // the verified CAs of devices
 	gate        *gate                       // nil if the state is never replaced
 
 	ctx     context.Context // ends when the server closes
 	running *serve.Group
+	hearing []func() // end what the server hears of the store
 }
 
 // ErrClosed is returned by what waits for something when the hub closes.
@@ -121,23 +130,24 @@ var ErrClosed = serve.ErrClosed
 // New reads what it has to know of the state, and begins to keep it.
 func New(opt Options) (*Server, error) {
 	s := &Server{
-		log:      cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
-		clock:    opt.Clock,
-		store:    opt.Store,
-		events:   opt.Events,
-		bearer:   opt.Bearer,
-		sources:  opt.EventSources,
-		name:     hubName(opt.HostNames),
-		started:  opt.Clock.Now(),
-		names:    newHostNames(opt.HostNames),
-		policies: policiesByName(opt.Policies),
-		running:  serve.NewGroup(),
-		faults:   opt.Faults,
-		journal:  opt.Journal,
+		log:     cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
+		clock:   opt.Clock,
+		store:   opt.Store,
+		events:  opt.Events,
+		peers:   opt.Peers,
+		bearer:  opt.Bearer,
+		sources: opt.EventSources,
+		name:    hubName(opt.HostNames),
+		started: opt.Clock.Now(),
+		names:   newHostNames(opt.HostNames),
+		running: serve.NewGroup(),
+		faults:  opt.Faults,
+		journal: opt.Journal,
 
 		queryTime:  MaxQueryTime,
 		queryTurns: make(chan struct{}, maxLongQueries),
 	}
+	s.policies.Store(policiesByName(opt.Policies))
 	s.often = words.NewLimited(s.log)
 	s.authorities.Store(new(authorities))
 	if opt.Replaceable {
@@ -151,9 +161,25 @@ func New(opt Options) (*Server, error) {
 	if err := s.readers.init(opt.ConsumerGroups); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.loadQueues(), s.indexTwins()); err != nil {
+	s.hearing = append(s.hearing, s.store.OnTell(eventNotice, s.hearEvent), s.store.OnTell(changeNotice, s.hearChanges))
+	err := errors.Join(
+		s.subscribe(disk.CA, s.caChanged), s.shareLinks(), s.Subscribe(disk.Queue, s.takeQueue),
+		s.subscribe(disk.Feedback, s.feedbackChanged), s.indexTwins())
+	if err != nil {
+		s.unsubscribe()
 		return nil, fmt.Errorf("load twins and queues: %w", err)
 	}
+	if s.Clustered() {
+		if err := s.subscribe(disk.Readers, s.hearReaders); err != nil {
+			s.unsubscribe()
+			return nil, fmt.Errorf("load readers: %w", err)
+		}
+		if shared, ok := s.events.(SharedEventLog); ok {
+			s.WhileLeading(shared.PublishOwn)
+		}
+	}
+	s.answerMessages()
+	s.answerFeedback()
 	s.running.Go(s.keepActivity)
 	s.running.Go(s.keepQueues)
 	s.running.Go(s.trimEvents)
@@ -163,9 +189,10 @@ func New(opt Options) (*Server, error) {
 
 // OnChange has fn called with every identity that is registered or changed, or
 // whose twin is, and with the device of a module that is deleted, after the
-// change is durable and before the next one of the device. fn must not wait.
-// There is one fn, and it is set before anything changes.
-func (s *Server) OnChange(fn func(ID)) { s.touch = fn }
+// change is durable and before the next one of the device. In a cluster it is
+// called by the node that leads, whichever makes the change. fn must not wait.
+// There is one fn.
+func (s *Server) OnChange(fn func(ID)) { s.touch.Store(&fn) }
 
 // Now returns the time on the hub's clock.
 func (s *Server) Now() time.Time { return s.clock.Now() }
@@ -190,6 +217,47 @@ func (s *Server) Close() {
 	s.Stop()
 	s.running.Wait()
 	s.flushActivity()
+	s.unsubscribe()
+}
+
+// subscribe has fn called with what the store has below a prefix and what changes
+// there, until the server closes. See store.DB.Subscribe.
+func (s *Server) subscribe(prefix string, fn func(store.Change)) error {
+	cancel, err := s.store.Subscribe(prefix, fn)
+	if err == nil {
+		s.hearing = append(s.hearing, cancel)
+	}
+	return err
+}
+
+// Subscribe has fn called with what the store has below a prefix and what changes
+// there, until the server closes; see store.DB.Subscribe. It fails if fn does for
+// what there is; later errors of fn are logged. It is for those that are made with
+// the server.
+func (s *Server) Subscribe(prefix string, fn func(store.Change) error) error {
+	var mu sync.Mutex // guards failed
+	var failed error
+	err := s.subscribe(prefix, func(c store.Change) {
+		if err := fn(c); err != nil {
+			err = fmt.Errorf("stored %q: %w", c.Key, err)
+			s.log.Error("what is stored cannot be read", words.LogReason, err)
+			mu.Lock()
+			defer mu.Unlock()
+			failed = err
+		}
+	})
+	if err != nil {
+		return err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return failed
+}
+
+func (s *Server) unsubscribe() {
+	for _, cancel := range s.hearing {
+		cancel()
+	}
 }
 
 // keepLinks ends connections whose credential expires after the clock was moved.

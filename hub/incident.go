@@ -1,9 +1,11 @@
 package hub
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,40 +89,93 @@ func (s *Server) Refused(p Peer, reason string, why error) {
 	}
 }
 
-// Refusals returns the last refusals, the newest first, and how many there were
-// since the hub was started, by reason.
-func (s *Server) Refusals() (recent []Refusal, counts map[string]uint64) {
+// Refusals are what a hub remembers of refusals.
+type Refusals struct {
+	Since  time.Time         // when the hub was started; of several nodes, the first of these
+	Counts map[string]uint64 // how many there were since then, by reason
+	Recent []Refusal         // the last ones, the newest first
+}
+
+// refusalsVerb asks a node whom it has refused.
+const refusalsVerb = "refusals"
+
+// Refusals returns the last refusals, by whichever node of the hub that tells in
+// time.
+func (s *Server) Refusals(ctx context.Context) Refusals {
+	sum := s.ownRefusals()
+	askAll(ctx, s, refusalsVerb, struct{}{}, func(_ uint64, other Refusals, err error) {
+		if err != nil {
+			return
+		}
+		if other.Since.Before(sum.Since) {
+			sum.Since = other.Since
+		}
+		for reason, n := range other.Counts {
+			sum.Counts[reason] += n
+		}
+		sum.Recent = append(sum.Recent, other.Recent...)
+	})
+	slices.SortStableFunc(sum.Recent, func(a, b Refusal) int { return b.Time.Compare(a.Time) })
+	sum.Recent = sum.Recent[:min(len(sum.Recent), maxRecentRefusals)]
+	return sum
+}
+
+// ownRefusals is Refusals of this node.
+func (s *Server) ownRefusals() Refusals {
 	r := &s.refusals
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	recent = make([]Refusal, 0, len(r.recent))
-	for i := range r.recent {
-		recent = append(recent, r.recent[len(r.recent)-1-i])
-	}
-	return recent, maps.Clone(r.counts)
+	recent := slices.Clone(r.recent)
+	slices.Reverse(recent)
+	return Refusals{Since: s.Started(), Counts: maps.Clone(r.counts), Recent: recent}
 }
 
+// incidents are the last ones of an identity. Either is nil if none is known.
+type incidents struct{ Refused, Ended *Incident }
+
+// incidentsVerb asks a node for incidents that it has not stored yet.
+const incidentsVerb = "incidents"
+
 // Incidents returns the last refusal of an identity, and the last end of a
-// connection of it. Either is nil if none is known.
-func (s *Server) Incidents(id ID) (refused, ended *Incident) {
-	s.refusals.mu.Lock()
-	refused = s.refusals.unstored[id]
-	s.refusals.mu.Unlock()
-	if refused == nil {
+// connection of it, by whichever node of the hub that tells in time. Either is nil
+// if none is known.
+func (s *Server) Incidents(ctx context.Context, id ID) (refused, ended *Incident) {
+	var others incidents
+	askAll(ctx, s, incidentsVerb, id, func(_ uint64, other incidents, _ error) {
+		others.Refused, others.Ended = later(others.Refused, other.Refused), later(others.Ended, other.Ended)
+	})
+	last, recent := s.unstoredIncidents(id) // behind what others do not have any more because it is stored
+	if last.Refused == nil {
 		if data, err := s.store.Get(id.refusalKey()); err == nil {
-			refused, _ = decodeIncident(data)
+			last.Refused, _ = decodeIncident(data)
 		}
 	}
+	if !recent {
+		if data, err := s.store.Get(id.activityKey()); err == nil {
+			last.Ended = decodeEnd(data)
+		}
+	}
+	return later(last.Refused, others.Refused), later(last.Ended, others.Ended)
+}
+
+// unstoredIncidents returns what this node has not stored yet, and whether a
+// connection is among that, which may have had no end.
+func (s *Server) unstoredIncidents(id ID) (last incidents, recent bool) {
+	s.refusals.mu.Lock()
+	last.Refused = s.refusals.unstored[id]
+	s.refusals.mu.Unlock()
 	s.links.mu.RLock()
+	defer s.links.mu.RUnlock()
 	a, recent := s.links.activity[id]
-	s.links.mu.RUnlock()
-	if recent {
-		return refused, a.End
+	last.Ended = a.End
+	return last, recent
+}
+
+func later(a, b *Incident) *Incident {
+	if a == nil || b != nil && b.Time.After(a.Time) {
+		return b
 	}
-	if data, err := s.store.Get(id.activityKey()); err == nil {
-		ended = decodeEnd(data)
-	}
-	return refused, ended
+	return a
 }
 
 // forget forgets all but the counts.

@@ -29,7 +29,7 @@ func what(i *hub.Incident) string {
 
 func wantRefused(t *testing.T, h *node.Node, id hub.ID, want string) {
 	t.Helper()
-	refused, _ := h.Incidents(id)
+	refused, _ := h.Incidents(t.Context(), id)
 	if got := what(refused); got != want {
 		t.Errorf("%s was refused last for %q, want %q", id, got, want)
 	}
@@ -43,7 +43,7 @@ func wantEnded(t *testing.T, h *node.Node, id hub.ID, want string) {
 	t.Helper()
 	var got string
 	for deadline := time.Now().Add(wiretest.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		_, ended := h.Incidents(id)
+		_, ended := h.Incidents(t.Context(), id)
 		if got = what(ended); got == want {
 			return
 		}
@@ -104,14 +104,14 @@ func TestWhyADeviceIsRefused(t *testing.T) {
 			if code := c.Connack(tt.id, func(p *packets.ConnectPacket) { p.PasswordFlag = true }, change); code == 0 {
 				t.Fatal("it is accepted")
 			}
-			refused, _ := h.Incidents(tt.id)
+			refused, _ := h.Incidents(t.Context(), tt.id)
 			if got := what(refused); !strings.HasPrefix(got, tt.want) {
 				t.Errorf("%s was refused last for %q, want %q", tt.id, got, tt.want)
 			}
 		})
 	}
-	if recent, counts := h.Refusals(); len(recent) != 12 || recent[0].ID.Device != "nobody" || recent[0].Detail != "DeviceNotFound: nobody" || counts["unauthorized"] != 11 || counts["violation"] != 1 {
-		t.Errorf("recent refusals %v, counts %v", recent, counts)
+	if r := h.Refusals(t.Context()); len(r.Recent) != 12 || r.Recent[0].ID.Device != "nobody" || r.Recent[0].Detail != "DeviceNotFound: nobody" || r.Counts["unauthorized"] != 11 || r.Counts["violation"] != 1 {
+		t.Errorf("refusals: %+v", r)
 	}
 
 	t.Run("over AMQP by CBS", func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestWhyADeviceIsRefused(t *testing.T) {
 		wantRefused(t, h.Node, id, "amqps unauthorized: the signature is not from a key of d1")
 		c = wiretest.OpenAMQP(t, h, wiretest.DialAMQPWebSocket(t, h))
 		c.PutToken(cs.Audience(), sign(cs, -time.Hour))
-		refused, _ := h.Incidents(id)
+		refused, _ := h.Incidents(t.Context(), id)
 		if got := what(refused); !strings.HasPrefix(got, "amqp-websocket unauthorized: the token expired at ") {
 			t.Errorf("refused for %q", got)
 		}
@@ -162,7 +162,7 @@ func TestWhyADeviceIsRefused(t *testing.T) {
 		io.Copy(io.Discard, nc)
 		// The connection is closed before the refusal is kept.
 		for deadline := time.Now().Add(wiretest.Patience); ; time.Sleep(time.Millisecond) {
-			_, counts := h.Refusals()
+			counts := h.Refusals(t.Context()).Counts
 			if counts["tls"] == 1 {
 				return
 			}
@@ -183,15 +183,14 @@ func TestWhyADeviceIsRefusedOverHTTPS(t *testing.T) {
 		wiretest.Sign(t, "localhost/devices/d2", "", cs.SharedAccessKey, h.Now().Add(time.Hour)): "https unauthorized: the token is for another resource",
 	} {
 		h.Do(wiretest.Call{Method: "POST", Path: "/devices/d1/messages/events", Body: "x", Token: token}).WantError(t, 401, "IotHubUnauthorizedAccess", "Unauthorized")
-		refused, _ := h.Incidents(id)
+		refused, _ := h.Incidents(t.Context(), id)
 		if got := what(refused); got != want {
 			t.Errorf("refused for %q, want %q", got, want)
 		}
 	}
 	// A service is refused too, but no device is.
 	h.Do(wiretest.Call{Method: "GET", Path: "/devices/d1", Token: wiretest.Sign(t, "localhost", "service", "d3Jvbmcgd3Jvbmcgd3Jvbmc=", h.Now().Add(time.Hour))}).WantError(t, 401, "IotHubUnauthorizedAccess", "Unauthorized")
-	recent, _ := h.Refusals()
-	if got := recent[0]; got.ID != (hub.ID{}) || got.Detail != "the signature is not from a key of policy service" {
+	if got := h.Refusals(t.Context()).Recent[0]; got.ID != (hub.ID{}) || got.Detail != "the signature is not from a key of policy service" {
 		t.Errorf("the last refusal is %+v", got)
 	}
 
@@ -253,7 +252,7 @@ func TestIncidentsOutliveTheHub(t *testing.T) {
 	n.Detach(attach(t, n, id), "closed", errGone)
 	n.Refused(peer(id), "unauthorized", why)
 	n.Refused(peer(gone), "unauthorized", why)
-	refused, ended := n.Incidents(id)
+	refused, ended := n.Incidents(t.Context(), id)
 	if err := n.DeleteIdentity(gone, hub.Match{Any: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +261,7 @@ func TestIncidentsOutliveTheHub(t *testing.T) {
 	}
 	n = wiretest.NewNode(t, node.Options{Storage: folder})
 	wiretest.Create(t, n, gone, hub.IdentitySpec{})
-	storedRefused, storedEnded := n.Incidents(id)
+	storedRefused, storedEnded := n.Incidents(t.Context(), id)
 	for _, pair := range [][2]*hub.Incident{{refused, storedRefused}, {ended, storedEnded}} {
 		if pair[0] == nil || pair[1] == nil {
 			t.Fatalf("forgotten: %v became %v", pair[0], pair[1])
@@ -272,7 +271,7 @@ func TestIncidentsOutliveTheHub(t *testing.T) {
 			t.Errorf("stored (-want +got):\n%s", diff)
 		}
 	}
-	if refused, ended := n.Incidents(gone); refused != nil || ended != nil {
+	if refused, ended := n.Incidents(t.Context(), gone); refused != nil || ended != nil {
 		t.Errorf("a new device has the incidents of the one before it: %v, %v", refused, ended)
 	}
 }
@@ -285,13 +284,13 @@ func TestAFloodOfRefusalsIsBounded(t *testing.T) {
 		n.Refused(hub.Peer{ID: hub.ID{Device: fmt.Sprint("unknown-", i)}}, "unauthorized", long)
 	}
 	n.Refused(hub.Peer{ID: hub.ID{Device: "d1"}}, "unauthorized", long)
-	recent, counts := n.Refusals()
+	r := n.Refusals(t.Context())
 	size := 0
-	for _, r := range recent {
+	for _, r := range r.Recent {
 		size += len(r.ID.Device) + len(r.Detail)
 	}
-	if len(recent) != 20 || size > 20<<10 || counts["unauthorized"] != 5001 {
-		t.Errorf("%d refusals of %d bytes are kept, counts %v", len(recent), size, counts)
+	if len(r.Recent) != 20 || size > 20<<10 || r.Counts["unauthorized"] != 5001 {
+		t.Errorf("%d refusals of %d bytes are kept, counts %v", len(r.Recent), size, r.Counts)
 	}
 	if pending := n.PendingRefusals(); pending != 1 {
 		t.Errorf("%d refusals wait to be stored, want the one of an identity that exists", pending)

@@ -57,6 +57,10 @@ type Link interface {
 
 	// End has the connection end soon. The first reason is the one that counts.
 	End(reason error)
+
+	// EndIdle is End unless a call waits for the peer's answer. It reports whether
+	// none does.
+	EndIdle(reason error) bool
 }
 
 // A Peer is the client at the other end of a Link, or of one request.
@@ -79,8 +83,8 @@ var (
 	ErrReset     = errors.New("the hub was reset")
 )
 
-// Link returns the link that holds id, or nil. Later it will look on other
-// nodes.
+// Link returns the link that holds id, or nil. It is one of this node; see
+// Connection for those of others.
 func (s *Server) Link(id ID) Link {
 	s.links.mu.RLock()
 	defer s.links.mu.RUnlock()
@@ -104,14 +108,20 @@ func (s *Server) Attach(l Link) error {
 	if err := s.announceModel(peer.ID, peer.Model); err != nil {
 		return err
 	}
-	before, change := s.links.put(peer.ID, l)
-	s.linkChanged(peer.ID, true, change)
-	if before != nil {
-		s.noteConnection(before.Peer(), journal.Disconnected, ErrTakenOver)
-	}
-	s.noteConnection(peer, journal.Connected, nil)
-	if before != nil {
-		before.End(ErrTakenOver)
+	if s.peers != nil {
+		if err := s.attachShared(l); err != nil {
+			return err
+		}
+	} else {
+		before, change := s.links.put(peer.ID, l)
+		s.linkChanged(peer.ID, true, change)
+		if before != nil {
+			s.noteConnection(before.Peer(), journal.Disconnected, ErrTakenOver)
+		}
+		s.noteConnection(peer, journal.Connected, nil)
+		if before != nil {
+			before.End(ErrTakenOver)
+		}
 	}
 	// From here on a change of the identity, or the end of the server, finds
 	// l; one that came between Authenticate and here is found now.
@@ -143,7 +153,11 @@ func (s *Server) Ready(l Link) {
 func (s *Server) Detach(l Link, reason string, why error) {
 	peer := l.Peer()
 	id := peer.ID
-	if change := s.links.remove(id, l, s.incident(peer, reason, why)); change != 0 {
+	switch change := s.links.remove(id, l, s.incident(peer, reason, why)); {
+	case change == 0:
+	case s.peers != nil:
+		s.running.Go(func() { s.removePresence(id, change) })
+	default:
 		s.linkChanged(id, false, change)
 		s.noteConnection(peer, journal.Disconnected, why)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type memoryLink struct {
 	window   int                      // messages it holds unsettled at a time
 	messages chan hub.ReceivedMessage // has room for all of a queue
 	gone     chan struct{}            // closed by End
+	calling  atomic.Int32             // methods that wait for their answers
 
 	mu        sync.Mutex // guards what follows
 	method    memoryMethod
@@ -94,6 +96,14 @@ func (l *memoryLink) End(reason error) {
 	}
 }
 
+func (l *memoryLink) EndIdle(reason error) bool {
+	if l.calling.Load() > 0 {
+		return false
+	}
+	l.End(reason)
+	return true
+}
+
 // ended waits for the end of the link, detaches it, and returns why it ended.
 func (l *memoryLink) ended(t testing.TB) error {
 	t.Helper()
@@ -137,6 +147,8 @@ func (l *memoryLink) Call(ctx context.Context, name string, payload json.RawMess
 	if method == nil {
 		return hub.MethodAnswer{}, false, nil
 	}
+	l.calling.Add(1)
+	defer l.calling.Add(-1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := make(chan struct{})
@@ -532,6 +544,38 @@ func TestALinkEndsWithItsCredential(t *testing.T) {
 				t.Error("it is still there")
 			}
 		})
+	}
+}
+
+func TestALinkEndsWithThePolicyThatItCameBy(t *testing.T) {
+	n := wiretest.NewNode(t, node.Options{})
+	id, other := hub.ID{Device: "d1"}, hub.ID{Device: "d2"}
+	wiretest.Create(t, n, id, hub.IdentitySpec{})
+	wiretest.Create(t, n, other, hub.IdentitySpec{})
+	policies := slices.Clone(n.Policies())
+	device := slices.IndexFunc(policies, func(p hub.Policy) bool { return p.Name == "device" })
+	token := wiretest.Sign(t, "localhost/devices/d1", "device", policies[device].PrimaryKey, n.Now().Add(time.Hour))
+	grant, err := n.Authenticate("localhost", id, token, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, byOwnKey := newMemoryLink(n, hub.Peer{ID: id, Host: "localhost", Grant: grant, Since: n.Now()}), attach(t, n, other)
+	if err := n.Attach(l); err != nil {
+		t.Fatal(err)
+	}
+	policies[device].SecondaryKey = sas.NewKey()
+	n.SetPolicies(policies) // the key that it has come by stays
+	policies = slices.Clone(policies)
+	policies[device].PrimaryKey = sas.NewKey()
+	n.SetPolicies(policies)
+	if reason := l.ended(t); reason != hub.ErrRevoked {
+		t.Errorf("it ended because %v, want %v", reason, hub.ErrRevoked)
+	}
+	if _, err := n.Authenticate("localhost", id, token, nil); !errors.Is(err, hub.ErrUnauthorizedAccess) {
+		t.Errorf("it comes again: %v", err)
+	}
+	if n.Link(other) != hub.Link(byOwnKey) {
+		t.Error("a device with a key of its own is gone")
 	}
 }
 

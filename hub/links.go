@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"maps"
+	"strconv"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ type links struct {
 	changes  uint64          // counts connections made and ended
 	devices  int             // of byID, those that are no modules
 	none     wait.Signal     // there is no link any more
+
+	shared *presences // nil on a hub of one node
 }
 
 func (l *links) init() {
@@ -38,6 +41,11 @@ func (l *links) init() {
 func (l *links) put(id ID, link Link) (before Link, change uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.set(id, link), l.changes
+}
+
+// set is put for a caller that holds l.mu.
+func (l *links) set(id ID, link Link) (before Link) {
 	before = l.byID[id]
 	l.byID[id] = link
 	if before == nil && id.Module == "" {
@@ -50,7 +58,7 @@ func (l *links) put(id ID, link Link) (before Link, change uint64) {
 		l.modules[id.Device][id] = link
 	}
 	l.changes++
-	return before, l.changes
+	return before
 }
 
 // remove returns the number of the change, 0 if it is none. End is why, at
@@ -61,6 +69,13 @@ func (l *links) remove(id ID, link Link, end *Incident) (change uint64) {
 	if l.byID[id] != link {
 		return 0
 	}
+	l.activity[id] = activity{Changed: end.Time, Last: link.LastActivity(), End: end}
+	return l.unset(id)
+}
+
+// unset is remove for a caller that holds l.mu and knows that there is a link. In
+// a cluster the number is that of the link.
+func (l *links) unset(id ID) (number uint64) {
 	delete(l.byID, id)
 	if id.Module == "" {
 		l.devices--
@@ -70,10 +85,14 @@ func (l *links) remove(id ID, link Link, end *Incident) (change uint64) {
 			delete(l.modules, id.Device)
 		}
 	}
-	l.activity[id] = activity{Changed: end.Time, Last: link.LastActivity(), End: end}
 	l.changes++
 	if len(l.byID) == 0 {
 		l.none.Set()
+	}
+	if l.shared != nil {
+		number = l.shared.numbers[id]
+		delete(l.shared.numbers, id)
+		return number
 	}
 	return l.changes
 }
@@ -124,11 +143,19 @@ func (l *links) all(match func(Peer) bool) (list []Link) {
 func (l *links) names(modules bool, most int) (names []string, few bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if len(l.byID) > most {
+	if len(l.byID) > most || l.shared != nil && len(l.shared.present) > most {
 		return nil, false
 	}
 	for id := range l.byID {
 		if (id.Module != "") == modules {
+			names = append(names, id.String())
+		}
+	}
+	if l.shared == nil {
+		return names, true
+	}
+	for id := range l.shared.present {
+		if _, ok := l.shared.elsewhere(id); ok && (id.Module != "") == modules {
 			names = append(names, id.String())
 		}
 	}
@@ -175,7 +202,7 @@ func (l *links) notify(id ID) {
 type ConnectionState struct {
 	Connected       bool
 	Changed         time.Time // when it connected or disconnected last
-	LastActivity    time.Time // when the hub last heard of it
+	LastActivity    time.Time // when the hub last heard of it; while another node has the connection, when it was made
 	PendingMessages int       // cloud-to-device messages that wait
 }
 
@@ -204,6 +231,7 @@ func (s *Server) connectionState(id ID, stored func() activity) ConnectionState 
 	s.links.mu.RLock()
 	c := s.links.byID[id]
 	a, recent := s.links.activity[id]
+	elsewhere, ok := s.links.shared.elsewhere(id)
 	s.links.mu.RUnlock()
 	pending := 0
 	if id.Module == "" {
@@ -212,21 +240,60 @@ func (s *Server) connectionState(id ID, stored func() activity) ConnectionState 
 	if c != nil {
 		return ConnectionState{Connected: true, Changed: c.Peer().Since, LastActivity: c.LastActivity(), PendingMessages: pending}
 	}
+	if ok {
+		since := time.Unix(0, elsewhere.since)
+		return ConnectionState{Connected: true, Changed: since, LastActivity: since, PendingMessages: pending}
+	}
 	if !recent {
 		a = stored()
 	}
 	return ConnectionState{Changed: a.Changed, LastActivity: a.Last, PendingMessages: pending}
 }
 
+// connected reports whether an identity has a link, on whichever node.
+func (s *Server) connected(id ID) bool {
+	s.links.mu.RLock()
+	defer s.links.mu.RUnlock()
+	if s.links.byID[id] != nil {
+		return true
+	}
+	_, ok := s.links.shared.elsewhere(id)
+	return ok
+}
+
 // ConnectedDevices returns the number of devices, not modules, with a
-// connection.
+// connection, of all nodes.
 func (s *Server) ConnectedDevices() int {
+	return s.connectedElsewhere(func(n *nodeLinks) int { return n.devices }) + s.linkedDevices()
+}
+
+// connectedModules returns the number of modules with a connection, of all nodes.
+func (s *Server) connectedModules() int {
+	return s.connectedElsewhere(func(n *nodeLinks) int { return n.modules }) + s.linkedModules()
+}
+
+// connectedElsewhere adds up what other nodes have.
+func (s *Server) connectedElsewhere(of func(*nodeLinks) int) (n int) {
+	s.links.mu.RLock()
+	defer s.links.mu.RUnlock()
+	if p := s.links.shared; p != nil {
+		for epoch, at := range p.nodes {
+			if epoch != p.peers.Self() && p.peers.Alive(epoch) {
+				n += of(at)
+			}
+		}
+	}
+	return n
+}
+
+// linkedDevices is ConnectedDevices of this node alone.
+func (s *Server) linkedDevices() int {
 	s.links.mu.RLock()
 	defer s.links.mu.RUnlock()
 	return s.links.devices
 }
 
-func (s *Server) connectedModules() int {
+func (s *Server) linkedModules() int {
 	s.links.mu.RLock()
 	defer s.links.mu.RUnlock()
 	return len(s.links.byID) - s.links.devices
@@ -262,7 +329,11 @@ func (s *Server) flushActivity() {
 	if len(pending)+len(refused) == 0 {
 		return
 	}
-	err := s.store.Update(disk.Activity, func(tx *store.Tx) error {
+	lock := disk.Activity
+	if s.peers != nil { // nodes need not wait for each other
+		lock += strconv.FormatUint(s.peers.Self(), 10)
+	}
+	err := s.store.Update(lock, func(tx *store.Tx) error {
 		pending, refused = s.links.unstored(), s.refusals.pending() // of the state that there is by now
 		for id, a := range pending {
 			// One that was deleted while connected leaves nothing to a later

@@ -79,7 +79,9 @@ func (c MethodCall) Validate() error {
 // Errors: ErrArgumentInvalid, ErrArgumentNull, ErrDeviceNotFound,
 // ErrModuleNotFound, ErrDeviceNotOnline (not connected, or not subscribed to
 // direct methods, within the connect timeout; or gone before it answered),
-// ErrTooManyMethodCalls, ErrBadDeviceResponse, ErrGatewayTimeout.
+// ErrTooManyMethodCalls, ErrBadDeviceResponse, ErrGatewayTimeout. If it is not known
+// whether the device got the call because the node of its connection has gone, or
+// another node has that now, the error is ErrDeviceNotOnline and ErrPeerGone.
 func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (result MethodResult, err error) {
 	s.metrics.calling.Inc()
 	defer func() {
@@ -106,14 +108,23 @@ func (s *Server) InvokeMethod(ctx context.Context, id ID, call MethodCall) (resu
 	}
 	// What is connected exists and is not disabled: a change that says
 	// otherwise ends the connection before it is acknowledged.
-	if result, taken, err := s.callMethod(ctx, id, call, late); taken || err != nil {
+	if result, taken, err := s.callAnywhere(ctx, id, call, late, 0); taken || err != nil {
 		return result, err
+	}
+	if s.peers != nil { // it may have moved, or be new
+		if err := s.Fresh(ctx); err != nil {
+			return MethodResult{}, err
+		}
+		if result, taken, err := s.callAnywhere(ctx, id, call, late, 0); taken || err != nil {
+			return result, err
+		}
 	}
 	if err := s.Callable(id); err != nil {
 		return MethodResult{}, err
 	}
+	until := s.Now().Add(call.ConnectTimeout)
 	err = s.await(ctx, id, call.ConnectTimeout, func() (taken bool, err error) {
-		result, taken, err = s.callMethod(ctx, id, call, late)
+		result, taken, err = s.callAnywhere(ctx, id, call, late, until.Sub(s.Now()))
 		return taken, err
 	})
 	return result, err
@@ -130,18 +141,30 @@ func (s *Server) loseCall(ctx context.Context, id ID, call MethodCall) error {
 	return cmp.Or(ctx.Err(), context.Cause(limited))
 }
 
-// AwaitMethod returns when id is connected and takes a direct method.
+// AwaitMethod returns when id is connected and takes a direct method, as far as
+// Takes knows.
 //
 // Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrDeviceNotOnline if that is
 // not so in time, ErrServiceUnavailable when the hub closes, the error of ctx.
 func (s *Server) AwaitMethod(ctx context.Context, id ID, name string, timeout time.Duration) error {
 	if err := s.Callable(id); err != nil {
-		return err
+		if s.peers == nil {
+			return err
+		}
+		if err := cmp.Or(s.Fresh(ctx), s.Callable(id)); err != nil {
+			return err
+		}
 	}
-	return s.await(ctx, id, timeout, func() (bool, error) {
-		l := s.Link(id)
-		return l != nil && l.TakesMethod(name), nil
-	})
+	return s.await(ctx, id, timeout, func() (bool, error) { return s.Takes(id, name), nil })
+}
+
+// Takes reports whether a direct method can be called on id now: its link takes
+// that, or is one of another node, which knows.
+func (s *Server) Takes(id ID, method string) bool {
+	if l := s.Link(id); l != nil {
+		return l.TakesMethod(method)
+	}
+	return s.peers != nil && s.connected(id)
 }
 
 // await calls try now and after every change of id's link, until it is done or

@@ -49,7 +49,7 @@ func newMetrics(s *Server) *metrics {
 	for _, side := range []string{"service", "device", "configuration"} {
 		m.twins.WithLabelValues(side)
 	}
-	for _, source := range []EventSource{SourceTelemetry, SourceTwinChange, SourceDeviceLifecycle, SourceConnectionState} {
+	for _, source := range eventSources {
 		m.events.WithLabelValues(string(source))
 	}
 	for _, o := range []outcome{completed, expired, deliveryCountExceeded, rejected, purged, abandoned} {
@@ -60,8 +60,8 @@ func newMetrics(s *Server) *metrics {
 	}
 	m.all = []prometheus.Collector{
 		m.methods, m.calling, m.twins, m.events, m.sent, m.settled,
-		gauge("iotdm_hub_connected_devices", "Devices, not modules, that are connected.", s.ConnectedDevices),
-		gauge("iotdm_hub_connected_modules", "Modules that are connected.", s.connectedModules),
+		gauge("iotdm_hub_connected_devices", "Devices, not modules, that are connected.", s.linkedDevices),
+		gauge("iotdm_hub_connected_modules", "Modules that are connected.", s.linkedModules),
 		gauge("iotdm_hub_event_readers", "Readers of a partition of the built-in endpoint that are attached.", s.Readers),
 		gauge("iotdm_hub_c2d_queued", "Cloud-to-device messages that wait, those in hand included.", s.queues.queued),
 		gauge("iotdm_hub_c2d_in_hand", "Cloud-to-device messages that a device has received and not settled.", s.queues.inHand),

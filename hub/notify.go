@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub/internal/words"
+	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -45,14 +47,8 @@ func (s *Server) notifies(source EventSource) bool {
 	return s.sources == nil || slices.Contains(s.sources, source)
 }
 
-// notify appends an event about id.
-func (s *Server) notify(source EventSource, id ID, schema, operation string, at time.Time, body []byte) {
-	s.notifyOf(source, id, schema, operation, at, body, "", nil)
-}
-
-// notifyOf is notify for what somebody did, if by is not empty, with a body
-// that is a patch if that is not nil.
-func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, at time.Time, body []byte, by string, patch *reportedPatch) {
+// ownEvent returns an event about id: of what somebody did, if by is not empty.
+func (s *Server) ownEvent(source EventSource, id ID, schema, operation string, at time.Time, body []byte, by string) Event {
 	properties := []Property{
 		{Name: "hubName", Value: s.name},
 		{Name: "deviceId", Value: id.Device},
@@ -66,7 +62,7 @@ func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, a
 	if by != "" {
 		properties = append(properties, Property{Name: changedBy, Value: by})
 	}
-	err := s.appendEvent(Event{
+	return Event{
 		Source: source, From: id, Properties: properties, Body: body,
 		System: []Property{
 			{Name: "content-type", Value: "application/json"},
@@ -74,10 +70,60 @@ func (s *Server) notifyOf(source EventSource, id ID, schema, operation string, a
 			{Name: "correlation-id", Value: words.NewRequestID().Compact()},
 			{Name: "user-id", Value: s.name},
 		},
-	}, patch, s.events.AppendLate, s.eventLost)
-	if err != nil {
-		s.eventLost(err)
 	}
+}
+
+// eventNotice is the kind of the notices that carry an event of the hub's own,
+// as it is stored.
+const eventNotice = "event"
+
+// tellEvent has an event of the hub's own follow the changes of the Tx. Its body
+// is a patch if that is not nil.
+func (tx *Tx) tellEvent(e Event, patch *reportedPatch) {
+	buf := eventBuffers.Get().(*[]byte)
+	defer eventBuffers.Put(buf)
+	*buf = e.appendTo((*buf)[:0], patch)
+	tx.Store.Tell(eventNotice, bytes.Clone(*buf))
+}
+
+// hearEvent appends an event that was told: in the order of the changes, since
+// those of a device come one after the other. In a log that all nodes share the
+// leader does, of those that every node keeps.
+func (s *Server) hearEvent(n store.Notice) {
+	if !n.Mine {
+		return
+	}
+	if _, shared := s.events.(SharedEventLog); shared {
+		s.metrics.event(sourceOf(n.Data))
+		return
+	}
+	s.appendOwn(string(deviceOf(n.Data)), numberedEvent(n))
+}
+
+// numberedEvent returns the event of a notice: one about a connection has the
+// place of the notice in the log as its number. It is of 256 bits, as the
+// service's.
+func numberedEvent(n store.Notice) []byte {
+	if sourceOf(n.Data) != SourceConnectionState {
+		return n.Data
+	}
+	return fmt.Appendf(slices.Clip(n.Data), `{"sequenceNumber":"%032X%032X"}`, n.Pos, n.Index)
+}
+
+// tellLink tells of a connection that was made or has ended, in a Tx that changes
+// who has the device.
+func (tx *Tx) tellLink(id ID, connected bool) {
+	if tx.hub.notifies(SourceConnectionState) {
+		tx.tellEvent(tx.hub.linkEvent(id, connected, nil), nil)
+	}
+}
+
+func (s *Server) appendOwn(device string, data []byte) {
+	err := s.events.AppendLate(device, data, s.eventLost)
+	if err == nil {
+		s.metrics.event(sourceOf(data))
+	}
+	s.eventLost(err)
 }
 
 // eventLost tells the operator of an event that could not be stored.
@@ -94,19 +140,39 @@ func (s *Server) linkChanged(id ID, connected bool, number uint64) {
 	if !s.notifies(SourceConnectionState) {
 		return
 	}
+	e := s.linkEvent(id, connected, fmt.Appendf(nil, `{"sequenceNumber":"%032X%032X"}`, fileTime(s.started), number))
+	s.appendOwn(id.Device, e.appendTo(nil, nil))
+}
+
+func (s *Server) linkEvent(id ID, connected bool, body []byte) Event {
 	operation := "deviceDisconnected"
 	if connected {
 		operation = "deviceConnected"
 	}
-	body := fmt.Appendf(nil, `{"sequenceNumber":"%032X%032X"}`, fileTime(s.started), number)
-	s.notify(SourceConnectionState, id, "deviceConnectionStateNotification", operation, s.Now(), body)
+	return s.ownEvent(SourceConnectionState, id, "deviceConnectionStateNotification", operation, s.Now(), body, "")
 }
 
-// identityChanged appends an event about an identity that was created or
-// deleted with its twin t.
-func (s *Server) identityChanged(id ID, operation string, t Twin, at time.Time) {
-	if s.notifies(SourceDeviceLifecycle) {
-		s.notify(SourceDeviceLifecycle, id, "deviceLifecycleNotification", operation, at, t.eventBody(id))
+// tellChange tells the events of a change, in the Tx that makes it.
+func (tx *Tx) tellChange(c *change) {
+	switch c.kind {
+	case created:
+		tx.tellIdentity(c, "createDeviceIdentity")
+	case deleted:
+		tx.tellIdentity(c, "deleteDeviceIdentity")
+	case written:
+		// What a twin shows of configurations, or of a Plug and Play model, is no
+		// change of the twin.
+		if side := c.write.Side; side != byConnecting && (side != ByConfiguration || c.write.Desired != nil) {
+			tx.tellTwin(c)
+		}
+	}
+}
+
+// tellIdentity tells of an identity that is created or deleted with its twin.
+func (tx *Tx) tellIdentity(c *change, operation string) {
+	if tx.hub.notifies(SourceDeviceLifecycle) {
+		body := c.twin.eventBody(c.id)
+		tx.tellEvent(tx.hub.ownEvent(SourceDeviceLifecycle, c.id, "deviceLifecycleNotification", operation, tx.now, body, ""), nil)
 	}
 }
 
@@ -133,21 +199,23 @@ func (t *Twin) eventBody(id ID) []byte {
 	return words.MustMarshal(doc)
 }
 
-// notifyTwin appends an event about a write of a twin.
-func (s *Server) notifyTwin(c *change, at time.Time) {
+// tellTwin tells of a write of a twin.
+func (tx *Tx) tellTwin(c *change) {
+	s := tx.hub
 	if !s.notifies(SourceTwinChange) {
 		return
 	}
-	const schema = "twinChangeNotification"
 	t, w := &c.twin, &c.write
+	tell := func(operation string, body []byte, by string, patch *reportedPatch) {
+		tx.tellEvent(s.ownEvent(SourceTwinChange, c.id, "twinChangeNotification", operation, tx.now, body, by), patch)
+	}
 	switch {
 	case w.Side == ByDevice:
 		// Devices patch often and few read of it: the body is made when it is read.
-		s.notifyOf(SourceTwinChange, c.id, schema, "updateTwin", at, w.Reported, "",
-			&reportedPatch{twin: t.version, reported: t.Reported.Version, at: at})
+		tell("updateTwin", w.Reported, "", &reportedPatch{twin: t.version, reported: t.Reported.Version, at: tx.now})
 		return
 	case w.Replaced:
-		s.notifyOf(SourceTwinChange, c.id, schema, "replaceTwin", at, t.eventBody(c.id), w.By, nil)
+		tell("replaceTwin", t.eventBody(c.id), w.By, nil)
 		return
 	}
 	body := fmt.Appendf(nil, `{"version":%d`, t.version)
@@ -155,14 +223,14 @@ func (s *Server) notifyTwin(c *change, at time.Time) {
 		body = fmt.Appendf(body, `,"tags":%s`, w.Tags)
 	}
 	if w.Desired != nil {
-		desired, err := patchWithMetadata(twin.Desired, w.Desired, t.Desired.Version, at)
+		desired, err := patchWithMetadata(twin.Desired, w.Desired, t.Desired.Version, tx.now)
 		if err != nil {
 			s.eventLost(err)
 			return
 		}
 		body = fmt.Appendf(body, `,"properties":{"desired":%s}`, desired)
 	}
-	s.notifyOf(SourceTwinChange, c.id, schema, "updateTwin", at, append(body, '}'), w.By, nil)
+	tell("updateTwin", append(body, '}'), w.By, nil)
 }
 
 // A reportedPatch is what makes the body of an event of a patch.

@@ -229,7 +229,7 @@ func (r *row) Field(f query.Field) query.Value {
 			return query.String(module)
 		}
 	case query.ConnectionState:
-		if r.scan.server.Link(r.loadID()) != nil {
+		if r.scan.server.connected(r.loadID()) {
 			return valueConnected
 		}
 		return valueDisconnected

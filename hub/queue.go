@@ -14,7 +14,8 @@ import (
 
 // A device's queue of cloud-to-device messages is one record that says what
 // waits, and a record for each message. A message is invisible while it is
-// locked, which is not stored: after a restart everything waits again.
+// locked, which is not stored: after a restart everything waits again. Of several
+// nodes the device's home knows what is locked.
 
 func queueKey(device string) []byte    { return disk.Of(disk.Queue, device, "") }
 func sequenceKey(device string) []byte { return disk.Of(disk.Sequence, device, "") }
@@ -66,8 +67,8 @@ type queueChange struct {
 	changed bool
 }
 
-// changeQueue drops what has expired from the queue of a device and then
-// applies change, which may be nil.
+// changeQueue drops what has expired from the queue of a device, where this node
+// is its home, and then applies change, which may be nil and may be called again.
 //
 // Errors: ErrDeviceNotFound, and those of change.
 func (s *Server) changeQueue(device string, change func(*queueChange) error) error {
@@ -81,9 +82,13 @@ func (s *Server) changeQueue(device string, change func(*queueChange) error) err
 		if c.queue, err = decodeQueue(data, err); err != nil {
 			return err
 		}
+		home, err := s.homeIn(tx.Get, device)
+		if err != nil {
+			return err
+		}
 		for _, m := range slices.Clone(c.queue) {
 			// One that the device has in hand has still a chance.
-			if !m.expires.After(c.now) && !s.queues.locked(device, m.sequence) {
+			if home && !m.expires.After(c.now) && !s.queues.locked(device, m.sequence) {
 				if err := s.removeMessage(&c, m.sequence, expired); err != nil {
 					return err
 				}
@@ -100,7 +105,6 @@ func (s *Server) changeQueue(device string, change func(*queueChange) error) err
 		case c.changed:
 			tx.Set(queueKey(device), encodeQueue(c.queue))
 		}
-		tx.OnCommit(func() { s.queues.note(device, c.queue) })
 		return nil
 	})
 }
@@ -187,7 +191,7 @@ func (s *Server) SendMessage(device string, m Message) error {
 	})
 	if err == nil {
 		s.noteMessage(device, journal.Queued, &m)
-		s.deliver(device)
+		s.deliver(device) // if its link is here
 	}
 	return err
 }
@@ -218,10 +222,7 @@ func (s *Server) deleteQueue(tx *store.Tx, device string) {
 	}
 	tx.Delete(queueKey(device))
 	tx.Delete(sequenceKey(device))
-	tx.OnCommit(func() {
-		s.queues.note(device, nil)
-		s.metrics.messages(len(queue), purged)
-	})
+	tx.OnCommit(func() { s.metrics.messages(len(queue), purged) })
 }
 
 // forget forgets what waits and what devices have in hand. Who has a device's
@@ -236,15 +237,28 @@ func (q *queues) forget() {
 	q.total, q.held = 0, 0
 }
 
+// takeQueue takes down what waits for a device now, and sends it what another node
+// has put there.
+func (s *Server) takeQueue(c store.Change) error {
+	var queue []queuedMessage
+	if c.Value != nil {
+		var err error
+		if queue, err = decodeQueue(c.Value, nil); err != nil {
+			return err
+		}
+	}
+	device := string(c.Key[len(disk.Queue):])
+	s.queues.note(device, queue)
+	if s.peers != nil && !c.Mine && len(queue) > 0 && s.Link(ID{Device: device}) != nil {
+		s.running.Go(func() { s.deliver(device) })
+	}
+	return nil
+}
+
 // loadQueues finds out what waits.
 func (s *Server) loadQueues() error {
 	prefix := []byte(disk.Queue)
 	return s.store.Scan(prefix, store.PrefixEnd(prefix), func(k, v []byte) error {
-		queue, err := decodeQueue(v, nil)
-		if err != nil {
-			return err
-		}
-		s.queues.note(string(k[len(prefix):]), queue)
-		return nil
+		return s.takeQueue(store.Change{Key: k, Value: v})
 	})
 }

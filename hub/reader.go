@@ -30,6 +30,9 @@ type Reader struct {
 
 	// End has the reader end soon, with ErrReaderStolen. It must not wait.
 	End func(reason error)
+
+	number   uint64 // in a cluster: which of this node's it is
+	admitted bool   // in a cluster: it has been seen among the readers; guarded by readers.mu
 }
 
 // DefaultConsumerGroup is the consumer group that always exists.
@@ -61,9 +64,10 @@ func ValidateConsumerGroup(name string) error {
 type readers struct {
 	groups map[string]struct{} // lower-cased; read only
 
-	mu   sync.Mutex // guards what follows
-	in   map[readerPlace][]*Reader
-	size int
+	mu     sync.Mutex // guards what follows
+	in     map[readerPlace][]*Reader
+	size   int
+	number uint64 // of the last reader, in a cluster
 }
 
 type readerPlace struct {
@@ -105,10 +109,12 @@ func (s *Server) AttachReader(r *Reader) error {
 	if err := s.startReader(r); err != nil {
 		return err
 	}
+	if s.Clustered() {
+		return s.attachReader(place, r)
+	}
 	ended, err := s.readers.put(place, r)
 	for _, old := range ended {
-		old.End(fmt.Errorf("%w: a reader with %s was attached to partition %d in the consumer group %s",
-			ErrReaderStolen, r.level(), r.Partition, r.Group))
+		old.End(old.stolen(r.Epoch))
 	}
 	return err
 }
@@ -145,51 +151,77 @@ func (rs *readers) put(place readerPlace, r *Reader) (ended []*Reader, err error
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	there := rs.in[place]
-	// Either all are without an epoch, or there is one.
-	switch {
-	case r.Epoch == nil && len(there) > 0 && there[0].Epoch != nil:
-		return nil, fmt.Errorf("%w: a reader with %s is attached to partition %d in the consumer group %s, beside which there is none without",
-			ErrReaderStolen, there[0].level(), r.Partition, r.Group)
-	case r.Epoch == nil && len(there) >= maxReaders:
-		return nil, fmt.Errorf("%w: partition %d has %d in the consumer group %s, as many as may be without an epoch",
-			ErrTooManyReaders, r.Partition, len(there), r.Group)
-	case r.Epoch == nil:
-		rs.in[place] = append(there, r)
-	case len(there) > 0 && there[0].Epoch != nil && *there[0].Epoch > *r.Epoch:
-		return nil, fmt.Errorf("%w: a reader with %s, which is higher than %d, is attached to partition %d in the consumer group %s",
-			ErrReaderStolen, there[0].level(), *r.Epoch, r.Partition, r.Group)
-	default:
-		ended = there
-		rs.in[place] = []*Reader{r}
+	var epoch *int64
+	if len(there) > 0 {
+		epoch = there[0].Epoch
 	}
+	replaces, err := r.admit(len(there), epoch)
+	if err != nil {
+		return nil, err
+	}
+	if replaces {
+		ended, there = there, nil
+	}
+	rs.in[place] = append(there, r)
 	rs.size += 1 - len(ended)
 	return ended, nil
 }
 
-func (r *Reader) level() string {
-	if r.Epoch == nil {
+// admit decides whether r may be one of the readers of its place, of which there
+// are some: either all without an epoch, or one with; and whether it replaces them.
+func (r *Reader) admit(there int, epoch *int64) (replaces bool, err error) {
+	switch {
+	case r.Epoch == nil && epoch != nil:
+		return false, fmt.Errorf("%w: a reader with %s is attached to partition %d in the consumer group %s, beside which there is none without",
+			ErrReaderStolen, level(epoch), r.Partition, r.Group)
+	case r.Epoch == nil && there >= maxReaders:
+		return false, fmt.Errorf("%w: partition %d has %d in the consumer group %s, as many as may be without an epoch",
+			ErrTooManyReaders, r.Partition, there, r.Group)
+	case r.Epoch == nil:
+		return false, nil
+	case epoch != nil && *epoch > *r.Epoch:
+		return false, fmt.Errorf("%w: a reader with %s, which is higher than %d, is attached to partition %d in the consumer group %s",
+			ErrReaderStolen, level(epoch), *r.Epoch, r.Partition, r.Group)
+	}
+	return true, nil
+}
+
+// stolen is why r ends when a reader with an epoch takes its place.
+func (r *Reader) stolen(epoch *int64) error {
+	return fmt.Errorf("%w: a reader with %s was attached to partition %d in the consumer group %s", ErrReaderStolen, level(epoch), r.Partition, r.Group)
+}
+
+func level(epoch *int64) string {
+	if epoch == nil {
 		return "no epoch"
 	}
-	return fmt.Sprintf("the epoch %d", *r.Epoch)
+	return fmt.Sprintf("the epoch %d", *epoch)
 }
 
 // DetachReader forgets r. One that is not attached, or not any more, is left
 // alone.
 func (s *Server) DetachReader(r *Reader) {
-	rs, place := &s.readers, r.place()
+	place := r.place()
+	if s.readers.remove(place, r) && s.Clustered() {
+		s.running.Go(func() { s.dropReaders(place) })
+	}
+}
+
+func (rs *readers) remove(place readerPlace, r *Reader) (removed bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	there := rs.in[place]
 	i := slices.Index(there, r)
 	if i < 0 {
-		return
+		return false
 	}
 	rs.size--
 	if len(there) == 1 {
 		delete(rs.in, place)
-		return
+	} else {
+		rs.in[place] = slices.Delete(there, i, i+1)
 	}
-	rs.in[place] = slices.Delete(there, i, i+1)
+	return true
 }
 
 // Readers returns how many are attached.
@@ -285,7 +317,7 @@ func (n *newest) get(partition int, sources []EventSource) newestEvent {
 // find looks for the newest event behind those that were looked at. The first
 // time it begins near the end, and with more and more before that while there
 // is none.
-func (n *newest) find(ctx context.Context, log *eventlog.Log, partition int, sources []EventSource, b eventlog.Bounds) error {
+func (n *newest) find(ctx context.Context, log EventLog, partition int, sources []EventSource, b eventlog.Bounds) error {
 	e := n.get(partition, sources)
 	from, until := max(e.seen, b.First), int64(math.MaxInt64)
 	errSeen := errors.New("looked at before")

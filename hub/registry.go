@@ -85,15 +85,15 @@ func (s *Server) PutOwnModule(id ID, spec IdentitySpec, m Match) (Identity, erro
 		if err != nil {
 			return err
 		}
+		next := spec
 		if id.isSystemModule() {
-			auth := spec.Auth
-			spec = before.Spec()
-			spec.Auth = auth
+			next = before.Spec()
+			next.Auth = spec.Auth
 		}
-		if spec.ManagedBy == nil {
-			spec.ManagedBy = before.ManagedBy
+		if next.ManagedBy == nil {
+			next.ManagedBy = before.ManagedBy
 		}
-		result, err = tx.Update(id, spec, m)
+		result, err = tx.Update(id, next, m)
 		return err
 	})
 	return result, err

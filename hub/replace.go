@@ -161,13 +161,23 @@ func (s *Server) OnReplace(f func()) (stop func()) {
 
 // AuthenticateLink is Authenticate for who is about to attach a link. It waits
 // while the state is being replaced: a device that connects again at once finds
-// its identity, if it is in the new state.
+// its identity, if it is in the new state. In a cluster it refuses nobody who has
+// been registered by another node just now.
+//
+// Errors: those of Authenticate, and ErrServiceUnavailable.
 func (s *Server) AuthenticateLink(host string, id ID, password string, chain []*x509.Certificate) (Grant, error) {
 	_, leave, err := s.Enter(s.ctx)
 	if err != nil {
 		return Grant{}, ErrServiceUnavailable.With("%v", ErrClosing)
 	}
 	defer leave()
+	g, err := s.Authenticate(host, id, password, chain)
+	if err == nil || s.peers == nil {
+		return g, err
+	}
+	if err := s.Fresh(s.ctx); err != nil {
+		return Grant{}, err
+	}
 	return s.Authenticate(host, id, password, chain)
 }
 

@@ -19,7 +19,8 @@ func (id ID) sessionKey() []byte { return disk.Of(disk.Session, id.Device, id.Mo
 func (s *Server) OpenSession(l Link, keep bool) (session []byte, present bool, err error) {
 	id := l.Peer().ID
 	err = s.store.Update(id.Device, func(tx *store.Tx) error {
-		session, err = tx.Get(id.sessionKey())
+		session, present = nil, false
+		stored, err := tx.Get(id.sessionKey())
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			if !keep {
@@ -29,11 +30,13 @@ func (s *Server) OpenSession(l Link, keep bool) (session []byte, present bool, e
 		case err != nil:
 			return err
 		case !keep:
+			if err := s.holds(tx, l); err != nil {
+				return err
+			}
 			tx.Delete(id.sessionKey())
-			session = nil
 			return nil
 		}
-		present = true
+		session, present = stored, true
 		return nil
 	})
 	return session, present, err
@@ -50,12 +53,35 @@ func (s *Server) KeepSession(l Link, session []byte) error {
 // deleted.
 func (s *Server) putSession(tx *store.Tx, l Link, session []byte) error {
 	id := l.Peer().ID
-	if s.Link(id) != l {
-		return ErrTakenOver
+	if err := s.holds(tx, l); err != nil {
+		return err
 	}
 	if _, err := tx.Get(id.identityKey()); err != nil {
 		return ErrRevoked
 	}
 	tx.Set(id.sessionKey(), session)
 	return nil
+}
+
+// holds returns ErrTakenOver unless l is the link of its identity.
+func (s *Server) holds(tx *store.Tx, l Link) error {
+	id := l.Peer().ID
+	s.links.mu.RLock()
+	current := s.links.byID[id] == l
+	var number uint64
+	if s.links.shared != nil {
+		number = s.links.shared.numbers[id]
+	}
+	s.links.mu.RUnlock()
+	if !current {
+		return ErrTakenOver
+	}
+	if s.peers == nil {
+		return nil
+	}
+	p, err := readPresence(tx.Get, id)
+	if err == nil && (p.node != s.peers.Self() || p.number != number) {
+		err = ErrTakenOver
+	}
+	return err
 }

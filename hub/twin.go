@@ -233,10 +233,14 @@ func twinOf(id ID, data []byte, err error) (Twin, error) {
 // DeviceTwin returns the twin as its device or module sees it: desired and
 // reported properties with their versions, without metadata and tags.
 //
-// Errors: ErrDeviceNotFound, ErrModuleNotFound.
+// Errors: ErrDeviceNotFound, ErrModuleNotFound; in a cluster ErrServiceUnavailable
+// while it is not known what other nodes have written.
 func (s *Server) DeviceTwin(id ID) (_ json.RawMessage, err error) {
 	if s.journal != nil {
 		defer func() { s.noteTwin(id, journal.Got, nil, err) }()
+	}
+	if err := s.Fresh(s.ctx); err != nil {
+		return nil, err
 	}
 	data, err := s.store.Get(id.twinKey())
 	t, err := twinOf(id, data, err)

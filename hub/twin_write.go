@@ -159,32 +159,40 @@ func (tx *Tx) changeTwin(id ID, m Match, change func(*Twin, time.Time) (TwinWrit
 // AnyVersion as the condition of PatchReported is no condition.
 const AnyVersion = -1
 
-// PatchReported merges a device's patch into its reported properties and
-// returns their new version. With a condition other than AnyVersion the patch
-// is applied only while that is the current version.
+// PatchReported merges a patch into the reported properties of the identity of a
+// link and returns their new version. With a condition other than AnyVersion the
+// patch is applied only while that is the current version.
 //
 // Errors: ErrDeviceNotFound, ErrModuleNotFound, ErrPreconditionFailed,
-// ErrArgumentInvalid, ErrTwinTooLarge.
+// ErrArgumentInvalid, ErrTwinTooLarge; in a cluster, ErrTakenOver.
 func (s *Server) PatchReported(id ID, patch []byte, condition int64) (version int64, err error) {
 	if s.journal != nil {
 		defer func() { s.noteTwin(id, journal.Reported, patch, err) }()
 	}
-	err = s.Update(id.Device, func(tx *Tx) error {
-		t, err := tx.Twin(id)
-		if err != nil {
+	err = s.Update(id.Device, func(tx *Tx) (err error) {
+		if err := tx.held(id); err != nil {
 			return err
 		}
-		if condition != AnyVersion && condition != t.Reported.Version {
-			return ErrPreconditionFailed.With("the version of the reported properties is %d, not %d", t.Reported.Version, condition)
-		}
-		if t.Reported, err = t.Reported.Patch(twin.Reported, patch, tx.now); err != nil {
-			return TwinError(err)
-		}
-		tx.PutTwin(id, &t, TwinWrite{Side: ByDevice, Reported: patch})
-		version = t.Reported.Version
-		return nil
+		version, err = tx.PatchReported(id, patch, condition)
+		return err
 	})
 	return version, err
+}
+
+// PatchReported is Server.PatchReported, whoever has the link.
+func (tx *Tx) PatchReported(id ID, patch []byte, condition int64) (version int64, err error) {
+	t, err := tx.Twin(id)
+	if err != nil {
+		return 0, err
+	}
+	if condition != AnyVersion && condition != t.Reported.Version {
+		return 0, ErrPreconditionFailed.With("the version of the reported properties is %d, not %d", t.Reported.Version, condition)
+	}
+	if t.Reported, err = t.Reported.Patch(twin.Reported, patch, tx.now); err != nil {
+		return 0, TwinError(err)
+	}
+	tx.PutTwin(id, &t, TwinWrite{Side: ByDevice, Reported: patch})
+	return t.Reported.Version, nil
 }
 
 // announceModel stores the Plug and Play model that a device announced when it

@@ -8,10 +8,8 @@ import (
 
 	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
-	"github.com/iotdm/iotdm/hub/journal"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/sas"
-	"github.com/iotdm/iotdm/twin"
 )
 
 // A Tx changes the identities and twins of one device, the device's own and
@@ -51,8 +49,11 @@ const (
 )
 
 // Update runs fn with a Tx of the device, and returns when the changes are
-// durable and known to those that they concern. Updates of one device run one
-// after the other. An error of fn undoes all and is returned.
+// durable and known to those on this node that they concern. Updates of one
+// device run one after the other. An error of fn undoes all and is returned.
+//
+// In a cluster fn is run again if another node was faster: it leaves nothing
+// behind but what it does by the Tx, and what the next run does over.
 //
 // Errors besides: those of store.DB.Update, such as store.ErrFull.
 func (s *Server) Update(device string, fn func(*Tx) error) error {
@@ -62,9 +63,10 @@ func (s *Server) Update(device string, fn func(*Tx) error) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		if len(tx.changes) > 0 {
-			st.OnCommit(tx.committed)
+		for i := range tx.changes {
+			tx.tellChange(&tx.changes[i])
 		}
+		tx.tellChanges()
 		return nil
 	})
 }
@@ -231,6 +233,11 @@ func (tx *Tx) remove(id ID) {
 	for _, prefix := range []string{disk.Configured, disk.Activity, disk.Refusal, disk.Session} {
 		tx.Store.Delete(disk.Of(prefix, id.Device, id.Module))
 	}
+	if tx.hub.peers != nil {
+		if p, _ := readPresence(tx.Store.Get, id); p.node != 0 {
+			tx.endPresence(id)
+		}
+	}
 	tx.note(change{kind: deleted, id: id, twin: t})
 }
 
@@ -291,59 +298,3 @@ func (tx *Tx) PutTwin(id ID, t *Twin, w TwinWrite) {
 }
 
 func (tx *Tx) note(c change) { tx.changes = append(tx.changes, c) }
-
-// committed lets follow what does, after the changes are durable and before the
-// next ones of the device: so versions arrive in order, and who reads an event
-// finds what it says.
-func (tx *Tx) committed() {
-	for i := range tx.changes {
-		tx.hub.follow(&tx.changes[i], tx.now)
-	}
-}
-
-func (s *Server) follow(c *change, now time.Time) {
-	touched := c.id
-	switch c.kind {
-	case created:
-		s.identityChanged(c.id, "createDeviceIdentity", c.twin, now)
-	case updated:
-		s.recheckLinks(c.id)
-	case deleted:
-		s.recheckLinks(c.id)
-		s.identityChanged(c.id, "deleteDeviceIdentity", c.twin, now)
-		touched.Module = "" // a deployment may want it back
-	case written:
-		s.twinWritten(c, now)
-	}
-	// What configurations set is not shown to them again: two whose conditions
-	// ask for what the other sets would never come to an end.
-	if s.touch != nil && c.write.Side != ByConfiguration {
-		s.touch(touched)
-	}
-}
-
-// twinWritten lets follow what does after a write of a twin.
-func (s *Server) twinWritten(c *change, now time.Time) {
-	w := &c.write
-	switch w.Side {
-	case ByService:
-		s.metrics.twinWrite("service")
-	case ByDevice:
-		s.metrics.twinWrite("device")
-	case ByConfiguration:
-		if w.Desired == nil {
-			return
-		}
-		s.metrics.twinWrite("configuration")
-	case byConnecting:
-		return
-	}
-	s.notifyTwin(c, now)
-	if w.Desired == nil {
-		return
-	}
-	if l := s.Link(c.id); l != nil {
-		s.Note(c.id, journal.Twin, journal.Desired, func(e *journal.Entry) { e.Door, e.Body = l.Peer().Door, journal.NewBody(w.Desired) })
-		l.SendDesired(c.twin.Desired.Version, twin.WithVersion(w.Desired, c.twin.Desired.Version))
-	}
-}

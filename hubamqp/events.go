@@ -118,7 +118,6 @@ type reader struct {
 	fromWays   *dial.Dialer // to it
 	partitions []*partition // nil: not known yet
 	tail       int          // begin so many numbers before the end of each partition; 0: as the query says
-	whole      bool         // with tail: nothing was before that
 	read       int          // events since the last attempt to connect
 	begun      bool         // reading, once
 }
@@ -206,7 +205,6 @@ func (r *reader) find(ctx context.Context, conn *connection, e endpoint) error {
 		}
 	}
 	var found []*partition
-	r.whole = true
 	for _, id := range ids {
 		if len(r.q.Partitions) > 0 && !slices.Contains(r.q.Partitions, id) {
 			continue
@@ -225,7 +223,7 @@ func (r *reader) find(ctx context.Context, conn *connection, e endpoint) error {
 			p.offset = cmp.Or(info.lastOffset, "-1")
 		}
 		if start := info.last - int64(r.tail); r.tail > 0 && r.q.Since.IsZero() && !info.empty && start >= info.first {
-			p.behind, r.whole = start, false
+			p.behind = start
 		}
 		p.until = info.last
 		p.done = !r.q.Follow && (info.empty || info.ends(p.offset) || r.q.Since.After(info.lastEnqueued))

@@ -65,3 +65,39 @@ func (c *Client) Refusals(ctx context.Context) (Refusals, error) {
 	_, err := c.do(ctx, request{what: "list refusals", method: http.MethodGet, path: []string{"iotdm", "refusals"}, repeat: repeatAlways}, &v)
 	return v, err
 }
+
+// A Node is one of the nodes of a hub.
+type Node struct {
+	Name   string `json:"name"`
+	Epoch  uint64 `json:"epoch"` // rises over all nodes each time that one joins
+	Host   string `json:"host"`  // the name of its machine; empty if it is not known
+	Joined Time   `json:"joined"`
+	Leads  bool   `json:"leads"`           // it does what one node does for all
+	Self   bool   `json:"self"`            // it has answered
+	Silent int    `json:"silentInSeconds"` // since it was last heard of, while others were
+}
+
+// Nodes returns the nodes of a hub that has several, and none for others. Only the hub of iotdm has this call.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	var nodes []Node
+	_, err := c.do(ctx, request{what: "list the nodes", method: http.MethodGet, path: []string{"iotdm", "nodes"}, repeat: repeatAlways}, &nodes)
+	return nodes, err
+}
+
+// Traffic is what goes through a hub: how much since it was started, and who is connected now. Two readings make a rate.
+type Traffic struct {
+	ConnectedDevices int64  `json:"connectedDeviceCount"`
+	ConnectedModules int64  `json:"connectedModuleCount"`
+	Telemetry        uint64 `json:"telemetry"`      // messages of devices that were stored
+	MethodCalls      uint64 `json:"methodCalls"`    // direct methods that ended
+	MethodFailures   uint64 `json:"methodFailures"` // of these, without an answer of the device
+	TwinWrites       uint64 `json:"twinWrites"`
+	MessagesSent     uint64 `json:"messagesSent"` // to devices, put into a queue
+}
+
+// Traffic returns what goes through the hub. Only the hub of iotdm has this call.
+func (c *Client) Traffic(ctx context.Context) (Traffic, error) {
+	var v Traffic
+	_, err := c.do(ctx, request{what: "read the traffic", method: http.MethodGet, path: []string{"iotdm", "traffic"}, repeat: repeatAlways}, &v)
+	return v, err
+}

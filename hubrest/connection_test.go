@@ -39,3 +39,19 @@ func TestWhyADeviceIsNotConnected(t *testing.T) {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
+
+func TestTraffic(t *testing.T) {
+	h := hubtest.New(t)
+	c := newHubClient(t, h, "service")
+	h.Device("d1")
+	if _, err := c.InvokeMethod(t.Context(), hubrest.Target{DeviceID: "d1"}, hubrest.Method{Name: "m"}); !errors.Is(err, hubrest.ErrNotOnline) {
+		t.Fatal(err)
+	}
+	if _, err := c.PatchTwin(t.Context(), hubrest.Target{DeviceID: "d1"}, hubrest.TwinChange{Tags: map[string]int{"a": 1}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Traffic(t.Context())
+	if want := (hubrest.Traffic{MethodCalls: 1, MethodFailures: 1, TwinWrites: 1}); err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+}

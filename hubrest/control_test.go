@@ -9,6 +9,7 @@ import (
 )
 
 func TestResetToASeed(t *testing.T) {
+	hubtest.OneNode(t, "it needs test controls")
 	h := hubtest.New(t)
 	c := newHubClient(t, h, "iothubowner")
 	if err := c.ResetTo(t.Context(), []byte("devices:\n- deviceId: d1\n")); err != nil {

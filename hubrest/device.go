@@ -64,6 +64,19 @@ type SymmetricKey struct {
 	SecondaryKey sas.Key `json:"secondaryKey,omitempty"`
 }
 
+// Renew puts new keys in the place of those that which names. They count once the identity is updated.
+func (k *SymmetricKey) Renew(which PolicyKey) {
+	if which != SecondaryKey {
+		k.PrimaryKey = sas.NewKey()
+	}
+	if which != PrimaryKey {
+		k.SecondaryKey = sas.NewKey()
+	}
+}
+
+// Swap has the keys change places.
+func (k *SymmetricKey) Swap() { k.PrimaryKey, k.SecondaryKey = k.SecondaryKey, k.PrimaryKey }
+
 // X509Thumbprint holds the SHA-1 or SHA-256 of two certificates, in hexadecimal; either is valid.
 type X509Thumbprint struct {
 	PrimaryThumbprint   string `json:"primaryThumbprint,omitempty"`

@@ -182,11 +182,15 @@ func (c *Client) CancelJob(ctx context.Context, id string) (Job, error) {
 // query language with names such as devices.jobs.status; empty: all. After an error it ends. Azure IoT Hub shows the
 // outcome of a device some seconds late.
 func (c *Client) JobDevices(ctx context.Context, id, condition string) iter.Seq2[JobDevice, error] {
+	return decoded[JobDevice](c.Query(ctx, jobDevicesQuery(id, condition), 0), jobNoun("list the devices of", id))
+}
+
+func jobDevicesQuery(id, condition string) string {
 	query := "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = " + queryString(id)
 	if condition != "" {
 		query += " AND (" + condition + ")"
 	}
-	return decoded[JobDevice](c.Query(ctx, query, 0), jobNoun("list the devices of", id))
+	return query
 }
 
 // queryString returns s as a string of the query language.

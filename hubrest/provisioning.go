@@ -107,11 +107,15 @@ func (c *ProvisioningClient) DeleteEnrollment(ctx context.Context, kind Enrollme
 // Enrollments yields all enrollments of a kind, fetching page after page as it goes. pageSize is how many a page may
 // have, 0 the service's choice. After an error it ends. What is created or deleted meanwhile may be seen or not.
 func (c *ProvisioningClient) Enrollments(ctx context.Context, kind EnrollmentKind, pageSize int) iter.Seq2[Enrollment, error] {
+	r := enrollmentsRequest(kind)
+	return decoded[Enrollment](c.rows(ctx, r, pageSize), r.what)
+}
+
+func enrollmentsRequest(kind EnrollmentKind) request {
 	body := struct {
 		Query string `json:"query"`
 	}{"SELECT * FROM " + kind.collection()}
-	r := request{what: "list " + kind.collection(), method: http.MethodPost, path: []string{kind.collection(), "query"}, body: body, repeat: repeatAlways}
-	return decoded[Enrollment](c.rows(ctx, r, pageSize), r.what)
+	return request{what: "list " + kind.collection(), method: http.MethodPost, path: []string{kind.collection(), "query"}, body: body, repeat: repeatAlways}
 }
 
 // optionalETag is etag as the header If-Match wants it, and no header without one.

@@ -57,10 +57,14 @@ func (c *ProvisioningClient) DeleteRegistration(ctx context.Context, id, etag st
 
 // Registrations yields the registrations by an enrollment group, as Enrollments does.
 func (c *ProvisioningClient) Registrations(ctx context.Context, group string, pageSize int) iter.Seq2[Registration, error] {
+	r := registrationsRequest(group)
+	return decoded[Registration](c.rows(ctx, r, pageSize), r.what)
+}
+
+func registrationsRequest(group string) request {
 	body := struct {
 		Query string `json:"query"`
 	}{"SELECT * FROM deviceRegistrations"}
-	r := request{what: "list the registrations of " + Group.noun(group), method: http.MethodPost,
+	return request{what: "list the registrations of " + Group.noun(group), method: http.MethodPost,
 		path: []string{"registrations", group, "query"}, body: body, repeat: repeatAlways}
-	return decoded[Registration](c.rows(ctx, r, pageSize), r.what)
 }

@@ -3,7 +3,6 @@ package hubrest
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"iter"
 	"net/http"
 	"strconv"
@@ -39,15 +38,20 @@ func (c *Client) ExplainQuery(ctx context.Context, query string, pageSize int) (
 		if err != nil {
 			return QueryPlan{}, err
 		}
-		plan.Pages++
-		plan.Rows += len(p.rows)
-		if text := p.header.Get("Iotdm-Plan"); plan.Plan == "" {
-			plan.Plan = text
-		}
-		scanned, _ := strconv.Atoi(p.header.Get("Iotdm-Scanned"))
-		plan.Scanned += scanned
+		plan.add(p)
 	}
 	return plan, nil
+}
+
+// add counts a page.
+func (q *QueryPlan) add(p page) {
+	q.Pages++
+	q.Rows += len(p.rows)
+	if q.Plan == "" {
+		q.Plan = p.header.Get("Iotdm-Plan")
+	}
+	scanned, _ := strconv.Atoi(p.header.Get("Iotdm-Scanned"))
+	q.Scanned += scanned
 }
 
 func queryRequest(query string) request {
@@ -70,50 +74,6 @@ func (c *requester) rows(ctx context.Context, r request, pageSize int) iter.Seq2
 					return
 				}
 			}
-		}
-	}
-}
-
-// A page is one answer to a request that is answered page by page.
-type page struct {
-	rows   []json.RawMessage
-	header http.Header
-}
-
-// pages makes the same request for page after page.
-func (c *requester) pages(ctx context.Context, r request, pageSize int) iter.Seq2[page, error] {
-	first := r.header
-	return func(yield func(page, error) bool) {
-		token := ""
-		for {
-			r.header = first.Clone()
-			if r.header == nil {
-				r.header = make(http.Header)
-			}
-			if pageSize > 0 {
-				r.header.Set("x-ms-max-item-count", strconv.Itoa(pageSize))
-			}
-			if token != "" {
-				r.header.Set(headerContinuation, token)
-			}
-			var rows []json.RawMessage
-			h, err := c.do(ctx, r, &rows)
-			if err != nil {
-				yield(page{}, err)
-				return
-			}
-			if !yield(page{rows, h}, nil) {
-				return
-			}
-			next := h.Get(headerContinuation)
-			if next == "" {
-				return
-			}
-			if next == token {
-				yield(page{}, fmt.Errorf("%s: %s names the same page as the next one", r.what, c.peer.name))
-				return
-			}
-			token = next
 		}
 	}
 }

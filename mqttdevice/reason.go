@@ -81,14 +81,17 @@ func certificateEnd(opt Options) time.Time {
 	return leaf.NotAfter
 }
 
-// evicted counts, for a connection in use that the hub closed, how many in a row were as short. The
-// second makes it probable that another program has the same id: the two throw each other out.
+// evicted counts, for a connection in use that the hub closed, how many lasted for less than evictedSoon. The
+// second makes it probable that another program has the same id: the two throw each other out. They do so
+// less often once they know, until a connection is stable.
 func (c *Client) evicted(reason error, lasted time.Duration) error {
-	if reason != ErrHubClosed || lasted > stable {
+	switch {
+	case reason != ErrHubClosed || lasted > stable:
 		c.link.evictions = 0
-		return reason
+	case lasted < evictedSoon:
+		c.link.evictions++
 	}
-	if c.link.evictions++; c.link.evictions < 2 {
+	if c.link.evictions < 2 {
 		return reason
 	}
 	return ErrTakenOver

@@ -7,6 +7,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
@@ -36,5 +37,56 @@ func TestPlainReasons(t *testing.T) {
 				t.Errorf("plainReason(%v) is %v, want %v and %q", tt.err, got, tt.want, tt.text)
 			}
 		})
+	}
+}
+
+func TestEvictedByAnotherProgram(t *testing.T) {
+	type closed struct {
+		reason error
+		lasted time.Duration
+	}
+	hub := func(lasted time.Duration) closed { return closed{ErrHubClosed, lasted} }
+	tests := []struct {
+		name  string
+		after []closed
+		want  error // of the last
+	}{
+		{"once", []closed{hub(time.Second)}, ErrHubClosed},
+		{"twice, soon", []closed{hub(time.Second), hub(2 * time.Second)}, ErrTakenOver},
+		{"three nodes are restarted within a minute", []closed{hub(time.Hour), hub(10 * time.Second), hub(12 * time.Second), hub(9 * time.Second)}, ErrHubClosed},
+		{"the other one comes later, since it knows", []closed{hub(time.Second), hub(time.Second), hub(30 * time.Second)}, ErrTakenOver},
+		{"the other one is gone", []closed{hub(time.Second), hub(time.Second), hub(2 * time.Minute)}, ErrHubClosed},
+		{"the network broke", []closed{hub(time.Second), hub(time.Second), {ErrNetwork, time.Second}}, ErrNetwork},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := new(Client)
+			var got error
+			for _, one := range tt.after {
+				got = c.evicted(one.reason, one.lasted)
+			}
+			if got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFailuresAreForgotten(t *testing.T) {
+	tests := []struct {
+		lasted    time.Duration
+		evictions int
+		want      int // failures, after 5
+	}{
+		{time.Second, 0, 5},
+		{10 * time.Second, 0, 1}, // as when nodes are restarted one after the other
+		{10 * time.Second, 2, 5}, // another program is the same device
+		{2 * time.Minute, 2, 0},
+	}
+	for _, tt := range tests {
+		l := link{failures: 5, evictions: tt.evictions}
+		if l.outlived(tt.lasted); l.failures != tt.want {
+			t.Errorf("%d failures count after a connection of %v, with %d evictions; want %d", l.failures, tt.lasted, tt.evictions, tt.want)
+		}
 	}
 }

@@ -33,6 +33,10 @@ const attemptGap = time.Second
 // stable is how long a connection lasts that is no failure.
 const stable = time.Minute
 
+// evictedSoon is more than another program with the same id takes to come back. The nodes of a hub that are
+// restarted one after the other, and hand a device on each time, take longer.
+const evictedSoon = 3 * time.Second
+
 func scheduleAfter(err error) schedule {
 	said, by := errors.AsType[*RegistrationError](err)
 	switch {
@@ -125,6 +129,17 @@ type link struct {
 	reason    error     // of the last failure; nil before the first
 }
 
+// outlived notes for how long a connection was in use. A hub that closes one after the other at once gets
+// fewer of them.
+func (l *link) outlived(lasted time.Duration) {
+	switch {
+	case lasted > stable:
+		l.failures, l.asked = 0, 0
+	case lasted > evictedSoon && l.evictions < 2:
+		l.failures = min(l.failures, 1)
+	}
+}
+
 // connected tells of a connection that was made.
 func (c *Client) connected(s *session) {
 	event := State{Status: Connected, Transport: transportOf(s.route), Addr: s.route.Addr, Reason: s.instead}
@@ -176,11 +191,8 @@ func (c *Client) run(s *session) {
 		if c.closing.Err() != nil {
 			return
 		}
-		// A hub that closes one connection after the other gets fewer of them.
 		lasted := time.Since(began)
-		if lasted > stable {
-			c.link.failures, c.link.asked = 0, 0
-		}
+		c.link.outlived(lasted)
 		var delay time.Duration
 		if reason != nil {
 			delay = c.failed(c.evicted(s.explain(reason), lasted))

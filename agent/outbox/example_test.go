@@ -46,17 +46,22 @@ func Example() {
 	defer h.Close()
 	defer client.Close()
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- box.Send(ctx, client) }() // for as long as the device runs
 	if err := client.Connect(ctx); err != nil {
 		fmt.Println(err)
 	}
-	for range time.Tick(10 * time.Millisecond) {
-		if s := box.Stats(); s.Queued == 0 {
-			fmt.Println(s.Sent, "sent")
-			break
+	go func() { ended <- box.Send(ctx, client) }() // for as long as the device runs
+	tick := time.Tick(10 * time.Millisecond)
+	for box.Stats().Queued > 0 {
+		select {
+		case err := <-ended:
+			fmt.Println("sending ended early:", err)
+			return
+		case <-tick:
 		}
 	}
+	fmt.Println(box.Stats().Sent, "sent")
 	cancel()
 	fmt.Println("at the end:", errors.Is(<-ended, context.Canceled))
 	// Output:

@@ -10,13 +10,14 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/provision"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/condition"
+	"github.com/iotdm/iotdm/internal/phrase"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -246,8 +247,8 @@ func (f *fleetDevices) leave(ctx context.Context, s output.Streams, cleanup bool
 		return f.target.Explain(ctx, err, target.NoIdentity)
 	}
 	if !cleanup {
-		s.Note("%s registered on %s, with tags.%s = %s; --cleanup deletes %s", output.Choose(len(ours) == 1, "1 device stays", fmt.Sprint(len(ours), " devices stay")),
-			f.hubName(), fleetTag, condition.Quote(f.prefix), output.Choose(len(ours) == 1, "it", "them"))
+		s.Note("%s registered on %s, with tags.%s = %s; --cleanup deletes %s", phrase.Choose(len(ours) == 1, "1 device stays", fmt.Sprint(len(ours), " devices stay")),
+			f.hubName(), fleetTag, condition.Quote(f.prefix), phrase.Choose(len(ours) == 1, "it", "them"))
 		return nil
 	}
 	progress, deleted := output.NewTally(s), 0

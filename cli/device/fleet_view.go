@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/logs"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/fleet"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // How often a fleet's summary is drawn on a terminal, and printed elsewhere.
@@ -102,7 +103,7 @@ func (v *fleetView) greet(s fleet.Stats, host string) {
 }
 
 func allOf(devices int) string {
-	return output.Choose(devices == 1, "The device is", fmt.Sprintf("All %d devices are", devices))
+	return phrase.Choose(devices == 1, "The device is", fmt.Sprintf("All %d devices are", devices))
 }
 
 // noticeable is how long devices have to be lost to be spoken of when they are back.

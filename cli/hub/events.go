@@ -17,6 +17,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 type eventsOptions struct {
@@ -101,7 +102,7 @@ func parseSources(flag string, names []string) (sources []hubrest.EventSource, e
 			}
 		}
 		if !known {
-			return nil, fail.Usagef("%s %q is none of telemetry, twin, lifecycle, connection%s", flag, name, output.Choose(flag == "--source", ", all", ""))
+			return nil, fail.Usagef("%s %q is none of telemetry, twin, lifecycle, connection%s", flag, name, phrase.Choose(flag == "--source", ", all", ""))
 		}
 		sources = append(sources, source)
 	}

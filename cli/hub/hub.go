@@ -13,7 +13,7 @@ import (
 func Commands(s output.Streams) *urfave.Command {
 	return command.Group("hub", "run and use a hub of your own",
 		hubRunCommand(s), hubStatusCommand(s), hubEnvCommand(s), hubConnectionStringCommand(s), hubMQTTSettingsCommand(s), hubResetCommand(s), snapshotCommands(s), clockCommands(s), hubCheckCommand(s), hubEventsCommand(s),
-		faultCommands(s), journalCommand(s), caCertCommands(s),
+		clusterCommands(s), faultCommands(s), journalCommand(s), caCertCommands(s),
 		command.Group("trust", "make this machine trust the local hub's certificates", hubTrustInstallCommand(s), hubTrustUninstallCommand(s)),
 	)
 }

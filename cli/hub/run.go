@@ -17,9 +17,11 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/logs"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/systemd"
+	"github.com/iotdm/iotdm/cli/internal/webconsole"
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 const (
@@ -40,7 +42,12 @@ type hubRunOptions struct {
 	eventHubSources                 urfave.StringSlice
 	maxJobs                         int
 	testControls                    bool
+	console                         bool
+	consoleAddr                     string
 	provisioning                    provisioningOptions
+	cluster                         clusterOptions
+	clusterMonitor, node            string
+	drain                           command.Seconds
 	verbose                         bool
 	log                             logs.Options
 }
@@ -97,7 +104,17 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				Usage: "have clients of Event Hubs read `SOURCES` of telemetry,twin,lifecycle,connection (default: telemetry)"},
 			&urfave.IntFlag{Name: "max-jobs", Destination: &o.maxJobs, Value: 10, EnvVars: []string{"IOTDM_HUB_MAX_JOBS"},
 				Usage: "run up to `N` jobs at a time"},
-		}, o.provisioning.flags(), []urfave.Flag{
+			&urfave.BoolFlag{Name: "console", Destination: &o.console, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_CONSOLE"},
+				Usage: "serve the console too, for browsers of this machine, see \"iotdm console\""},
+			&urfave.StringFlag{Name: "console-addr", Destination: &o.consoleAddr, Value: webconsole.DefaultAddr, EnvVars: []string{"IOTDM_HUB_CONSOLE_ADDR"},
+				Usage: "where, on `HOST:PORT` of this machine"},
+		}, o.provisioning.flags(), o.cluster.flags(), []urfave.Flag{
+			monitorFlag(&o.clusterMonitor),
+			&urfave.StringFlag{Name: "node", Destination: &o.node, EnvVars: []string{"IOTDM_HUB_NODE"}, Category: "Several nodes",
+				Usage: "the `NAME` of this node, which no other has (default: that of the machine)"},
+			&urfave.GenericFlag{Name: "drain", Value: &o.drain, EnvVars: []string{"IOTDM_HUB_DRAIN"}, Category: "Several nodes",
+				Usage: "say so `LONG` on --health-addr that this node stops, before it does"},
+		}, []urfave.Flag{
 			&urfave.BoolFlag{Name: "test-controls", Destination: &o.testControls, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_TEST_CONTROLS"},
 				Usage: "let who has all rights reset the hub, move its clock and the like"},
 			&urfave.BoolFlag{Name: "verbose", Destination: &o.verbose, DisableDefaultText: true, EnvVars: []string{"IOTDM_HUB_VERBOSE"},
@@ -112,6 +129,12 @@ func hubRunCommand(s output.Streams) *urfave.Command {
 				if err := hub.ValidateConsumerGroup(name); err != nil && !strings.EqualFold(name, hub.DefaultConsumerGroup) {
 					return fail.Usagef("--consumer-group: %v", err)
 				}
+			}
+			if o.cluster.url != "" && o.console {
+				return fail.Usagef("--console is for a hub of a single node; beside a node of several run \"iotdm console\", which finds it")
+			}
+			if err := o.cluster.checkMonitor(o.clusterMonitor); err != nil {
+				return err
 			}
 			if err := o.log.Check(); err != nil {
 				return err
@@ -159,9 +182,16 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	if err == nil && o.healthAddr != "" {
 		health, err = o.listenOn("--health-addr", o.healthAddr)
 	}
+	var browsers net.Listener
+	if err == nil && o.console {
+		browsers, err = o.listenForBrowsers()
+	}
 	if err != nil {
 		on.Close()
 		return err
+	}
+	if browsers != nil {
+		defer browsers.Close() // unless it is served until then
 	}
 	storage := node.Folder(dir)
 	if o.ephemeral {
@@ -173,6 +203,10 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 	opt.Logger, opt.TestControls, opt.Health = log, o.testControls, health
 	for _, source := range sources {
 		opt.EventHubSources = append(opt.EventHubSources, hub.EventSource(source))
+	}
+	if o.cluster.url != "" {
+		r := &clusterRun{s: s, o: o, log: log, opt: opt, manager: manager, dir: dir, notes: notes, on: on, health: health}
+		return r.run(ctx)
 	}
 	n, err := node.New(opt)
 	if err != nil {
@@ -191,12 +225,24 @@ func runHub(ctx context.Context, s output.Streams, o hubRunOptions, sources []hu
 		on.Close()
 		return errors.Join(fail.Errorf(fail.Failed, "%v", err), n.Close())
 	}
+	var pages *webconsole.Server
+	if browsers != nil {
+		if pages, err = o.serveConsole(s, browsers, dir, log); err != nil {
+			on.Close()
+			return errors.Join(err, n.Close())
+		}
+		defer pages.Close()
+		notes = append(notes, consoleNotes(s, pages)...)
+	}
 	o.greet(s, info, dir, notes)
 	// Whoever connects since the ports are open waits until here. What is
 	// printed from now on is the log.
 	failed := n.Serve(on)
 	manager.Ready()
 	watched := watchHub(ctx, s, n, manager)
+	if pages != nil {
+		pages.OfferLinks(ctx, s, "")
+	}
 	select {
 	case <-ctx.Done():
 		s.Note("Stopping ...")
@@ -270,7 +316,7 @@ func (o *hubRunOptions) greet(s output.Streams, info node.Info, dir string, note
 	if info.HostName != "localhost" {
 		s.Print("is called %s in connection strings,", info.HostName)
 	}
-	s.Print("and keeps its keys%s in %s", output.Choose(o.ephemeral, "", " and state"), dir)
+	s.Print("and keeps its keys%s in %s", phrase.Choose(o.ephemeral, "", " and state"), dir)
 	if o.testControls {
 		s.Print("Test controls are on: who has a key of iothubowner can reset the hub and move its clock.")
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/tidwall/gjson"
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/cli/bulk"
 	"github.com/iotdm/iotdm/cli/internal/command"
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/bulk"
+	"github.com/iotdm/iotdm/internal/condition"
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
@@ -120,7 +120,7 @@ func runDelete(ctx context.Context, s output.Streams, t target.Target, client *h
 	progress := output.NewTally(s)
 	found := strings.Count(lines, "\n")
 	done := deletion{Failures: []deletionFailure{}}
-	im := &bulk.Import{Client: client, Mode: hubrest.ImportDelete, Parallel: 4, FromLine: 1, Lines: reader, Progress: progress}
+	im := &bulk.Import{Client: client, Mode: hubrest.ImportDelete, Parallel: 4, FromLine: 1, Lines: reader, Paused: progress.TellPause}
 	im.Report = func(r bulk.LineResult) error {
 		if r.Failed() {
 			done.Failures = append(done.Failures, deletionFailure{r.ID, r.Why()})

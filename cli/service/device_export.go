@@ -9,10 +9,10 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/cli/bulk"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/internal/bulk"
 )
 
 type deviceExportOptions struct {
@@ -66,7 +66,7 @@ func exportDevices(ctx context.Context, s output.Streams, o deviceExportOptions)
 		if err != nil {
 			return "", err
 		}
-		ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Progress: progress}
+		ex := &bulk.Export{Client: client, Keys: o.keys, Writer: w, Paused: progress.TellPause}
 		ex.Wrote = func() { progress.Show(ex.Count, identities(ex.Count)) }
 		if err = ex.Run(ctx, o.where); err == nil {
 			err = w.Flush()

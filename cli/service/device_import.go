@@ -6,12 +6,12 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/cli/bulk"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/bulk"
 )
 
 type deviceImportOptions struct {
@@ -78,7 +78,8 @@ func importDevices(ctx context.Context, s output.Streams, o deviceImportOptions)
 		if err != nil {
 			return nil, err
 		}
-		im := &bulk.Import{Client: client, Mode: hubrest.ImportMode(o.mode), DryRun: dryRun, Parallel: o.parallel, FromLine: o.fromLine, Lines: lines, Progress: output.NewTally(s)}
-		return &bulkRun{im.Run, im.Resume, &im.Report, &im.Counts, &im.Broken, im.Progress}, nil
+		progress := output.NewTally(s)
+		im := &bulk.Import{Client: client, Mode: hubrest.ImportMode(o.mode), DryRun: dryRun, Parallel: o.parallel, FromLine: o.fromLine, Lines: lines, Paused: progress.TellPause}
+		return &bulkRun{im.Run, im.Resume, &im.Report, &im.Counts, &im.Broken, progress}, nil
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/phrase"
 	"github.com/iotdm/iotdm/sas"
 )
 
@@ -29,8 +30,8 @@ type attestationFields struct {
 var attestationTypes = map[string]hubrest.AttestationType{"symmetrickey": hubrest.BySymmetricKey, "x509": hubrest.ByX509}
 
 func (f *attestationFields) flags(k enrollmentKind, change bool) []urfave.Flag {
-	key := output.Choose(change, "", " (default: a new one)")
-	signing := output.Choose(k.kind == hubrest.Group, "of the CA that signs those of the devices", "of the device")
+	key := phrase.Choose(change, "", " (default: a new one)")
+	signing := phrase.Choose(k.kind == hubrest.Group, "of the CA that signs those of the devices", "of the device")
 	flags := []urfave.Flag{
 		&urfave.StringFlag{Name: "attestation-type", Destination: &f.method, Usage: "`HOW` devices prove what they are: symmetricKey or x509 (default: by the other flags)"},
 		&urfave.StringFlag{Name: "primary-key", Destination: &f.primaryKey, Usage: "`KEY` in base64, @FILE or -" + key},
@@ -93,7 +94,7 @@ func (f *attestationFields) checkNew(k enrollmentKind) error {
 	case (f.primaryKey == "") != (f.secondaryKey == ""):
 		return fail.Usagef("--primary-key and --secondary-key go together; give both or neither")
 	case f.kind() == hubrest.ByX509 && f.certificate == "" && f.ca == "":
-		return fail.Usagef("--attestation-type x509 needs --certificate-path%s", output.Choose(k.kind == hubrest.Group, " or --root-ca-name", ""))
+		return fail.Usagef("--attestation-type x509 needs --certificate-path%s", phrase.Choose(k.kind == hubrest.Group, " or --root-ca-name", ""))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 type enrollmentWriteOptions struct {
@@ -42,7 +43,7 @@ func enrollmentCreateCommand(s output.Streams, k enrollmentKind) *urfave.Command
 	return command.Leaf(&urfave.Command{
 		Name:      "create",
 		ArgsUsage: "[" + k.argument + "]",
-		Usage:     "let " + output.Choose(k.kind == hubrest.Group, "the devices of a group", "a device") + " register, by a key or a certificate",
+		Usage:     "let " + phrase.Choose(k.kind == hubrest.Group, "the devices of a group", "a device") + " register, by a key or a certificate",
 		Description: "Without a key or a certificate the service makes keys;\n" +
 			"\"" + k.path("keys") + "\" prints them. For example:\n   " + k.path("create") + examples,
 		Flags: command.Concat(o.fields.flags(k, false), []urfave.Flag{ifMissingFlag(&o.ifMissing), o.showKeysFlag()}, o.flags()),

@@ -8,12 +8,12 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/cli/bulk"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/bulk"
 )
 
 type enrollmentImportOptions struct {
@@ -77,9 +77,10 @@ func importEnrollments(ctx context.Context, s output.Streams, o *enrollmentImpor
 		if err != nil {
 			return nil, err
 		}
+		progress := output.NewTally(s)
 		im := &bulk.EnrollmentImport{Client: client, Kind: o.kind.kind, Mode: hubrest.ImportMode(o.mode), DryRun: dryRun,
-			Parallel: o.parallel, FromLine: o.fromLine, Lines: lines, Progress: output.NewTally(s)}
-		return &bulkRun{im.Run, im.Resume, &im.Report, &im.Counts, &im.Broken, im.Progress}, nil
+			Parallel: o.parallel, FromLine: o.fromLine, Lines: lines, Paused: progress.TellPause}
+		return &bulkRun{im.Run, im.Resume, &im.Report, &im.Counts, &im.Broken, progress}, nil
 	})
 }
 
@@ -120,7 +121,7 @@ func enrollmentExportCommand(s output.Streams, k enrollmentKind) *urfave.Command
 			}
 			defer client.Close()
 			return exportTo(ctx.Context, s, t, o.file, o.keys, func(out io.Writer, progress *output.Tally) (string, error) {
-				ex := &bulk.EnrollmentExport{Client: client, Kind: k.kind, Keys: o.keys, Progress: progress}
+				ex := &bulk.EnrollmentExport{Client: client, Kind: k.kind, Keys: o.keys, Paused: progress.TellPause}
 				ex.Wrote = func() { progress.Show(ex.Count, output.Count(ex.Count, k.noun)) }
 				err := ex.Run(ctx.Context, out, o.format)
 				return output.Count(ex.Count, k.noun), err

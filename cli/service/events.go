@@ -2,19 +2,15 @@ package service
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"mime"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -24,6 +20,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubamqp"
+	"github.com/iotdm/iotdm/internal/eventdoc"
 	"github.com/iotdm/iotdm/internal/jsontext"
 )
 
@@ -215,7 +212,7 @@ func like(wanted, id string) bool {
 }
 
 func (o *eventsOptions) print(s output.Streams, e hubamqp.Event) error {
-	doc := newEventDoc(e, o.contentType)
+	doc := eventdoc.New(e, o.contentType)
 	full, err := jsontext.Marshal(doc)
 	if err != nil {
 		return err
@@ -250,81 +247,4 @@ func indented[V any](m map[string]V) string {
 		fmt.Fprintf(&b, "  %s: %s\n", output.OneLine(name), output.OneLine(fmt.Sprint(m[name])))
 	}
 	return b.String()
-}
-
-// An eventDoc is an event as "az iot hub monitor-events" prints it.
-type eventDoc struct {
-	Event eventBody `json:"event"`
-}
-
-type eventBody struct {
-	Origin      string          `json:"origin"`
-	Module      string          `json:"module"`
-	Interface   string          `json:"interface"`
-	Component   string          `json:"component"`
-	Properties  eventProperties `json:"properties,omitzero"`
-	Annotations map[string]any  `json:"annotations,omitzero"`
-	Payload     any             `json:"payload"`
-	Encoding    string          `json:"payloadEncoding,omitempty"`
-}
-
-type eventProperties struct {
-	System      map[string]string `json:"system,omitzero"`
-	Application map[string]any    `json:"application,omitzero"`
-}
-
-// IsZero reports whether there is nothing to print.
-func (p eventProperties) IsZero() bool { return p.System == nil && p.Application == nil }
-
-// newEventDoc has all of e. A payload is JSON if its content type says so, text if
-// it is, and otherwise in base64, with "payloadEncoding" beside it.
-func newEventDoc(e hubamqp.Event, contentType string) eventDoc {
-	var doc eventDoc
-	d := &doc.Event
-	d.Origin, d.Module = e.DeviceID, e.ModuleID
-	d.Interface, _ = e.Annotations["dt-dataschema"].(string)
-	d.Component, _ = e.Annotations["dt-subject"].(string)
-	d.Properties.System = map[string]string{}
-	for name, value := range map[string]string{
-		"message_id": e.MessageID, "correlation_id": e.CorrelationID, "user_id": e.UserID, "to": e.To,
-		"content_type": e.ContentType, "content_encoding": e.ContentEncoding,
-	} {
-		if value != "" {
-			d.Properties.System[name] = value
-		}
-	}
-	d.Properties.Application = plainValues(e.Properties)
-	d.Annotations = plainValues(e.Annotations)
-	d.Annotations["x-opt-partition-id"] = e.Partition
-	if contentType == "" {
-		contentType = e.ContentType
-	}
-	media, _, _ := mime.ParseMediaType(contentType)
-	switch {
-	case media == "application/json" && json.Valid(e.Body):
-		d.Payload = json.RawMessage(e.Body)
-	case utf8.Valid(e.Body):
-		d.Payload = string(e.Body)
-	default:
-		d.Payload, d.Encoding = base64.StdEncoding.EncodeToString(e.Body), "base64"
-	}
-	return doc
-}
-
-// plainValues are values of AMQP as JSON has them: a time is in milliseconds.
-func plainValues(m map[string]any) map[string]any {
-	plain := make(map[string]any, len(m))
-	for name, value := range m {
-		switch v := value.(type) {
-		case nil, string, bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, int, uint, float32, float64:
-			plain[name] = v
-		case time.Time:
-			plain[name] = v.UnixMilli()
-		case []byte:
-			plain[name] = string(v)
-		default:
-			plain[name] = fmt.Sprint(v)
-		}
-	}
-	return plain
 }

@@ -11,12 +11,13 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/iotdm/iotdm/cli/bulk"
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/bulk"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // importOptions are those of all commands that import a file.
@@ -203,7 +204,7 @@ func (o *importOptions) printLine(s output.Streams, out output.Options, r bulk.L
 
 // summary is how far the import is.
 func (o *importOptions) summary(im *bulkRun) string {
-	return output.Choose(o.dryRun, "would be: ", "") + im.counts.String()
+	return phrase.Choose(o.dryRun, "would be: ", "") + im.counts.String()
 }
 
 // conclude words what came of all.

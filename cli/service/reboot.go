@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
+	"github.com/iotdm/iotdm/internal/reboot"
 )
 
 type rebootOptions struct {
@@ -22,7 +23,7 @@ type rebootOptions struct {
 }
 
 func rebootCommand(s output.Streams) *urfave.Command {
-	o := rebootOptions{call: methodOptions{method: RebootMethod}}
+	o := rebootOptions{call: methodOptions{method: reboot.Method}}
 	o.wait = command.Seconds(10 * time.Minute)
 	return command.Leaf(&urfave.Command{
 		Name:      "reboot",

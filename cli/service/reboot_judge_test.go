@@ -3,77 +3,25 @@ package service
 import (
 	"encoding/json"
 	"testing"
+
+	"github.com/iotdm/iotdm/agent"
 )
 
-func TestNewerRebootTime(t *testing.T) {
-	for _, tt := range []struct {
-		name, before, now string
-		want              bool
-	}{
-		{"nothing is reported", ``, ``, false},
-		{"the first time", ``, `"2026-01-01T00:00:00Z"`, true},
-		{"the same", `"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:00Z"`, false},
-		{"the same instant in another spelling", `"2026-01-01T00:00:00Z"`, `"2026-01-01T01:00:00+01:00"`, false},
-		{"later", `"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:00.000001Z"`, true},
-		{"earlier", `"2026-01-01T00:00:00Z"`, `"2025-12-31T23:59:59Z"`, false},
-		{"removed", `"2026-01-01T00:00:00Z"`, ``, false},
-		{"the tutorial's device, which has no zone", `"2026-01-01 02:59:59.1"`, `"2026-01-01 02:00:01.2"`, true},
-		{"from the tutorial's device to ours", `"2026-01-01 02:59:59.1"`, `"2026-01-01T00:00:00Z"`, true},
-		{"a number", `1700000000`, `1700000100`, true},
+// The judge knows every outcome that the agent reports.
+func TestTheJudgeKnowsTheAgentsOutcomes(t *testing.T) {
+	for outcome, want := range map[agent.Outcome]string{
+		agent.Rebooting: verdictRebooting, agent.Rebooted: verdictRebooted, agent.NotRebooted: verdictNotRebooted,
+		agent.CommandFailed: verdictFailed, agent.Refused: verdictRefused,
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := newerRebootTime(tt.before, tt.now); got != tt.want {
-				t.Errorf("newerRebootTime(%s, %s) = %v, want %v", tt.before, tt.now, got, tt.want)
-			}
-		})
-	}
-}
-
-func TestRebootJudge(t *testing.T) {
-	of := func(rebootTime, reboot string) reported {
-		return reported{properties: map[string]json.RawMessage{"rebootTime": json.RawMessage(rebootTime), "reboot": json.RawMessage(reboot)}}
-	}
-	const (
-		early, late  = `"2026-01-01T00:00:00Z"`, `"2026-01-02T00:00:00Z"`
-		plainAnswer  = `{"Response":"This is the response from the device"}`
-		ourAnswer    = `{"requestId":"r-2"}`
-		formerReboot = `{"requestId":"r-1","outcome":"rebooted"}`
-	)
-	for _, tt := range []struct {
-		name        string
-		answer      string
-		before, now reported
-		want        string
-		reason      string
-	}{
-		{"a plain device says nothing new", plainAnswer, of(early, ""), of(early, ""), "", ""},
-		{"a plain device says when", plainAnswer, of(early, ""), of(late, ""), verdictRebooted, ""},
-		{"an answer that is no object", `"ok"`, of("", ""), of(late, ""), verdictRebooted, ""},
-		{"no answer", ``, of("", ""), of("", ""), "", ""},
-		{"a device that has said nothing yet", ourAnswer, of(early, ""), of(early, ""), "", ""},
-		{"a device that has said nothing yet, and whose clock was set", ourAnswer, of(early, formerReboot), of(late, formerReboot), "", ""},
-		{"a device that reports its boot when it first connects", ourAnswer, of("", ""), of(late, ""), "", ""},
-		{"going down", ourAnswer, of(early, formerReboot), of(early, `{"requestId":"r-2","outcome":"rebooting"}`), verdictRebooting, ""},
-		{"back", ourAnswer, of(early, formerReboot), of(late, `{"requestId":"r-2","outcome":"rebooted"}`), verdictRebooted, ""},
-		{"back, with a clock that is behind", ourAnswer, of(late, formerReboot), of(early, `{"requestId":"r-2","outcome":"rebooted"}`), verdictRebooted, ""},
-		{"the same boot", ourAnswer, of(early, ""), of(early, `{"requestId":"r-2","outcome":"notRebooted","reason":"why"}`), verdictNotRebooted, "why"},
-		{"the same boot, although the clock was set", ourAnswer, of(early, ""), of(late, `{"requestId":"r-2","outcome":"notRebooted","reason":"why"}`), verdictNotRebooted, "why"},
-		{"a command that failed", ourAnswer, of(early, ""), of(early, `{"requestId":"r-2","outcome":"commandFailed","reason":"why"}`), verdictFailed, "why"},
-		{"refused", ourAnswer, of(early, ""), of(early, `{"requestId":"r-2","outcome":"refused","reason":"why"}`), verdictRefused, "why"},
-		{"an outcome of a later version", ourAnswer, of(early, ""), of(early, `{"requestId":"r-2","outcome":"postponed"}`), "", ""},
-		{"somebody else's reboot after ours", ourAnswer, of(early, formerReboot), of(late, `{"requestId":"r-3","outcome":"rebooting"}`), verdictRebooted, ""},
-		{"nonsense", ourAnswer, of(early, `[1]`), of(early, `{"requestId":7}`), "", ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			j := rebootTask.judge(tt.before)
-			j.answered(json.RawMessage(tt.answer))
-			got := j.find(tt.now)
-			if got.Verdict != tt.want || got.Reason != tt.reason {
-				t.Errorf("found %q (%q), want %q (%q)", got.Verdict, got.Reason, tt.want, tt.reason)
-			}
-			if final := tt.want != "" && tt.want != verdictRebooting; got.final != final {
-				t.Errorf("found %q, which is the last word: %v, want %v", got.Verdict, got.final, final)
-			}
-		})
+		report, err := json.Marshal(agent.RebootRequest{ID: "r-1", Outcome: outcome, Reason: "why"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := rebootTask.judge(reported{})
+		j.answered(json.RawMessage(`{"requestId":"r-1"}`))
+		got := j.find(reported{properties: map[string]json.RawMessage{"reboot": report}})
+		if got.Verdict != want || got.Reason != "why" || got.final != (outcome != agent.Rebooting) {
+			t.Errorf("outcome %s: found %+v, want %q", outcome, got, want)
+		}
 	}
 }

@@ -9,15 +9,14 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
-	"github.com/iotdm/iotdm/sas"
 )
 
 // keyRenewals give an identity new keys; they go by the values of --key.
 var keyRenewals = map[string]func(*hubrest.SymmetricKey){
-	"primary":   func(k *hubrest.SymmetricKey) { k.PrimaryKey = sas.NewKey() },
-	"secondary": func(k *hubrest.SymmetricKey) { k.SecondaryKey = sas.NewKey() },
-	"both":      func(k *hubrest.SymmetricKey) { k.PrimaryKey, k.SecondaryKey = sas.NewKey(), sas.NewKey() },
-	"swap":      func(k *hubrest.SymmetricKey) { k.PrimaryKey, k.SecondaryKey = k.SecondaryKey, k.PrimaryKey },
+	"primary":   func(k *hubrest.SymmetricKey) { k.Renew(hubrest.PrimaryKey) },
+	"secondary": func(k *hubrest.SymmetricKey) { k.Renew(hubrest.SecondaryKey) },
+	"both":      func(k *hubrest.SymmetricKey) { k.Renew(hubrest.BothKeys) },
+	"swap":      (*hubrest.SymmetricKey).Swap,
 }
 
 const renewKeyHelp = "A connection that was made with a key that is gone ends. To renew without a gap: renew the\n" +

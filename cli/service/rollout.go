@@ -7,10 +7,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/condition"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // maxCondition leaves room in the length of a query, 8192 characters, for what
@@ -178,7 +179,7 @@ func (r *rollout) heard(d *rolloutDevice, now reported) bool {
 	}
 	if found.final && !r.task.did(found.Verdict) {
 		r.failures++
-		r.told.tell("%s %s: %s", d.Device, r.task.failure(found), output.OneLine(output.Clip(found.Reason)))
+		r.told.tell("%s %s: %s", d.Device, r.task.failure(found), output.OneLine(phrase.Clip(found.Reason)))
 	}
 	return found.final
 }

@@ -11,10 +11,11 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/condition"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // A scope is what a condition chooses, as it was when it was counted: devices, or
@@ -34,12 +35,12 @@ type scopeDevice struct {
 
 // String counts the devices for people.
 func (sc *scope) String() string {
-	text := output.Count(sc.Devices, output.Choose(sc.ofModules(), "module", "device"))
+	text := output.Count(sc.Devices, phrase.Choose(sc.ofModules(), "module", "device"))
 	switch {
 	case sc.Devices == 0:
 		return text
 	case sc.Devices == 1:
-		return text + ", " + output.Choose(sc.Connected == 1, "connected", "not connected")
+		return text + ", " + phrase.Choose(sc.Connected == 1, "connected", "not connected")
 	case sc.Connected == sc.Devices:
 		return text + ", all connected"
 	case sc.Connected == 0:

@@ -11,9 +11,11 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/condition"
+	"github.com/iotdm/iotdm/internal/phrase"
+	"github.com/iotdm/iotdm/internal/reboot"
 )
 
 // A task is what a device is asked to do by a direct method and takes longer for
@@ -64,11 +66,11 @@ type Finding struct {
 
 // The verdicts that do not depend on the task.
 const (
-	verdictAnswered  = "answered"        // the device said that it would; nothing more is known
-	verdictRefused   = "refused"         // the device answered with another status than 2xx
-	verdictFailed    = "failed"          // the call failed, or the device could not do it
-	verdictLost      = "never came back" // it answered, and reported no end in time
-	verdictNotCalled = "not called"      // of many: the job was stopped before its turn
+	verdictAnswered  = reboot.Answered
+	verdictRefused   = reboot.Refused
+	verdictFailed    = reboot.Failed
+	verdictLost      = reboot.Lost
+	verdictNotCalled = "not called" // of many: the job was stopped before its turn
 )
 
 // A taskReport is what is known of a task on a device.
@@ -115,7 +117,7 @@ func ownWords(payload json.RawMessage) string {
 			}
 		}
 	}
-	return output.OneLine(output.Clip(strings.TrimSpace(text)))
+	return output.OneLine(phrase.Clip(strings.TrimSpace(text)))
 }
 
 // late is why a device is given up on of which that was found last.

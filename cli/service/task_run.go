@@ -10,12 +10,13 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/command"
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/condition"
 	"github.com/iotdm/iotdm/internal/jsontext"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // taskOptions are those of a command that has one device, or many, do a task.
@@ -171,7 +172,7 @@ func (o *taskOptions) await(ctx context.Context, s output.Streams, t target.Targ
 	defer cancel()
 	found, err := e.Await(limited, func(f Finding) {
 		if f.Reason != "" {
-			f.Verdict += ": " + output.OneLine(output.Clip(f.Reason))
+			f.Verdict += ": " + output.OneLine(phrase.Clip(f.Reason))
 		}
 		s.Note("%s is %s", o.device, f.Verdict)
 	})

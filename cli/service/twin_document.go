@@ -13,39 +13,19 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/iotdm/iotdm/cli/internal/output"
-	"github.com/iotdm/iotdm/hubrest"
 	"github.com/iotdm/iotdm/internal/jsontext"
+	"github.com/iotdm/iotdm/internal/phrase"
+	"github.com/iotdm/iotdm/internal/twinedit"
 	"github.com/iotdm/iotdm/internal/yamltext"
-	"github.com/iotdm/iotdm/twin"
 )
 
-// An editedTwin is what can be changed of a twin: two JSON objects.
-type editedTwin struct {
-	tags, desired json.RawMessage
-}
-
-// editable returns the part of t that can be edited.
-func editable(t hubrest.Twin) editedTwin {
-	e := editedTwin{tags: json.RawMessage("{}"), desired: json.RawMessage("{}")}
-	if t.Tags != nil {
-		e.tags = t.Tags
-	}
-	if desired, err := twin.StripReadOnly(t.Desired); err == nil {
-		e.desired = desired
-	}
-	return e
-}
-
-// document writes e as YAML, or JSON, below comments.
-func (e editedTwin) document(asJSON bool, comments []string) ([]byte, error) {
+// writeTwinDocument writes d as YAML, or JSON, below comments.
+func writeTwinDocument(d twinedit.Document, asJSON bool, comments []string) ([]byte, error) {
 	var b bytes.Buffer
 	for _, c := range comments {
 		b.WriteString(strings.TrimRight(commentMark(asJSON)+" "+c, " ") + "\n")
 	}
-	doc, err := jsontext.Marshal(struct {
-		Tags    json.RawMessage `json:"tags"`
-		Desired json.RawMessage `json:"desired"`
-	}{e.tags, e.desired})
+	doc, err := d.JSON()
 	if err != nil {
 		return nil, err
 	}
@@ -80,54 +60,25 @@ func withoutComments(text []byte, asJSON bool) []byte {
 }
 
 // parseTwinDocument reads what the user has saved.
-func parseTwinDocument(text []byte, asJSON bool) (editedTwin, error) {
-	var e editedTwin
+func parseTwinDocument(text []byte, asJSON bool) (twinedit.Document, error) {
+	var none twinedit.Document
 	doc := withoutComments(text, asJSON)
 	if asJSON {
 		if err := json.Unmarshal(doc, new(any)); err != nil {
 			if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 				above := len(text) - len(doc) + int(syntax.Offset)
-				return e, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:min(above, len(text))], []byte("\n")), syntax)
+				return none, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:min(above, len(text))], []byte("\n")), syntax)
 			}
-			return e, err
+			return none, err
 		}
 	} else {
 		var err error
 		// With its comments, so that errors name the right lines.
 		if doc, err = yamlToJSON(text); err != nil {
-			return e, err
+			return none, err
 		}
 	}
-	var sections map[string]json.RawMessage
-	if err := json.Unmarshal(doc, &sections); err != nil {
-		return e, errors.New("the document has to consist of tags and desired")
-	}
-	for name := range sections {
-		if name != "tags" && name != "desired" {
-			return e, fmt.Errorf("%q is neither tags nor desired; only these can be changed", output.Clip(name))
-		}
-	}
-	for _, s := range []struct {
-		name string
-		to   *json.RawMessage
-	}{{"tags", &e.tags}, {"desired", &e.desired}} {
-		section, found := sections[s.name]
-		if !found {
-			return e, fmt.Errorf("%s is missing; write \"%s: {}\" to remove all of it", s.name, s.name)
-		}
-		if string(section) == "null" { // "tags:" and nothing below it
-			section = json.RawMessage("{}")
-		}
-		if section[0] != '{' {
-			return e, fmt.Errorf("%s is not an object", s.name)
-		}
-		merged, err := twin.Merge(nil, section) // without nulls, and each name once
-		if err != nil {
-			return e, err
-		}
-		*s.to = merged
-	}
-	return e, nil
+	return twinedit.Parse(doc)
 }
 
 // yamlToJSON returns a document of YAML, in the part of it that JSON can say.
@@ -170,7 +121,7 @@ func appendYAML(b []byte, n *yaml.Node, depth int) ([]byte, error) {
 				return nil, at("a name has to be text")
 			}
 			if seen[key.Value] {
-				return nil, fmt.Errorf("line %d: %q is there twice", key.Line, output.Clip(key.Value))
+				return nil, fmt.Errorf("line %d: %q is there twice", key.Line, phrase.Clip(key.Value))
 			}
 			seen[key.Value] = true
 			if i > 0 {
@@ -218,7 +169,7 @@ func appendScalar(b []byte, n *yaml.Node, at func(string, ...any) error) ([]byte
 		}
 		var v float64
 		if err := n.Decode(&v); err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
-			return nil, at("%q is no number that JSON has; put text in quotes", output.Clip(n.Value))
+			return nil, at("%q is no number that JSON has; put text in quotes", phrase.Clip(n.Value))
 		}
 		return append(b, strconv.FormatFloat(v, 'f', -1, 64)...), nil
 	case "!!str", "!!timestamp":

@@ -38,17 +38,17 @@ func TestTwinDocument(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if diff := cmp.Diff([]string{tt.tags, tt.desired}, []string{string(got.tags), string(got.desired)}); diff != "" {
+			if diff := cmp.Diff([]string{tt.tags, tt.desired}, []string{string(got.Tags), string(got.Desired)}); diff != "" {
 				t.Errorf("parse %q (-want +got):\n%s", tt.text, diff)
 			}
 			for _, asJSON := range []bool{false, true} {
-				text, err := got.document(asJSON, []string{"a", "", "tags: 1"})
+				text, err := writeTwinDocument(got, asJSON, []string{"a", "", "tags: 1"})
 				if err != nil {
 					t.Fatal(err)
 				}
 				again, err := parseTwinDocument(text, asJSON)
-				if err != nil || string(again.tags) != string(got.tags) || string(again.desired) != string(got.desired) {
-					t.Errorf("%s is read as %s, %s, %v", text, again.tags, again.desired, err)
+				if err != nil || string(again.Tags) != string(got.Tags) || string(again.Desired) != string(got.Desired) {
+					t.Errorf("%s is read as %s, %s, %v", text, again.Tags, again.Desired, err)
 				}
 			}
 		})

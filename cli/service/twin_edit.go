@@ -18,6 +18,7 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/twinedit"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -58,8 +59,8 @@ type twinEdit struct {
 	client *hubrest.Client
 	editor *editor
 
-	now  hubrest.Twin // as the hub had it when it was last read
-	base editedTwin   // what the user's changes are changes of
+	now  hubrest.Twin      // as the hub had it when it was last read
+	base twinedit.Document // what the user's changes are changes of
 }
 
 func editTwin(ctx context.Context, s output.Streams, o twinEditOptions) error {
@@ -72,7 +73,7 @@ func editTwin(ctx context.Context, s output.Streams, o twinEditOptions) error {
 	if e.now, err = client.Twin(ctx, o.on.target()); err != nil {
 		return t.Explain(ctx, err, o.on.target())
 	}
-	e.base = editable(e.now)
+	e.base = twinedit.Of(e.now)
 	pattern := "iotdm-twin-*.yaml"
 	if o.asJSON {
 		pattern = "iotdm-twin-*.json"
@@ -116,7 +117,7 @@ const maxRounds = 50
 // run returns nil when the hub has the changes, or there are none, and
 // otherwise what the user has saved.
 func (e *twinEdit) run(ctx context.Context) (saved []byte, err error) {
-	text, err := e.base.document(e.o.asJSON, e.head())
+	text, err := writeTwinDocument(e.base, e.o.asJSON, e.head())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func (e *twinEdit) run(ctx context.Context) (saved []byte, err error) {
 				return text, e.target.Explain(ctx, err, e.o.on.target())
 			}
 			if len(conflicts) > 0 {
-				if text, err = mine.document(e.o.asJSON, append(e.conflictLines(conflicts), e.head()...)); err != nil {
+				if text, err = writeTwinDocument(mine, e.o.asJSON, append(e.conflictLines(conflicts), e.head()...)); err != nil {
 					return text, err
 				}
 				original = nil // saving it as it is decides for mine
@@ -189,23 +190,16 @@ func (e *twinEdit) conflictLines(conflicts []twin.Conflict) []string {
 // submit sends the changes that lead from base to mine. When somebody else has
 // written in between it merges theirs into mine and sends that, or returns the
 // conflicts, with mine merged as far as possible.
-func (e *twinEdit) submit(ctx context.Context, mine *editedTwin) (done bool, conflicts []twin.Conflict, err error) {
+func (e *twinEdit) submit(ctx context.Context, mine *twinedit.Document) (done bool, conflicts []twin.Conflict, err error) {
 	// An interrupt during the editing was not for us.
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	for {
-		change := hubrest.TwinChange{ETag: e.now.ETag}
-		tags, tagsErr := twin.MergePatch(e.base.tags, mine.tags)
-		desired, desiredErr := twin.MergePatch(e.base.desired, mine.desired)
-		if err := errors.Join(tagsErr, desiredErr); err != nil {
+		change, err := twinedit.Patch(e.base, *mine)
+		if err != nil {
 			return false, nil, err
 		}
-		if string(tags) != "{}" {
-			change.Tags = tags
-		}
-		if string(desired) != "{}" {
-			change.Desired = desired
-		}
+		change.ETag = e.now.ETag
 		if change.Tags == nil && change.Desired == nil {
 			e.Note("Nothing changed")
 			return true, nil, nil
@@ -220,21 +214,10 @@ func (e *twinEdit) submit(ctx context.Context, mine *editedTwin) (done bool, con
 		if e.now, err = e.client.Twin(ctx, e.o.on.target()); err != nil {
 			return false, nil, err
 		}
-		theirs := editable(e.now)
+		theirs := twinedit.Of(e.now)
 		e.tellTheirs(theirs)
-		var tagConflicts, desiredConflicts []twin.Conflict
-		mine.tags, tagConflicts = twin.Reconcile(e.base.tags, mine.tags, theirs.tags)
-		mine.desired, desiredConflicts = twin.Reconcile(e.base.desired, mine.desired, theirs.desired)
+		*mine, conflicts = twinedit.Reconcile(e.base, *mine, theirs)
 		e.base = theirs
-		for _, list := range []struct {
-			section   string
-			conflicts []twin.Conflict
-		}{{"tags", tagConflicts}, {"desired", desiredConflicts}} {
-			for _, c := range list.conflicts {
-				c.Path = list.section + "." + c.Path
-				conflicts = append(conflicts, c)
-			}
-		}
 		if len(conflicts) > 0 {
 			return false, conflicts, nil
 		}
@@ -242,26 +225,21 @@ func (e *twinEdit) submit(ctx context.Context, mine *editedTwin) (done bool, con
 }
 
 // differences returns what differs between two twins, as lines.
-func differences(old, now editedTwin) (lines []string) {
-	for _, section := range []struct {
-		name     string
-		old, now []byte
-	}{{"tags", old.tags, now.tags}, {"desired", old.desired, now.desired}} {
-		for _, c := range twin.Diff(section.old, section.now) {
-			lines = append(lines, output.Printable(fmt.Sprintf("%s.%s: %s -> %s", section.name, c.Path, orNothing(c.Old), orNothing(c.New))))
-		}
+func differences(old, now twinedit.Document) (lines []string) {
+	for _, c := range twinedit.Diff(old, now) {
+		lines = append(lines, output.Printable(fmt.Sprintf("%s: %s -> %s", c.Path, orNothing(c.Old), orNothing(c.New))))
 	}
 	return lines
 }
 
-func (e *twinEdit) tellTheirs(theirs editedTwin) {
+func (e *twinEdit) tellTheirs(theirs twinedit.Document) {
 	for _, line := range differences(e.base, theirs) {
 		e.Note("Meanwhile somebody else has changed %s", line)
 	}
 }
 
 // show prints what was changed.
-func (e *twinEdit) show(mine editedTwin, changed hubrest.Twin) error {
+func (e *twinEdit) show(mine twinedit.Document, changed hubrest.Twin) error {
 	lines := differences(e.base, mine)
 	err := e.o.Output.Print(e.Streams, output.Result{Value: changed.Raw, Text: func(w io.Writer) error {
 		_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))

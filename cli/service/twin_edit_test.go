@@ -13,6 +13,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/twinedit"
 	"github.com/iotdm/iotdm/twin"
 )
 
@@ -87,11 +88,11 @@ func TestEditOfTwinLosesNoChange(t *testing.T) {
 		if e.now, err = client.Twin(t.Context(), e.o.on.target()); err != nil {
 			t.Fatal(err)
 		}
-		e.base = editable(e.now)
+		e.base = twinedit.Of(e.now)
 		base := theirs
 		mine := base.edited(random)
 		text := e.base
-		text.desired = mine.document()
+		text.Desired = mine.document()
 		for done := false; !done; {
 			for range random.IntN(3) {
 				write(theirs.edited(random))
@@ -107,7 +108,7 @@ func TestEditOfTwinLosesNoChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := properties{}
-		if err := json.Unmarshal(editable(now).desired, &got); err != nil {
+		if err := json.Unmarshal(twinedit.Of(now).Desired, &got); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(mine, got); diff != "" {

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,14 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/cli/internal/target"
 	"github.com/iotdm/iotdm/hubrest"
-	"github.com/iotdm/iotdm/twin"
+	"github.com/iotdm/iotdm/internal/twinwatch"
 )
 
 // A twinWatcher prints what changes of twins.
@@ -29,18 +26,8 @@ type twinWatcher struct {
 	client *hubrest.Client
 	o      twinWatchOptions
 
-	twins  map[hubrest.Target]twinState // nil before the first reading
-	broken error                        // why nothing more can be printed
-}
-
-// A twinState is what is known of a twin. Without it has a version of 0.
-type twinState struct {
-	version                 int64
-	tags, desired, reported json.RawMessage
-}
-
-func stateOf(t hubrest.Twin) twinState {
-	return twinState{t.Version, t.Tags, t.Desired, t.Reported}
+	twins  map[hubrest.Target]twinwatch.State // nil before the first reading
+	broken error                              // why nothing more can be printed
 }
 
 // A twinChange is a value of a twin that has changed, or a twin that has come
@@ -95,7 +82,7 @@ func (w *twinWatcher) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	q := hubrest.EventQuery{
-		Device: w.o.on.device, Sources: []hubrest.EventSource{hubrest.SourceTwinChange, hubrest.SourceDeviceLifecycle},
+		Device: w.o.on.device, Sources: twinwatch.Sources,
 		Latest: true, Follow: true,
 	}
 	begun := func() {
@@ -144,9 +131,9 @@ func (w *twinWatcher) look(ctx context.Context, at time.Time) error {
 		return err
 	}
 	if w.twins == nil {
-		w.twins = make(map[hubrest.Target]twinState)
+		w.twins = make(map[hubrest.Target]twinwatch.State)
 		for on, t := range now {
-			w.twins[on] = stateOf(t)
+			w.twins[on] = twinwatch.StateOf(t)
 		}
 		return w.introduce()
 	}
@@ -158,7 +145,7 @@ func (w *twinWatcher) look(ctx context.Context, at time.Time) error {
 			}
 		}
 		if found {
-			if err := w.become(on, at, "", stateOf(t)); err != nil {
+			if err := w.become(on, at, "", twinwatch.StateOf(t)); err != nil {
 				return err
 			}
 		}
@@ -171,7 +158,7 @@ func compareTargets(a, b hubrest.Target) int { return strings.Compare(a.String()
 func (w *twinWatcher) introduce() error {
 	switch {
 	case w.o.where == "":
-		w.Note("Watching the twin of %s (version %d), press Ctrl-C to exit", w.o.on.target(), w.twins[w.o.on.target()].version)
+		w.Note("Watching the twin of %s (version %d), press Ctrl-C to exit", w.o.on.target(), w.twins[w.o.on.target()].Version)
 	case len(w.twins) == 0:
 		return fail.Errorf(fail.NotFound, "no device on %s matches --where %q", w.target.Host(), w.o.where)
 	default:
@@ -182,90 +169,47 @@ func (w *twinWatcher) introduce() error {
 
 // event takes an event of the hub.
 func (w *twinWatcher) event(ctx context.Context, event json.RawMessage) error {
-	e := gjson.GetBytes(event, "event")
-	on := hubrest.Target{DeviceID: e.Get("origin").String(), ModuleID: e.Get("module").String()}
-	before, watched := w.twins[on]
+	e := twinwatch.Parse(event)
+	before, watched := w.twins[e.On]
 	if !watched {
 		return nil
 	}
-	property := func(name string) string { return e.Get("properties.application." + name).String() }
-	at, err := time.Parse(time.RFC3339Nano, property("operationTimestamp"))
-	if err != nil {
-		at = time.Now()
+	if e.At.IsZero() {
+		e.At = time.Now()
 	}
-	by := property("iotdm-changed-by")
-	payload := e.Get("payload")
-	version := payload.Get("version").Int()
-	operation := property("opType")
-	switch {
-	case operation == "deleteDeviceIdentity" || operation == "deleteModuleIdentity":
-		return w.gone(on, at, by)
-	case version <= before.version && operation != "createDeviceIdentity":
-		return nil // it was there when the twin was read
-	case operation == "updateTwin" && version == before.version+1:
-		now, err := before.patched(payload)
-		if err != nil {
-			return err
-		}
-		return w.become(on, at, by, now)
-	case operation == "updateTwin":
-		// What the hub does not tell of lies between.
-		t, err := w.client.Twin(ctx, on)
-		if errors.Is(err, hubrest.ErrNotFound) {
+	if e.Gone() {
+		return w.gone(e.On, e.At, e.By)
+	}
+	now, what, err := e.After(before)
+	if what == twinwatch.Unsure { // what the hub does not tell of lies between
+		var t hubrest.Twin
+		if t, err = w.client.Twin(ctx, e.On); errors.Is(err, hubrest.ErrNotFound) {
 			return nil // an event will say so
 		}
-		if err != nil {
-			return err
-		}
-		return w.become(on, at, by, stateOf(t))
+		now = twinwatch.StateOf(t)
 	}
-	now := twinState{version: version}
-	for path, section := range map[string]*json.RawMessage{"tags": &now.tags, "properties.desired": &now.desired, "properties.reported": &now.reported} {
-		*section = bytes.Clone([]byte(payload.Get(path).Raw))
+	if err != nil || what == twinwatch.Old {
+		return err
 	}
-	return w.become(on, at, by, now)
-}
-
-// patched returns the state that the payload of an event leaves.
-func (t twinState) patched(payload gjson.Result) (twinState, error) {
-	t.version++
-	for path, section := range map[string]*json.RawMessage{"tags": &t.tags, "properties.desired": &t.desired, "properties.reported": &t.reported} {
-		patch := payload.Get(path)
-		if !patch.IsObject() {
-			continue
-		}
-		plain, err := twin.StripReadOnly([]byte(patch.Raw))
-		if err != nil {
-			return t, err
-		}
-		if *section, err = twin.Merge(*section, plain); err != nil {
-			return t, err
-		}
-	}
-	return t, nil
+	return w.become(e.On, e.At, e.By, now)
 }
 
 // become prints what changed of a twin.
-func (w *twinWatcher) become(on hubrest.Target, at time.Time, by string, now twinState) error {
+func (w *twinWatcher) become(on hubrest.Target, at time.Time, by string, now twinwatch.State) error {
 	before := w.twins[on]
 	w.twins[on] = now
-	change := twinChange{Time: at.UTC(), DeviceID: on.DeviceID, ModuleID: on.ModuleID, Version: now.version, By: by}
-	if before.version == 0 {
+	change := twinChange{Time: at.UTC(), DeviceID: on.DeviceID, ModuleID: on.ModuleID, Version: now.Version, By: by}
+	if before.Version == 0 {
 		created := change
 		created.Change = "created"
 		if err := w.print(on, created); err != nil {
 			return err
 		}
 	}
-	for _, section := range []struct {
-		name     string
-		old, now json.RawMessage
-	}{{"tags", before.tags, now.tags}, {"desired", before.desired, now.desired}, {"reported", before.reported, now.reported}} {
-		for _, c := range twin.Diff(section.old, section.now) {
-			change.Path, change.Old, change.New = section.name+"."+c.Path, c.Old, c.New
-			if err := w.print(on, change); err != nil {
-				return err
-			}
+	for _, c := range before.Diff(now) {
+		change.Path, change.Old, change.New = c.Path, c.Old, c.New
+		if err := w.print(on, change); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -274,11 +218,11 @@ func (w *twinWatcher) become(on hubrest.Target, at time.Time, by string, now twi
 // gone says once that a twin is no longer there.
 func (w *twinWatcher) gone(on hubrest.Target, at time.Time, by string) error {
 	before := w.twins[on]
-	if before.version == 0 {
+	if before.Version == 0 {
 		return nil
 	}
-	w.twins[on] = twinState{}
-	return w.print(on, twinChange{Time: at.UTC(), DeviceID: on.DeviceID, ModuleID: on.ModuleID, Version: before.version, By: by, Change: "deleted"})
+	w.twins[on] = twinwatch.State{}
+	return w.print(on, twinChange{Time: at.UTC(), DeviceID: on.DeviceID, ModuleID: on.ModuleID, Version: before.Version, By: by, Change: "deleted"})
 }
 
 func (w *twinWatcher) print(on hubrest.Target, c twinChange) error {

@@ -6,8 +6,9 @@ import (
 
 	"github.com/tidwall/gjson"
 
-	"github.com/iotdm/iotdm/cli/internal/condition"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/internal/condition"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // The verdicts of an update, besides those of any task. Those while it goes on are
@@ -37,7 +38,7 @@ func updateTask(version string) *task {
 			{"PHASE", "phase"}, {"REASON", "reason"}},
 		judge: func(before reported) judge { return &updateJudge{before: reportedFirmware(before), version: version} },
 		success: func(f Finding) string {
-			return output.Choose(f.Verdict == verdictHad, "Runs already: ", "Now runs: ") + "version " + f.Version
+			return phrase.Choose(f.Verdict == verdictHad, "Runs already: ", "Now runs: ") + "version " + f.Version
 		},
 		failure: Finding.words,
 	}

@@ -150,14 +150,16 @@ func (c *Clock) newTimer(d time.Duration, again bool) *Timer {
 	}}
 }
 
-// AfterFunc calls f after d, in a goroutine of its own. The timer has no C.
-func (c *Clock) AfterFunc(d time.Duration, f func()) *Timer {
+// At calls f when the clock shows t, in a goroutine of its own, and returns what
+// has it not called.
+func (c *Clock) At(t time.Time, f func()) (stop func()) {
 	if c == nil {
-		t := time.AfterFunc(d, f)
-		return &Timer{nil, func() { t.Stop() }, func(d time.Duration) { t.Reset(d) }}
+		timer := time.AfterFunc(time.Until(t), f)
+		return func() { timer.Stop() }
 	}
-	a := c.alarm(d, false, f)
-	return &Timer{nil, a.stop, a.set}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.alarmLocked(t.Sub(c.nowLocked()), false, f).stop
 }
 
 // WithTimeout returns a context that ends after d, with the cause, unless the
@@ -186,12 +188,16 @@ type alarm struct {
 }
 
 func (c *Clock) alarm(d time.Duration, again bool, ring func()) *alarm {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.alarmLocked(d, again, ring)
+}
+
+func (c *Clock) alarmLocked(d time.Duration, again bool, ring func()) *alarm {
 	a := &alarm{clock: c, ring: ring}
 	if again {
 		a.every = d
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.alarms[a] = struct{}{}
 	a.due = time.Now().Add(d)
 	a.real = time.AfterFunc(d, a.rings)

@@ -48,28 +48,41 @@ func TestTimersRunByThemselves(t *testing.T) {
 	}
 }
 
-func TestAfterFunc(t *testing.T) {
+func TestAt(t *testing.T) {
 	for name, newClock := range kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, began, called := newClock(), time.Now(), make(chan time.Duration, 1)
-				timer := c.AfterFunc(time.Minute, func() { called <- time.Since(began) })
+				c.At(c.Now().Add(time.Minute), func() { called <- time.Since(began) })
 				if took := <-called; took != time.Minute {
 					t.Errorf("it was called after %v", took)
 				}
-				timer.Reset(time.Hour)
-				if took := <-called; took != time.Hour+time.Minute {
-					t.Errorf("and again after %v", took)
+				c.At(c.Now().Add(-time.Hour), func() { called <- time.Since(began) })
+				if took := <-called; took != time.Minute {
+					t.Errorf("what is past is called after %v", took)
 				}
-				timer.Reset(time.Second)
-				timer.Stop()
+				stop := c.At(c.Now().Add(time.Second), func() { called <- 0 })
+				stop()
 				time.Sleep(time.Hour) // in the bubble
 				if len(called) > 0 {
-					t.Error("it was called after Stop")
+					t.Error("it was called after stop")
 				}
 			})
 		})
 	}
+}
+
+// Whoever read the clock before it was moved still waits for no longer than it says.
+func TestAtAfterAMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, began, called := clock.New(), time.Now(), make(chan time.Duration, 1)
+		due := c.Now().Add(time.Hour)
+		c.Advance(59 * time.Minute)
+		c.At(due, func() { called <- time.Since(began) })
+		if took := <-called; took != time.Minute {
+			t.Errorf("it was called after %v", took)
+		}
+	})
 }
 
 func TestAdvanceWakesWhoWaits(t *testing.T) {

@@ -164,7 +164,7 @@ func (e *Engine) Put(spec Spec, m hub.Match) (Configuration, error) {
 			return hub.ErrConfigurationImmutable
 		}
 		c = Configuration{Spec: spec, Created: before.Created, Updated: now, Version: before.Version + 1}
-		return e.write(tx, c)
+		return write(tx, c)
 	})
 	return c, err
 }
@@ -183,7 +183,6 @@ func (e *Engine) Delete(id string, m hub.Match) error {
 			return hub.ErrPreconditionFailed
 		}
 		tx.Delete(key(id))
-		tx.OnCommit(func() { e.state.remove(id) })
 		return nil
 	})
 }
@@ -224,34 +223,32 @@ func read(tx *store.Tx, id string) (c Configuration, err error) {
 	return c, json.Unmarshal(data, &c)
 }
 
-func (e *Engine) write(tx *store.Tx, c Configuration) error {
+func write(tx *store.Tx, c Configuration) error {
 	data, err := jsontext.Marshal(c)
 	if err != nil {
 		return err
 	}
-	active, err := newActive(c)
-	if err != nil {
-		return err
-	}
 	tx.Set(key(c.ID), data)
-	tx.OnCommit(func() { e.state.put(active) })
 	return nil
 }
 
-// load reads the configurations that the hub has.
-func (e *Engine) load() error {
-	return e.store.Scan([]byte(disk.Configuration), store.PrefixEnd([]byte(disk.Configuration)), func(_, v []byte) error {
-		var c Configuration
-		if err := json.Unmarshal(v, &c); err != nil {
-			return err
-		}
-		active, err := newActive(c)
-		if err != nil {
-			// An older hub took it, by its own rules. That keeps none from opening.
-			e.log.Warn("the target condition of a configuration cannot be read: it has no twins until it is replaced or deleted",
-				words.LogConfiguration, c.ID, words.LogReason, err)
-		}
-		e.state.put(active)
+// take makes known what is stored of a configuration now: of all that there are,
+// and then of those that change, on whichever node.
+func (e *Engine) take(change store.Change) error {
+	if change.Value == nil {
+		e.state.remove(string(change.Key[len(disk.Configuration):]))
 		return nil
-	})
+	}
+	var c Configuration
+	if err := json.Unmarshal(change.Value, &c); err != nil {
+		return err
+	}
+	active, err := newActive(c)
+	if err != nil {
+		// An older hub took it, by its own rules. That keeps none from opening.
+		e.log.Warn("the target condition of a configuration cannot be read: it has no twins until it is replaced or deleted",
+			words.LogConfiguration, c.ID, words.LogReason, err)
+	}
+	e.state.put(active)
+	return nil
 }

@@ -163,6 +163,7 @@ func TestDeploymentThatDoesNotFitOnADevice(t *testing.T) {
 }
 
 func TestDeploymentMetrics(t *testing.T) {
+	hubtest.OneNode(t, "a module reports without a connection")
 	h := wiretest.StartREST(t, node.Options{})
 	wiretest.Create(t, h.Node, hub.ID{Device: "edge"}, hub.IdentitySpec{IoTEdge: true})
 	wiretest.Create(t, h.Node, hub.ID{Device: "edge-2"}, hub.IdentitySpec{IoTEdge: true})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -36,8 +37,9 @@ type Engine struct {
 	running *serve.Group
 }
 
-// New reads the configurations in db, the store of h, and begins to apply them.
-// It is the one that h tells of changes.
+// New reads the configurations in db, the store of h, and begins to apply them. Of
+// several nodes all know them, and the leader applies them. It is the one that h
+// tells of changes.
 func New(h *hub.Server, db *store.DB, opt Options) (*Engine, error) {
 	e := &Engine{
 		hub: h, store: db, clock: h.Clock(),
@@ -49,11 +51,14 @@ func New(h *hub.Server, db *store.DB, opt Options) (*Engine, error) {
 			Name: "iotdm_hub_configuration_failures_total", Help: "Automatic configurations or twins of theirs that could not be applied; each is tried again within five minutes.",
 		}),
 	}
-	e.state.init()
-	if err := e.Reload(); err != nil {
-		return nil, err
+	e.state.init(h.Leads)
+	e.state.forget()
+	if err := h.Subscribe(disk.Configuration, e.take); err != nil {
+		return nil, fmt.Errorf("load configurations: %w", err)
 	}
+	h.OnMembers(e.state.wake.Set)
 	h.OnChange(e.state.touch)
+	hub.AnswerAsLeader(h, verbWait, func(ctx context.Context, _ struct{}) (struct{}, error) { return struct{}{}, e.wait(ctx) })
 	e.Resume()
 	return e, nil
 }
@@ -66,7 +71,10 @@ func (e *Engine) Suspend() { e.Close() }
 // change any meanwhile.
 func (e *Engine) Reload() error {
 	e.state.forget()
-	if err := e.load(); err != nil {
+	err := e.store.Scan([]byte(disk.Configuration), store.PrefixEnd([]byte(disk.Configuration)), func(k, v []byte) error {
+		return e.take(store.Change{Key: k, Value: v})
+	})
+	if err != nil {
 		return fmt.Errorf("load configurations: %w", err)
 	}
 	return nil

@@ -19,7 +19,8 @@ import (
 // A state is the automatic configurations of the hub, and the twins
 // that have to be looked at because they, or a configuration, have changed.
 type state struct {
-	wake wait.Signal // there may be something to do
+	wake  wait.Signal // there may be something to do
+	leads func() bool // this node applies them; on another nothing waits to be looked at
 
 	mu      sync.Mutex // guards what follows
 	all     []*active
@@ -53,7 +54,8 @@ const (
 	batchSize = 1024
 )
 
-func (c *state) init() {
+func (c *state) init(leads func() bool) {
+	c.leads = leads
 	c.wake = wait.NewSignal()
 	c.idle = sync.NewCond(&c.mu)
 }
@@ -63,6 +65,18 @@ func (c *state) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all = nil
+	c.anewLocked()
+}
+
+// anew forgets what has changed: all twins will be looked at.
+func (c *state) anew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.anewLocked()
+}
+
+// anewLocked is anew for a caller that holds c.mu.
+func (c *state) anewLocked() {
 	c.dirty, c.changed = make(map[hub.ID]struct{}), make(map[string]struct{})
 	c.busy = true // until all twins have been looked at once
 	c.taken, c.since, c.doing = 0, time.Time{}, time.Now()
@@ -92,16 +106,22 @@ func (c *state) put(a *active) {
 	slices.SortFunc(c.all, func(a, b *active) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
-	c.changed[a.ID] = struct{}{}
-	c.wakeLocked()
+	c.changeLocked(a.ID)
 }
 
 func (c *state) remove(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all = without(c.all, id)
-	c.changed[id] = struct{}{}
-	c.wakeLocked()
+	c.changeLocked(id)
+}
+
+// changeLocked has the twins of a configuration found. The caller holds c.mu.
+func (c *state) changeLocked(id string) {
+	if c.leads() {
+		c.changed[id] = struct{}{}
+		c.wakeLocked()
+	}
 }
 
 func without(all []*active, id string) []*active {
@@ -112,7 +132,7 @@ func without(all []*active, id string) []*active {
 func (c *state) touch(id hub.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.all) == 0 {
+	if len(c.all) == 0 || !c.leads() {
 		return
 	}
 	c.dirty[id] = struct{}{}
@@ -132,6 +152,9 @@ func (c *state) wakeLocked() {
 func (c *state) lag() (since time.Time, twins, configurations int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.leads() {
+		return time.Time{}, 0, 0
+	}
 	return cmp.Or(c.doing, c.since), len(c.dirty) + c.taken, len(c.changed)
 }
 
@@ -153,6 +176,17 @@ func (c *state) take() (dirty map[hub.ID]struct{}, changed map[string]struct{}) 
 // Wait returns when all changes of configurations and twins until
 // now have been applied, or when ctx ends, with its error.
 func (e *Engine) Wait(ctx context.Context) error {
+	_, err := hub.AskLeader(ctx, e.hub, verbWait, struct{}{}, func(ctx context.Context, _ struct{}) (struct{}, error) { return struct{}{}, e.wait(ctx) })
+	return err
+}
+
+// verbWait is what another node asks.
+const verbWait = "configurations.wait"
+
+func (e *Engine) wait(ctx context.Context) error {
+	if err := e.store.Barrier(ctx); err != nil { // another node may know of more
+		return err
+	}
 	c := &e.state
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,19 +204,24 @@ func (e *Engine) Wait(ctx context.Context) error {
 	return nil
 }
 
-// configure applies configurations until the server closes.
+// configure applies configurations while this node leads, until the server closes.
 func (e *Engine) configure() {
 	tick := e.clock.NewTicker(interval)
 	defer tick.Stop()
+	led := false
 	everything := true // what changed in the last moments before a crash is not known
 	for {
-		if everything {
+		if !led && e.hub.Leads() { // since just now, or since the start
+			e.state.anew()
+			led, everything = true, true
+		}
+		if led && everything {
 			if err := e.configureAll(); err != nil && e.ctx.Err() == nil {
 				e.failed.Inc()
 				e.log.Warn("configuring the twins", words.LogReason, err)
 			}
 		}
-		for {
+		for led {
 			dirty, changed := e.state.take()
 			if len(dirty)+len(changed) == 0 {
 				break

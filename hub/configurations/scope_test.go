@@ -12,6 +12,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/configurations"
+	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/node"
 )
@@ -38,6 +39,7 @@ func comparedTwins(t testing.TB, h *wiretest.RESTHub) int {
 }
 
 func TestOnlyWhatIsAffectedIsCompared(t *testing.T) {
+	hubtest.OneNode(t, "it counts what its own engine compares")
 	h := wiretest.StartREST(t, node.Options{})
 	ids := make([]hub.ID, 30)
 	for n := range ids {

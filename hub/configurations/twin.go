@@ -37,7 +37,7 @@ func (e *Engine) configureTwin(id hub.ID) error {
 		if err != nil {
 			return err
 		}
-		e.compared.Inc()
+		tx.Store.OnCommit(e.compared.Inc)
 		if id.Module == "" {
 			if err := e.configureIn(tx, i, t, all, deployment{}); err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 //	h.Fault(fault.Fault{On: fault.Telemetry, Device: "thermostat-1", Status: 429, Count: 3})
 func (h *Hub) Fault(f fault.Fault) fault.Active {
 	h.t.Helper()
+	h.needControls()
 	a, err := h.AddFault(f)
 	if err != nil {
 		h.t.Fatalf("hubtest: %v", err)
@@ -23,6 +24,8 @@ func (h *Hub) Fault(f fault.Fault) fault.Active {
 // Journal returns what was asked of the hub so far and what it did: the first journal.MaxPage entries of those that the
 // filter lets pass.
 func (h *Hub) Journal(f journal.Filter) []journal.Entry {
+	h.t.Helper()
+	h.needControls()
 	return h.Server.Journal().Read(f, 0, 0).Entries
 }
 
@@ -35,6 +38,7 @@ const patience = 10 * time.Second
 //	h.Await(journal.Filter{Device: "thermostat-1", On: []journal.Kind{journal.Telemetry}})
 func (h *Hub) Await(f journal.Filter) journal.Entry {
 	h.t.Helper()
+	h.needControls()
 	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
 	defer cancel()
 	page := h.Server.Journal().Wait(ctx, f, 0, 1)

@@ -30,6 +30,8 @@ import (
 	"testing"
 
 	"github.com/iotdm/iotdm/hub"
+	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/internal/several"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -45,8 +47,10 @@ type Hub struct {
 	AMQPSAddr string // where it listens for AMQP over TLS
 	AMQPAddr  string // where it listens for AMQP without TLS; empty without WithAMQPAddrs
 
-	t  testing.TB
-	ca string
+	t     testing.TB
+	ca    string
+	many  bool // it is of several nodes
+	doors map[string]*node.Node
 }
 
 // Option changes how a hub starts.
@@ -56,6 +60,7 @@ type config struct {
 	node         node.Options
 	mqtts, https string
 	amqps, amqp  string
+	make         func(node.Options) (*node.Node, error)
 }
 
 // WithOptions starts the hub with opt, for instance to keep its state in a
@@ -72,6 +77,12 @@ func WithAddrs(mqtts, https string) Option {
 // told to use an emulator. An empty address is left as it is.
 func WithAMQPAddrs(amqps, amqp string) Option {
 	return func(c *config) { c.amqps, c.amqp = cmp.Or(amqps, c.amqps), cmp.Or(amqp, c.amqp) }
+}
+
+// WithNode has f make the node, as package clustertest does with those of a hub that
+// has several. It has no test controls.
+func WithNode(f func(node.Options) (*node.Node, error)) Option {
+	return func(c *config) { c.make = f }
 }
 
 // New starts a hub and returns when it accepts connections. It has test controls,
@@ -95,10 +106,14 @@ func New(t testing.TB, options ...Option) *Hub {
 		}
 	}
 	_, benchmark := t.(*testing.B)
-	c.node.TestControls = c.node.TestControls || !benchmark
+	many := Several() && c.make == nil && !benchmark
+	if many {
+		c.needSeveral(t, on)
+	}
+	c.node.TestControls = c.node.TestControls || !benchmark && c.make == nil && !many
 	name := on.HostName(c.node.HostNames)
 	c.node.HostNames = on.Names(c.node.HostNames)
-	n, err := node.New(c.node)
+	n, doors, err := c.start(t, many)
 	if err != nil {
 		on.Close()
 		t.Fatalf("hubtest: %v", err)
@@ -113,20 +128,31 @@ func New(t testing.TB, options ...Option) *Hub {
 		AMQPAddr:  info.AMQPAddr,
 		t:         t,
 		ca:        filepath.Join(t.TempDir(), "ca.pem"),
+		many:      many,
+		doors:     make(map[string]*node.Node),
 	}
 	if err := n.Publish(info); err != nil {
 		on.Close()
 		t.Fatalf("hubtest: %v", errors.Join(err, n.Close()))
 	}
-	failed := n.Serve(on)
+	failed := serve(doors, on)
+	for i, addr := range []string{h.MQTTSAddr, h.HTTPSAddr, h.AMQPSAddr} {
+		h.doors[addr] = doors[i%len(doors)]
+	}
 	t.Cleanup(func() {
-		err := n.Close()
-		select {
-		case served := <-failed:
-			err = errors.Join(err, served)
-		default:
+		var errs []error
+		for _, d := range doors {
+			errs = append(errs, d.Close())
 		}
-		if err != nil {
+		errs = append(errs, n.Close())
+		for _, f := range failed {
+			select {
+			case served := <-f:
+				errs = append(errs, served)
+			default:
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
 			t.Errorf("hubtest: %v", err)
 		}
 	})
@@ -135,6 +161,70 @@ func New(t testing.TB, options ...Option) *Hub {
 	}
 	return h
 }
+
+// start makes the node that the test asks, and those that serve.
+func (c *config) start(t testing.TB, many bool) (n *node.Node, doors []*node.Node, err error) {
+	t.Helper()
+	switch {
+	case many:
+		n, doors = several.Start(t, c.node)
+	case c.make != nil:
+		n, err = c.make(c.node)
+	default:
+		n, err = node.New(c.node)
+	}
+	if doors == nil {
+		doors = []*node.Node{n}
+	}
+	return n, doors, err
+}
+
+// needSeveral skips a test whose hub cannot be of several nodes, and gives the others
+// a clock that can be moved, which a hub of one node has with its test controls.
+func (c *config) needSeveral(t testing.TB, on node.Listeners) {
+	t.Helper()
+	why := ""
+	switch {
+	case c.node.Storage != node.Storage{}:
+		why = "it has a data folder"
+	case c.node.TestControls:
+		why = "it has test controls"
+	case c.node.Health != nil:
+		why = "its health is that of one node"
+	}
+	if why != "" {
+		on.Close()
+		OneNode(t, why)
+	}
+	if c.node.Clock == nil {
+		c.node.Clock = clock.New()
+	}
+}
+
+// serve has each door served by another node, while there are any.
+func serve(nodes []*node.Node, on node.Listeners) (failed []<-chan error) {
+	for i, l := range []node.Listeners{{MQTTS: on.MQTTS}, {HTTPS: on.HTTPS}, {AMQPS: on.AMQPS, AMQP: on.AMQP}} {
+		failed = append(failed, nodes[i%len(nodes)].Serve(l))
+	}
+	return failed
+}
+
+// Several reports whether New starts hubs of several nodes: that is so of a test
+// binary that imports package clustertest, with the flag -nodes.
+func Several() bool { return several.Start != nil }
+
+// OneNode skips a test of what only a hub of one node has, where New starts hubs of
+// several.
+func OneNode(t testing.TB, why string) {
+	t.Helper()
+	if Several() {
+		t.Skip("for a hub of one node: " + why)
+	}
+}
+
+// At returns the node that listens at one of the hub's addresses over TLS, for what that
+// node alone knows or does. On a hub of one node it is Node.
+func (h *Hub) At(addr string) *node.Node { return h.doors[addr] }
 
 // Device returns the connection string of a device, which is created if the
 // registry does not have it.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"iter"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -138,7 +139,14 @@ func (spec *Spec) validate(now time.Time) error {
 // (waiting for their start time). A condition that cannot be parsed is none of
 // them: it makes the job fail.
 func (s *Scheduler) Create(spec Spec) (Job, error) {
+	job, err := atLeader(s, verbCreate, spec, s.create)
+	job.tidy()
+	return job, err
+}
+
+func (s *Scheduler) create(spec Spec) (Job, error) {
 	now := s.hub.Now().UTC()
+	spec.tidy()
 	if err := spec.validate(now); err != nil {
 		return Job{}, err
 	}
@@ -147,7 +155,13 @@ func (s *Scheduler) Create(spec Spec) (Job, error) {
 	}
 	job := Job{Spec: spec, Status: Queued, Created: now}
 	var added *activeJob
+	drop := func() {
+		if added != nil {
+			s.jobs.drop(added)
+		}
+	}
 	err := s.store.Update(lock(job.ID), func(tx *store.Tx) (err error) {
+		drop() // it may run again
 		switch _, err := tx.Get(key(job.ID)); {
 		case err == nil:
 			return hub.ErrJobAlreadyExists.With("A job with ID '%s' already exists.", job.ID)
@@ -157,13 +171,10 @@ func (s *Scheduler) Create(spec Spec) (Job, error) {
 		if added, err = s.jobs.add(job, now); err != nil {
 			return err
 		}
-		tx.OnCommit(func() { s.jobs.ready(added) })
 		return write(tx, job)
 	})
 	if err != nil {
-		if added != nil {
-			s.jobs.drop(added)
-		}
+		drop()
 		return Job{}, err
 	}
 	return job, nil
@@ -174,6 +185,7 @@ func (s *Scheduler) Create(spec Spec) (Job, error) {
 // Errors: ErrJobNotFound.
 func (s *Scheduler) Get(id string) (Job, error) {
 	if job, ok := s.jobs.snapshot(id, s.hub.Now()); ok {
+		job.count(s.counted)
 		return job, nil
 	}
 	data, err := s.store.Get(key(id))
@@ -190,11 +202,14 @@ type Filter struct {
 // from the first id behind after.
 func (s *Scheduler) List(filter Filter, after string) iter.Seq2[Job, error] {
 	start := append(key(after), 0)
+	counted := sync.OnceValue(s.counted)
 	return store.Seq(func(yield func(Job) error) error {
 		return s.store.Scan(start, store.PrefixEnd([]byte(disk.Job)), func(k, v []byte) error {
 			id := string(k[len(disk.Job):])
 			job, ok := s.jobs.snapshot(id, s.hub.Now())
-			if !ok {
+			if ok {
+				job.count(counted)
+			} else {
 				var err error
 				if job, err = decode(id, v, nil); err != nil {
 					return err
@@ -215,6 +230,12 @@ func (s *Scheduler) List(filter Filter, after string) iter.Seq2[Job, error] {
 //
 // Errors: ErrJobNotFound, ErrNotInCurrentState (the job has ended).
 func (s *Scheduler) Cancel(id string) (Job, error) {
+	job, err := atLeader(s, verbCancel, id, s.cancel)
+	job.tidy()
+	return job, err
+}
+
+func (s *Scheduler) cancel(id string) (Job, error) {
 	waiting, running := s.jobs.claim(id)
 	job, err := s.change(id, func(job *Job) error {
 		if !job.Ended.IsZero() || job.Status == Cancelled {
@@ -230,9 +251,6 @@ func (s *Scheduler) Cancel(id string) (Job, error) {
 	switch {
 	case waiting != nil && err != nil:
 		s.jobs.unclaim(waiting)
-	case waiting != nil:
-		s.metrics.ended.WithLabelValues(string(Cancelled)).Inc()
-		s.jobs.remove(waiting)
 	case running != nil && err == nil:
 		running.cancel(errCancelled)
 	}

@@ -343,6 +343,7 @@ func TestATwinJobClearsDesiredProperties(t *testing.T) {
 // However often the hub stops while a device is being called, that gets no more
 // than two calls, even if its first was one of another hub's life.
 func TestJobCallsADeviceTwiceAtMost(t *testing.T) {
+	hubtest.OneNode(t, "it has a data folder")
 	dir := t.TempDir()
 	open := func(t *testing.T) *hubtest.Hub {
 		return hubtest.New(t, hubtest.WithOptions(node.Options{Storage: node.Folder(dir)}))
@@ -401,6 +402,7 @@ func TestJobCallsADeviceTwiceAtMost(t *testing.T) {
 }
 
 func TestShutdownLetsCallsOfJobsFinish(t *testing.T) {
+	hubtest.OneNode(t, "it has a data folder")
 	dir := t.TempDir()
 	t.Run("before", func(t *testing.T) {
 		called := make(chan string, 1)

@@ -27,10 +27,11 @@ type row struct {
 	result  *hub.MethodResult
 	failure *hub.Error
 
-	// repeated says that the hub stopped while a call of this device was on
-	// its way, so that it may have received two: there is no third.
+	// repeated says that the hub, or the node of the device's connection, stopped
+	// while a call of this device was on its way, so that it may have received two:
+	// there is no third.
 	repeated bool
-	// spent says that the hub stopped during both.
+	// spent says that it stopped during both.
 	spent bool
 }
 

@@ -25,7 +25,7 @@ const (
 	// moment is how long an outcome waits for others to be written with.
 	moment = 2 * time.Millisecond
 	// reconnect is how long at least a job that goes on after a restart of
-	// the hub waits for a device: all of them lost their connection.
+	// the hub, or of a node, waits for a device: it lost its connection.
 	reconnect = time.Minute
 	// retry is how long a job waits when the disk refuses a write.
 	retry = time.Second
@@ -39,7 +39,8 @@ var errTime = errors.New("the job's execution time has ended")
 // before its direct method is sent, and has its outcome on disk after that. So
 // when the hub starts again it knows which devices have not been called; of
 // those that were running it cannot know, calls them once more, and their rows
-// say so. Of a row that says so already there is no third call.
+// say so. So it does when the node of a device's connection goes. Of a row that
+// says so already there is no third call.
 type run struct {
 	scheduler *Scheduler
 	active    *activeJob
@@ -192,9 +193,7 @@ func (s *Scheduler) end(a *activeJob, end func(*Job)) {
 	if err != nil {
 		return // the server closes
 	}
-	s.metrics.ended.WithLabelValues(string(job.Status)).Inc()
 	s.log.Info("job ended", words.LogJob, job.ID, words.LogStatus, job.Status, words.LogReason, job.FailureReason)
-	s.jobs.remove(a)
 }
 
 // dispatch begins turns in the order of the devices' ids.

@@ -19,6 +19,7 @@ import (
 // runs; its devices never are, however many they are.
 type pool struct {
 	limit int         // how many run at a time
+	leads func() bool // this node runs them
 	wake  wait.Signal // there may be something to start
 
 	// dispatch ends when no more devices may be called because the hub is
@@ -45,8 +46,8 @@ type activeJob struct {
 // errCancelled is why a job reaches no more devices.
 var errCancelled = errors.New("the job was cancelled")
 
-func (j *pool) init(limit int) {
-	j.limit = limit
+func (j *pool) init(limit int, leads func() bool) {
+	j.limit, j.leads = limit, leads
 	j.wake = wait.NewSignal()
 	j.active = make(map[string]*activeJob)
 }
@@ -101,12 +102,19 @@ func newActiveJob(job Job) *activeJob {
 	return &activeJob{id: job.ID, job: job, left: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// ready lets a job start that has been stored, even if that had seemed to fail.
-func (j *pool) ready(a *activeJob) {
+// put takes over what has been stored of a job that has not ended, but for the
+// statistics, which the one in memory knows best. It lets one start that had been
+// added, even if storing it had seemed to fail.
+func (j *pool) put(job Job) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	a.stored = true
-	j.active[a.id] = a
+	a := j.active[job.ID]
+	if a == nil {
+		a = newActiveJob(job)
+		j.active[job.ID] = a
+	}
+	job.Statistics = cmp.Or(a.job.Statistics, job.Statistics)
+	a.job, a.stored = job, true
 	j.wake.Set()
 }
 
@@ -164,22 +172,24 @@ func (j *pool) summary(now time.Time) (jobs map[Status]int, open Statistics) {
 	return jobs, open
 }
 
-// update takes over what has been stored of a job, but for the statistics,
-// which the one in memory knows best.
-func (j *pool) update(job Job) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if a := j.active[job.ID]; a != nil {
-		job.Statistics = cmp.Or(a.job.Statistics, job.Statistics)
-		a.job = job
-	}
-}
-
 // count sets the statistics of a job.
 func (j *pool) count(a *activeJob, n *Statistics) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	a.job.Statistics = n
+}
+
+// counted returns the statistics of the jobs that have any.
+func (j *pool) counted() map[string]Statistics {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := make(map[string]Statistics)
+	for id, a := range j.active {
+		if a.job.Statistics != nil {
+			all[id] = *a.job.Statistics
+		}
+	}
+	return all
 }
 
 // statistics returns a copy of the statistics of a job, if it has any.
@@ -234,13 +244,17 @@ func (j *pool) unclaim(a *activeJob) {
 	j.wake.Set()
 }
 
-// remove forgets a job that has ended.
-func (j *pool) remove(a *activeJob) {
+// remove forgets a job that has ended, if it was known, and calls ended before
+// who waits for it is told.
+func (j *pool) remove(id string, ended func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	delete(j.active, a.id)
-	close(a.ended)
-	j.wake.Set()
+	if a := j.active[id]; a != nil {
+		delete(j.active, id)
+		ended()
+		close(a.ended)
+		j.wake.Set()
+	}
 }
 
 // done returns what is closed when the job has ended, or nil if it is not
@@ -270,6 +284,9 @@ func (j *pool) due(now time.Time) (next *activeJob, wait time.Duration) {
 		}
 	}
 	wait = purgeInterval
+	if !j.leads() {
+		return nil, wait
+	}
 	if running >= j.limit || len(waiting) == 0 || j.dispatch.Err() != nil {
 		return nil, wait
 	}
@@ -287,30 +304,44 @@ func (j *pool) due(now time.Time) (next *activeJob, wait time.Duration) {
 // purgeInterval is how often the hub looks for jobs older than the history.
 const purgeInterval = time.Hour
 
-// load reads the jobs that had not ended when the hub stopped.
-func (s *Scheduler) load() error {
-	return s.store.Scan([]byte(disk.Job), store.PrefixEnd([]byte(disk.Job)), func(_, v []byte) error {
-		job, err := decode("", v, nil)
-		if err == nil && job.Ended.IsZero() {
-			s.jobs.ready(newActiveJob(job))
-		}
+// take makes known what is stored of a job now: of all that there are, and then of
+// those that change.
+func (s *Scheduler) take(c store.Change) error {
+	id := string(c.Key[len(disk.Job):])
+	if c.Value == nil {
+		s.jobs.remove(id, func() {})
+		return nil
+	}
+	job, err := decode(id, c.Value, nil)
+	if err != nil {
 		return err
+	}
+	if job.Ended.IsZero() {
+		s.jobs.put(job)
+		return nil
+	}
+	s.jobs.remove(id, func() {
+		if c.Mine {
+			s.metrics.ended.WithLabelValues(string(job.Status)).Inc()
+		}
 	})
+	return nil
 }
 
-// schedule starts jobs when their time has come, and forgets old ones,
-// until the server closes.
+// schedule starts jobs when their time has come, and forgets old ones, while this
+// node leads and until the server closes.
 func (s *Scheduler) schedule() {
 	var purged time.Time
 	timer := s.clock.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if s.clock.Since(purged) >= purgeInterval {
+		if s.hub.Leads() && s.clock.Since(purged) >= purgeInterval {
 			purged = s.clock.Now()
 			if err := s.purge(); err != nil {
 				s.log.Warn("forgetting old jobs", words.LogReason, err)
 			}
 		}
+		moved := s.clock.Moved() // before the look: a move after it is not missed
 		next, wait := s.jobs.due(s.hub.Now())
 		if next != nil {
 			if !s.running.Go(func() { s.execute(next) }) {
@@ -323,6 +354,7 @@ func (s *Scheduler) schedule() {
 		select {
 		case <-s.jobs.wake:
 		case <-timer.C:
+		case <-moved:
 		case <-s.ctx.Done():
 			return
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
+	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -36,17 +37,19 @@ type Scheduler struct {
 }
 
 // New goes on with the jobs in db, the store of h, that have not ended, and
-// starts others when their time comes.
+// starts others when their time comes. Of several nodes the leader does.
 func New(h *hub.Server, db *store.DB, opt Options) (*Scheduler, error) {
 	s := &Scheduler{
 		hub: h, store: db, clock: h.Clock(),
 		log: cmp.Or(opt.Logger, slog.New(slog.DiscardHandler)),
 	}
 	s.metrics = newMetrics()
-	s.jobs.init(cmp.Or(opt.Limit, defaultLimit))
-	if err := s.Reload(); err != nil {
-		return nil, err
+	s.jobs.init(cmp.Or(opt.Limit, defaultLimit), h.Leads)
+	if err := h.Subscribe(disk.Job, s.take); err != nil {
+		return nil, fmt.Errorf("load jobs: %w", err)
 	}
+	h.OnMembers(s.jobs.wake.Set)
+	s.answer()
 	s.Resume()
 	return s, nil
 }
@@ -63,7 +66,10 @@ func (s *Scheduler) Suspend() {
 // meanwhile.
 func (s *Scheduler) Reload() error {
 	s.jobs.forget()
-	if err := s.load(); err != nil {
+	err := s.store.Scan([]byte(disk.Job), store.PrefixEnd([]byte(disk.Job)), func(k, v []byte) error {
+		return s.take(store.Change{Key: k, Value: v})
+	})
+	if err != nil {
 		return fmt.Errorf("load jobs: %w", err)
 	}
 	return nil

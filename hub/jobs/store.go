@@ -10,7 +10,7 @@ import (
 	"github.com/iotdm/iotdm/hub/store"
 )
 
-// change changes a stored job, and the one in memory with it.
+// change changes a stored job, and so the one in memory.
 func (s *Scheduler) change(id string, change func(*Job) error) (job Job, err error) {
 	err = s.store.Update(lock(id), func(tx *store.Tx) error {
 		job, err = s.changeTx(tx, id, change)
@@ -28,7 +28,6 @@ func (s *Scheduler) changeTx(tx *store.Tx, id string, change func(*Job) error) (
 	if err := change(&job); err != nil {
 		return Job{}, err
 	}
-	tx.OnCommit(func() { s.jobs.update(job) })
 	return job, write(tx, job)
 }
 
@@ -57,10 +56,15 @@ func decode(id string, data []byte, err error) (Job, error) {
 	}
 	var job Job
 	err = json.Unmarshal(data, &job)
-	if job.Twin != nil {
-		job.Twin.Tags, job.Twin.Desired = words.Present(job.Twin.Tags), words.Present(job.Twin.Desired)
-	}
+	job.tidy()
 	return job, err
+}
+
+// tidy makes a Spec that was read from JSON what it was before.
+func (spec *Spec) tidy() {
+	if spec.Twin != nil {
+		spec.Twin.Tags, spec.Twin.Desired = words.Present(spec.Twin.Tags), words.Present(spec.Twin.Desired)
+	}
 }
 
 // purge forgets jobs that ended longer ago than the history goes.

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/iotdm/iotdm/hub"
 )
@@ -18,10 +19,10 @@ func (r *run) call(batch []row) {
 	for _, d := range batch {
 		if d.spent {
 			r.turn(func() bool { return r.finish(d, r.calls, errSpent) })
-		} else if l := r.scheduler.hub.Link(d.id()); l != nil && l.TakesMethod(r.job.Method.Name) {
+		} else if r.scheduler.hub.Takes(d.id(), r.job.Method.Name) {
 			online = append(online, d)
 		} else {
-			r.turn(func() bool { return r.await(d) })
+			r.turn(func() bool { return r.await(d, r.connectTimeout) })
 		}
 	}
 	if len(online) == 0 {
@@ -39,8 +40,8 @@ func (r *run) call(batch []row) {
 }
 
 // await calls the direct method on a device once that has connected.
-func (r *run) await(d row) (handedIn bool) {
-	err := r.scheduler.hub.AwaitMethod(r.feed, d.id(), r.job.Method.Name, r.connectTimeout)
+func (r *run) await(d row, timeout time.Duration) (handedIn bool) {
+	err := r.scheduler.hub.AwaitMethod(r.feed, d.id(), r.job.Method.Name, timeout)
 	if err != nil {
 		return r.finish(d, r.feed, err)
 	}
@@ -49,15 +50,26 @@ func (r *run) await(d row) (handedIn bool) {
 }
 
 func (r *run) invoke(d row) (handedIn bool) {
-	result, err := r.scheduler.hub.InvokeMethod(r.calls, d.id(), *r.job.Method)
-	if err == nil {
+	call := *r.job.Method
+	if d.repeated { // its node may not know yet that the connection has ended
+		call.ConnectTimeout = max(r.connectTimeout, reconnect)
+	}
+	result, err := r.scheduler.hub.InvokeMethod(r.calls, d.id(), call)
+	switch {
+	case err == nil:
 		d.result = &result
+	case !errors.Is(err, hub.ErrPeerGone):
+	case d.repeated:
+		err = errSpent
+	default: // as when the hub has stopped
+		d.repeated = true
+		return r.await(d, max(r.connectTimeout, reconnect))
 	}
 	return r.finish(d, r.calls, err)
 }
 
 // update merges the change into the twins of batch. Each twin and its row
-// change in one step.
+// change in one step, once: what the disk seemed to refuse may have come all the same.
 func (r *run) update(batch []row) {
 	change := *r.job.Twin
 	change.By = "job " + r.job.ID
@@ -70,6 +82,10 @@ func (r *run) update(batch []row) {
 			document := done.encode(r.job, d.started)
 			err := r.scheduler.insist(func() error {
 				return r.scheduler.hub.Update(id.Device, func(tx *hub.Tx) error {
+					before, err := tx.Store.Get(rowKey(r.job.ID, d.device))
+					if err != nil || !storedStatus(before).open() {
+						return err
+					}
 					tx.Store.Set(rowKey(r.job.ID, d.device), document)
 					return tx.PatchTwin(id, change, hub.Match{})
 				})

@@ -64,8 +64,8 @@ type leaf struct {
 }
 
 // openCerts makes the CA on the first run. It makes a new one when the old one
-// has too little time left for another leaf.
-func openCerts(dir string, names []string, now func() time.Time) (*certs, error) {
+// has too little time left for another leaf. shared is nil for a hub of one node.
+func openCerts(dir string, names []string, now func() time.Time, shared *Cluster) (*certs, error) {
 	c := &certs{dir: dir, now: now}
 	var err error
 	if c.names, err = certNames(names); err != nil {
@@ -75,7 +75,12 @@ func openCerts(dir string, names []string, now func() time.Time) (*certs, error)
 	// Making an RSA key takes a tenth of a second here and seconds on small
 	// machines, which no start shall wait for: few clients need it.
 	c.rsa = leaf{file: rsaLeafFile, newKey: func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }}
-	if err := c.openCA(); err != nil {
+	if shared == nil {
+		err = c.openCA()
+	} else {
+		err = c.shareCA(shared)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if _, err := c.leaf(&c.ecdsa); err != nil {
@@ -105,23 +110,58 @@ func (c *certs) openCA() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w; remove the file to have the hub make a new CA", err)
 	}
-	now, names := c.now(), c.names
-	if err == nil && !now.Before(ca.Leaf.NotBefore) && now.Add(leafLife).Before(ca.Leaf.NotAfter) {
-		missing := slices.IndexFunc(c.names, func(name string) bool { return !permits(ca.Leaf, name) })
-		if missing < 0 {
+	names := c.names
+	if err == nil && c.lasting(ca) {
+		missing := c.missing(ca)
+		if missing == "" {
 			c.ca = *ca
 			return nil
 		}
-		// For those of the old one too, so that names can come and go.
-		names = slices.Concat(names, ca.Leaf.PermittedDNSDomains)
-		for _, r := range ca.Leaf.PermittedIPRanges {
-			names = append(names, r.IP.String())
-		}
-		c.remade = fmt.Sprintf("the hub's CA may not vouch for %s, so there is a new one: whoever has trusted the old one has to trust %s instead", c.names[missing], filepath.Join(c.dir, caFile))
+		names = c.withNamesOf(ca)
+		c.remade = c.remadeFor(missing)
 	}
-	key, err := newECDSAKey()
+	made, err := c.makeCA(names)
 	if err != nil {
 		return err
+	}
+	c.ca = *made
+	return c.write(caKeyFile, made)
+}
+
+// lasting reports whether a CA has time left for another leaf.
+func (c *certs) lasting(ca *tls.Certificate) bool {
+	now := c.now()
+	return !now.Before(ca.Leaf.NotBefore) && now.Add(leafLife).Before(ca.Leaf.NotAfter)
+}
+
+// missing returns a name of the hub that a CA may not vouch for, or "".
+func (c *certs) missing(ca *tls.Certificate) string {
+	if i := slices.IndexFunc(c.names, func(name string) bool { return !permits(ca.Leaf, name) }); i >= 0 {
+		return c.names[i]
+	}
+	return ""
+}
+
+// withNamesOf returns the names of the hub and those of an old CA, so that names can
+// come and go.
+func (c *certs) withNamesOf(ca *tls.Certificate) []string {
+	names := slices.Concat(c.names, ca.Leaf.PermittedDNSDomains)
+	for _, r := range ca.Leaf.PermittedIPRanges {
+		names = append(names, r.IP.String())
+	}
+	return names
+}
+
+func (c *certs) remadeFor(name string) string {
+	return fmt.Sprintf("the hub's CA may not vouch for %s, so there is a new one: whoever has trusted the old one has to trust %s instead", name, filepath.Join(c.dir, caFile))
+}
+
+// makeCA makes a CA that may vouch for names.
+func (c *certs) makeCA(names []string) (*tls.Certificate, error) {
+	now := c.now()
+	key, err := newECDSAKey()
+	if err != nil {
+		return nil, err
 	}
 	id := make([]byte, 4)
 	rand.Read(id)
@@ -137,12 +177,7 @@ func (c *certs) openCA() error {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	template.PermittedDNSDomains, template.PermittedIPRanges = constraints(names)
-	made, err := c.sign(template, template, key, key)
-	if err != nil {
-		return err
-	}
-	c.ca = *made
-	return c.write(caKeyFile, made)
+	return c.sign(template, template, key, key)
 }
 
 // constraints are the names that a CA may vouch for: those of the hub, so that
@@ -265,7 +300,10 @@ func (c *certs) read(file string) (*tls.Certificate, error) {
 	if c.dir == "" {
 		return nil, fs.ErrNotExist
 	}
-	file = filepath.Join(c.dir, file)
+	return readPair(filepath.Join(c.dir, file))
+}
+
+func readPair(file string) (*tls.Certificate, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -283,17 +321,25 @@ func (c *certs) write(file string, cert *tls.Certificate) error {
 	if c.dir == "" {
 		return nil
 	}
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	text, err := encodePair(cert)
 	if err != nil {
 		return err
+	}
+	return writeFile(filepath.Join(c.dir, file), text, secretMode)
+}
+
+func encodePair(cert *tls.Certificate) ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return nil, err
 	}
 	var text bytes.Buffer
 	for _, b := range []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}, {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}} {
 		if err := pem.Encode(&text, b); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return writeFile(filepath.Join(c.dir, file), text.Bytes(), secretMode)
+	return text.Bytes(), nil
 }
 
 func (c *certs) caPEM() []byte {

@@ -40,7 +40,7 @@ func handshake(t *testing.T, c *certs, client *tls.Config) (tls.ConnectionState,
 
 func mustOpenCerts(t *testing.T, dir string, names []string, now func() time.Time) *certs {
 	t.Helper()
-	c, err := openCerts(dir, names, now)
+	c, err := openCerts(dir, names, now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestDamagedCAIsNamed(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, caKeyFile), 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openCerts(dir, nil, time.Now); err == nil || !strings.Contains(err.Error(), caKeyFile) {
+	if _, err := openCerts(dir, nil, time.Now, nil); err == nil || !strings.Contains(err.Error(), caKeyFile) {
 		t.Errorf("openCerts = %v, want an error that names %s", err, caKeyFile)
 	}
 }
@@ -290,7 +290,7 @@ func FuzzHostNames(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		c, err := openCerts("", []string{name}, time.Now)
+		c, err := openCerts("", []string{name}, time.Now, nil)
 		if err != nil {
 			return
 		}
@@ -305,7 +305,7 @@ func FuzzHostNames(f *testing.F) {
 
 func TestOpenSSLAcceptsTheCertificatesStrictly(t *testing.T) {
 	dir := t.TempDir()
-	f, err := openFolder(dir, nil, nil, time.Now)
+	f, err := openFolder(folderOptions{storage: Folder(dir), now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestOpenSSLAcceptsTheCertificatesStrictly(t *testing.T) {
 
 func TestPythonAndNodeTrustTheHubThroughTheirVariables(t *testing.T) {
 	dir := t.TempDir()
-	f, err := openFolder(dir, nil, nil, time.Now)
+	f, err := openFolder(folderOptions{storage: Folder(dir), now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +410,7 @@ func lookPath(t *testing.T, program string) string {
 
 func BenchmarkOpenCertsInMemory(b *testing.B) {
 	for b.Loop() {
-		if _, err := openCerts("", nil, time.Now); err != nil {
+		if _, err := openCerts("", nil, time.Now, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,6 +37,7 @@ const (
 	storeFolder  = "store"
 	eventFolder  = "events"
 	shelfFolder  = "snapshots" // of a hub under test
+	instanceFile = "instance"  // of one of several nodes: what tells it from others of its name
 
 	folderMode = 0o700
 	secretMode = 0o600
@@ -56,27 +58,39 @@ var ErrFolderInUse = errors.New("another hub runs with this data folder")
 // be in it.
 type folder struct {
 	dir   string
-	lock  *flock.Flock
+	lock  *flock.Flock // nil: somebody else holds it
 	certs *certs
-	list  []hub.Policy
 
 	warnings []string // what an operator has to know of it
+
+	listing sync.Mutex // guards what follows, once the hub runs
+	list    []hub.Policy
+
+	writing sync.Mutex // held while the list is written
 }
 
-// openFolder takes possession of dir and makes what is missing in it. names
-// are more names for the certificate, policies are stored with the others.
-func openFolder(dir string, names []string, policies []hub.Policy, now func() time.Time) (_ *folder, err error) {
+// folderOptions are those of openFolder.
+type folderOptions struct {
+	storage  Storage
+	names    []string     // more names for the certificate
+	policies []hub.Policy // to be stored with the others
+	now      func() time.Time
+	shared   *Cluster // that has policies and CA; nil: they are in the folder
+}
+
+// openFolder takes possession of a data folder and makes what is missing in it.
+func openFolder(o folderOptions) (_ *folder, err error) {
 	f := &folder{list: defaultPolicies()}
-	if dir == "" {
-		if f.list, err = mergePolicies(f.list, policies); err == nil {
-			f.certs, err = openCerts("", names, now)
+	if o.storage.dir == "" {
+		if err = f.openPolicies(o); err == nil {
+			f.certs, err = openCerts("", o.names, o.now, o.shared)
 		}
 		return f, err
 	}
-	if _, err := certNames(names); err != nil {
+	if _, err := certNames(o.names); err != nil {
 		return nil, err // it is not the folder's fault
 	}
-	if f.dir, err = filepath.Abs(dir); err != nil {
+	if f.dir, err = filepath.Abs(o.storage.dir); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	defer func() {
@@ -84,8 +98,10 @@ func openFolder(dir string, names []string, policies []hub.Policy, now func() ti
 			_ = f.lock.Close()
 		}
 	}()
-	if f.lock, err = lockFolder(f.dir); err != nil {
-		return nil, err
+	if o.storage.held == nil {
+		if f.lock, err = lockFolder(f.dir); err != nil {
+			return nil, err
+		}
 	}
 	if exposed := tighten(f.dir); exposed != "" {
 		f.warnings = append(f.warnings, exposed)
@@ -95,10 +111,10 @@ func openFolder(dir string, names []string, policies []hub.Policy, now func() ti
 	if err := f.publish(Info{}); err != nil {
 		return nil, err
 	}
-	if err := f.openPolicies(policies); err != nil {
+	if err := f.openPolicies(o); err != nil {
 		return nil, f.problem(err)
 	}
-	if f.certs, err = openCerts(f.dir, names, now); err != nil {
+	if f.certs, err = openCerts(f.dir, o.names, o.now, o.shared); err != nil {
 		return nil, f.problem(err)
 	}
 	if f.certs.remade != "" {
@@ -144,26 +160,41 @@ func lockFolder(dir string) (*flock.Flock, error) {
 	return l, nil
 }
 
-func (f *folder) openPolicies(more []hub.Policy) error {
-	file := filepath.Join(f.dir, policiesFile)
-	stored, err := readPolicies(file)
-	if err != nil {
+// openPolicies makes or reads the policies, and adds to them. Programs of this
+// machine find them in the folder, wherever they are kept.
+func (f *folder) openPolicies(o folderOptions) (err error) {
+	var stored []hub.Policy
+	if f.dir != "" {
+		if stored, err = readPolicies(filepath.Join(f.dir, policiesFile)); err != nil {
+			return err
+		}
+	}
+	if o.shared != nil {
+		err = f.sharePolicies(o.shared, o.policies)
+	} else {
+		if stored != nil {
+			f.list = withProvisioning(stored)
+		}
+		f.list, err = mergePolicies(f.list, o.policies)
+	}
+	if err != nil || reflect.DeepEqual(f.list, stored) {
 		return err
 	}
-	if stored != nil {
-		f.list = withProvisioning(stored)
-	}
-	if f.list, err = mergePolicies(f.list, more); err != nil {
-		return err
-	}
-	if reflect.DeepEqual(f.list, stored) {
+	return f.writePolicies()
+}
+
+// writePolicies writes the policies as they are.
+func (f *folder) writePolicies() error {
+	if f.dir == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(f.list, "", "  ")
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	text, err := json.MarshalIndent(f.policies(), "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(file, text, secretMode)
+	return writeFile(filepath.Join(f.dir, policiesFile), text, secretMode)
 }
 
 // writeBundle writes the certificates for clients: the CA alone, and the CA
@@ -216,10 +247,24 @@ func (f *folder) snapshotDir(s Storage) string {
 	return filepath.Join(f.dir, shelfFolder)
 }
 
-func (f *folder) policies() []hub.Policy  { return f.list }
 func (f *folder) tlsConfig() *tls.Config  { return f.certs.config }
 func (f *folder) rootCAs() *x509.CertPool { return f.certs.pool() }
 func (f *folder) caPEM() []byte           { return f.certs.caPEM() }
+
+func (f *folder) policies() []hub.Policy {
+	f.listing.Lock()
+	defer f.listing.Unlock()
+	return f.list
+}
+
+// setPolicies reports whether list is another one than there was.
+func (f *folder) setPolicies(list []hub.Policy) bool {
+	f.listing.Lock()
+	defer f.listing.Unlock()
+	changed := !reflect.DeepEqual(f.list, list)
+	f.list = list
+	return changed
+}
 
 // publish tells readers of the folder where the hub listens.
 func (f *folder) publish(info Info) error {
@@ -243,7 +288,10 @@ func (f *folder) close() error {
 		s.Running = false
 		err = f.writeState(s)
 	}
-	if err := cmp.Or(err, f.lock.Close()); err != nil {
+	if f.lock != nil {
+		err = cmp.Or(err, f.lock.Close())
+	}
+	if err != nil {
 		return f.problem(err)
 	}
 	return nil

@@ -21,7 +21,7 @@ import (
 
 func mustOpenFolder(t *testing.T, dir string, policies ...hub.Policy) *folder {
 	t.Helper()
-	f, err := openFolder(dir, nil, policies, time.Now)
+	f, err := openFolder(folderOptions{storage: Folder(dir), policies: policies, now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestReadersSeeARunningHubOnly(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("ReadInfo while running: %v (-want +got):\n%s", err, diff)
 	}
-	if _, err := openFolder(dir, nil, nil, time.Now); !errors.Is(err, ErrFolderInUse) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+	if _, err := openFolder(folderOptions{storage: Folder(dir), now: time.Now}); !errors.Is(err, ErrFolderInUse) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
 		t.Errorf("a second hub: %v, want an error with the process", err)
 	}
 	mustClose(t, f)
@@ -140,7 +140,9 @@ func TestKilledHubIsNotRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("ready")
-		select {}
+		time.Sleep(time.Hour) // until it is killed; in "select {}" a runtime without cgo sees a deadlock, and exits
+		mustClose(t, f)
+		return
 	}
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledHubIsNotRunning$")
@@ -158,7 +160,7 @@ func TestKilledHubIsNotRunning(t *testing.T) {
 	if err != nil || info.PID != cmd.Process.Pid {
 		t.Errorf("ReadInfo = process %d, %v; want process %d", info.PID, err, cmd.Process.Pid)
 	}
-	if _, err := openFolder(dir, nil, nil, time.Now); !errors.Is(err, ErrFolderInUse) || !strings.Contains(err.Error(), fmt.Sprint(cmd.Process.Pid)) {
+	if _, err := openFolder(folderOptions{storage: Folder(dir), now: time.Now}); !errors.Is(err, ErrFolderInUse) || !strings.Contains(err.Error(), fmt.Sprint(cmd.Process.Pid)) {
 		t.Errorf("a second hub: %v, want an error with the process", err)
 	}
 	if err := Reset(dir); !errors.Is(err, ErrFolderInUse) {
@@ -288,7 +290,7 @@ func TestFolderThatCannotBeUsedSaysWhy(t *testing.T) {
 			if tt.policy.Name != "" {
 				policies = append(policies, tt.policy)
 			}
-			_, err := openFolder(dir, nil, policies, time.Now)
+			_, err := openFolder(folderOptions{storage: Folder(dir), policies: policies, now: time.Now})
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), dir) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("openFolder = %v, want one line with %q and the folder", err, tt.want)
 			}
@@ -347,7 +349,7 @@ func TestDefaultFolderFollowsXDG(t *testing.T) {
 func BenchmarkOpenFolder(b *testing.B) {
 	b.Run("first", func(b *testing.B) {
 		for b.Loop() {
-			f, err := openFolder(b.TempDir(), nil, nil, time.Now)
+			f, err := openFolder(folderOptions{storage: Folder(b.TempDir()), now: time.Now})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -357,7 +359,7 @@ func BenchmarkOpenFolder(b *testing.B) {
 	b.Run("again", func(b *testing.B) {
 		dir := b.TempDir()
 		for b.Loop() {
-			f, err := openFolder(dir, nil, nil, time.Now)
+			f, err := openFolder(folderOptions{storage: Folder(dir), now: time.Now})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -17,7 +17,7 @@ import (
 	"github.com/iotdm/iotdm/hub/store"
 )
 
-// A health answers whoever reaches Options.Health, over plain HTTP and without
+// Health answers whoever reaches Options.Health, over plain HTTP and without
 // a credential:
 //
 //	GET /health     200 as long as the process lives
@@ -25,22 +25,34 @@ import (
 //	GET /metrics    the metrics of Prometheus; 503 while there are none
 //	GET /ca.pem     the CA of the hub's certificate; 503 while there is none
 //
-// It begins before the store is opened and ends behind everything else.
-type health struct {
+// It begins before the store is opened and ends behind everything else. One of a
+// process that is several nodes in turn, as a member of a cluster is, answers from
+// before the first to behind the last. Nil answers nobody.
+type Health struct {
 	http    http.Server
 	running *serve.Group
 
-	mu       sync.RWMutex // guards what follows; held while the parts of the node are asked
+	mu       sync.RWMutex // guards what follows; held while the parts of the node are asked, but for cluster
 	ca       []byte
 	metrics  prometheus.Gatherer // nil: not yet, or no longer
 	store    *store.DB           // nil: not yet, or no longer
+	cluster  func() string       // how far the node is behind others; nil: there are none, or it is no member
+	away     string              // why it is no member yet, or no longer
 	serving  bool
 	stopping bool
 }
 
+// ServeHealth begins to answer on l, which it owns, for the nodes that one process
+// is in turn; see Cluster.
+func ServeHealth(l net.Listener, log *slog.Logger) *Health {
+	h := serveHealth(l, serve.NewGate(), log)
+	h.away = "not a member yet"
+	return h
+}
+
 // serveHealth begins to answer on l, which it owns.
-func serveHealth(l net.Listener, gate *serve.Gate, log *slog.Logger) *health {
-	h := &health{running: serve.NewGroup()}
+func serveHealth(l net.Listener, gate *serve.Gate, log *slog.Logger) *Health {
+	h := &Health{running: serve.NewGroup()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, http.StatusOK, healthState{Status: "ok"}) })
 	mux.HandleFunc("GET /ready", h.serveReady)
@@ -62,7 +74,7 @@ func serveHealth(l net.Listener, gate *serve.Gate, log *slog.Logger) *health {
 }
 
 // change lets f change what h tells. A hub without health checks has none.
-func (h *health) change(f func()) {
+func (h *Health) change(f func()) {
 	if h == nil {
 		return
 	}
@@ -72,11 +84,20 @@ func (h *health) change(f func()) {
 }
 
 // forget ends what h knows of parts that close now.
-func (h *health) forget() {
-	h.change(func() { h.stopping, h.metrics, h.store = true, nil, nil })
+func (h *Health) forget() {
+	h.change(func() { h.stopping, h.metrics, h.store, h.cluster = true, nil, nil, nil })
 }
 
-func (h *health) close() {
+// Between says that there is no node now, and why.
+func (h *Health) Between(why string) {
+	h.change(func() { h.stopping, h.serving, h.away = false, false, why })
+}
+
+// Close ends answering.
+func (h *Health) Close() {
+	if h == nil {
+		return
+	}
 	h.running.Close()
 	h.http.Close()
 	h.running.Wait()
@@ -95,7 +116,7 @@ func writeHealth(w http.ResponseWriter, status int, s healthState) {
 	_ = json.NewEncoder(w).Encode(s)
 }
 
-func (h *health) serveReady(w http.ResponseWriter, _ *http.Request) {
+func (h *Health) serveReady(w http.ResponseWriter, _ *http.Request) {
 	s := h.state()
 	status := http.StatusOK
 	if s.Status != "ready" {
@@ -106,7 +127,8 @@ func (h *health) serveReady(w http.ResponseWriter, _ *http.Request) {
 
 // state is what the hub is at, and what of it is missing. A hub that cannot
 // write takes neither changes nor telemetry, and so it is not ready either.
-func (h *health) state() healthState {
+func (h *Health) state() healthState {
+	behind := h.behind()
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	s := healthState{"ready", map[string]string{"store": "ok", "listeners": "ok"}}
@@ -120,6 +142,15 @@ func (h *health) state() healthState {
 	} else {
 		s.Status, s.Checks["store"] = "starting", "not open"
 	}
+	switch {
+	case h.away != "":
+		s.Status, s.Checks["cluster"] = "starting", h.away
+	case h.cluster != nil:
+		s.Checks["cluster"] = "ok"
+		if behind != "" && s.Status == "ready" {
+			s.Status, s.Checks["cluster"] = "behind", behind
+		}
+	}
 	if !h.serving {
 		s.Status, s.Checks["listeners"] = "starting", "not open"
 	}
@@ -129,7 +160,19 @@ func (h *health) state() healthState {
 	return s
 }
 
-func (h *health) serveCA(w http.ResponseWriter, _ *http.Request) {
+// behind says how far the node is behind others. That may take a second, in which h may
+// change.
+func (h *Health) behind() string {
+	h.mu.RLock()
+	cluster := h.cluster
+	h.mu.RUnlock()
+	if cluster == nil {
+		return ""
+	}
+	return cluster()
+}
+
+func (h *Health) serveCA(w http.ResponseWriter, _ *http.Request) {
 	h.mu.RLock()
 	ca := h.ca
 	h.mu.RUnlock()
@@ -143,7 +186,7 @@ func (h *health) serveCA(w http.ResponseWriter, _ *http.Request) {
 
 var errNoMetrics = errors.New("the hub has no metrics before its store is open, nor once it closes")
 
-func (h *health) serveMetrics(w http.ResponseWriter, r *http.Request) {
+func (h *Health) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	families, err := h.gather()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -155,7 +198,7 @@ func (h *health) serveMetrics(w http.ResponseWriter, r *http.Request) {
 
 // gather asks the parts for their metrics, which must not close meanwhile. What
 // takes its time, the reader of the answer, comes after it.
-func (h *health) gather() ([]*dto.MetricFamily, error) {
+func (h *Health) gather() ([]*dto.MetricFamily, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if h.metrics == nil {

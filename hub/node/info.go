@@ -160,7 +160,7 @@ func Reset(dir string) error {
 	}
 	// In this order a hub that starts after half of it finds nothing odd, and
 	// a second Reset finds the rest.
-	for _, name := range []string{shelfFolder, eventFolder, storeFolder, policiesFile, rsaLeafFile, leafFile, caKeyFile, bundleFile, caFile, infoFile} {
+	for _, name := range []string{shelfFolder, eventFolder, storeFolder, instanceFile, policiesFile, rsaLeafFile, leafFile, caKeyFile, bundleFile, caFile, infoFile} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			_ = lock.Close()
 			return folderProblem(dir, err)

@@ -25,6 +25,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/configurations"
@@ -120,10 +122,15 @@ type Options struct {
 	// wants; see package controls. Its clock can be moved then.
 	TestControls bool
 
+	// Cluster is what this node shares with others, in place of a store and an event
+	// log of its own. Nil is a hub of one node. With one there are no TestControls,
+	// and EventAge, EventBytes and EventPartitions are those of the shared log.
+	Cluster *Cluster
+
 	// Health is where the hub answers GET /health, /ready, /metrics and /ca.pem
 	// to whoever reaches it, over plain HTTP and without a credential, from the
 	// beginning of New to the end of Close. The node owns it, also if New fails.
-	// Nil is nowhere.
+	// Nil is nowhere. A node of several may have Cluster.Health in its place.
 	Health net.Listener
 }
 
@@ -149,7 +156,7 @@ type Node struct {
 	amqp    *amqp.Door
 	rest    *rest.Door
 	dps     *dps.Door // on the listener of rest
-	health  *health   // nil: none
+	health  *Health   // nil: none
 	metrics http.Handler
 	ctx     context.Context // ends when the node closes
 
@@ -174,6 +181,9 @@ var ErrClosed = hub.ErrClosed
 // shared access policies on the first run. It does not listen.
 func New(opt Options) (*Node, error) {
 	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
+	if opt.TestControls && opt.Cluster != nil {
+		return nil, errors.New("a hub of several nodes has no test controls: use one of a single node")
+	}
 	if opt.TestControls && opt.Clock == nil {
 		opt.Clock = clock.New()
 	}
@@ -191,9 +201,12 @@ func (n *Node) open(opt Options) (err error) {
 	n.ctx, cancel = context.WithCancel(context.Background())
 	n.atEnd(cancel)
 	n.gate = serve.NewGate()
-	if opt.Health != nil {
+	switch {
+	case opt.Cluster != nil && opt.Cluster.Health != nil:
+		n.health = opt.Cluster.Health
+	case opt.Health != nil:
 		n.health = serveHealth(opt.Health, n.gate, opt.Logger)
-		n.atEnd(n.health.close)
+		n.atEnd(n.health.Close)
 	}
 	var bearer func(context.Context, string) (hub.Caller, error)
 	if opt.Entra != nil {
@@ -204,7 +217,10 @@ func (n *Node) open(opt Options) (err error) {
 		bearer = v.Authenticate
 	}
 	// Clients judge the hub's certificate by their own clocks, which nobody moves.
-	if n.folder, err = openFolder(opt.Storage.dir, opt.HostNames, slices.Concat(opt.Policies, opt.Seed.policies()), opt.Clock.Unmoved); err != nil {
+	n.folder, err = openFolder(folderOptions{
+		storage: opt.Storage, names: opt.HostNames, policies: slices.Concat(opt.Policies, opt.Seed.policies()), now: opt.Clock.Unmoved, shared: opt.Cluster,
+	})
+	if err != nil {
 		return err
 	}
 	n.closing = append(n.closing, n.folder.close)
@@ -212,17 +228,10 @@ func (n *Node) open(opt Options) (err error) {
 	for _, warning := range n.folder.warnings {
 		opt.Logger.Warn(warning)
 	}
-	db, err := n.openStore(opt)
+	db, events, peers, disk, err := n.openState(opt)
 	if err != nil {
 		return err
 	}
-	n.closing = append(n.closing, db.Close)
-	events, err := n.openEvents(opt)
-	if err != nil {
-		return err
-	}
-	n.closing = append(n.closing, events.Close)
-	disk := diskMetrics(db, events) // before anything is appended
 	n.consumerGroups = slices.Concat(opt.ConsumerGroups, opt.Seed.consumerGroups())
 	var faults *fault.Faults
 	var taken *journal.Journal
@@ -230,7 +239,7 @@ func (n *Node) open(opt Options) (err error) {
 		faults, taken = fault.New(opt.Clock.Now), journal.New(opt.Clock.Now)
 	}
 	n.Server, err = hub.New(hub.Options{
-		Store: db, Events: events, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
+		Store: db, Events: events, Peers: peers, HostNames: opt.HostNames, Policies: n.Policies(), Bearer: bearer,
 		EventSources: opt.EventSources, ConsumerGroups: n.consumerGroups,
 		Logger: opt.Logger, Clock: opt.Clock, Faults: faults, Journal: taken, Replaceable: opt.TestControls,
 	})
@@ -238,6 +247,11 @@ func (n *Node) open(opt Options) (err error) {
 		return err
 	}
 	n.atEnd(n.Server.Close)
+	if opt.Cluster != nil {
+		if err := errors.Join(n.followPolicies(opt.Logger), n.shareTickets(db, opt.Clock.Unmoved, opt.Logger)); err != nil {
+			return err
+		}
+	}
 	if n.Provisioning, err = n.openProvisioning(opt, db); err != nil {
 		return err
 	}
@@ -277,7 +291,12 @@ func (n *Node) open(opt Options) (err error) {
 	if err := opt.Seed.apply(n); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
-	n.health.change(func() { n.health.metrics, n.health.store = metrics, db })
+	n.health.change(func() {
+		n.health.metrics, n.health.store, n.health.away = metrics, db, ""
+		if opt.Cluster != nil {
+			n.health.cluster = opt.Cluster.behind
+		}
+	})
 	return nil
 }
 
@@ -292,6 +311,23 @@ func (n *Node) parseSeed(text []byte) (func() error, error) {
 
 func (n *Node) atEnd(end func()) {
 	n.closing = append(n.closing, func() error { end(); return nil })
+}
+
+// openState opens the store and the event log, unless other nodes have them too.
+func (n *Node) openState(opt Options) (db *store.DB, events hub.EventLog, peers hub.Peers, metrics []prometheus.Collector, err error) {
+	if c := opt.Cluster; c != nil {
+		return c.Store, c.Events, c.Peers, c.Metrics, nil
+	}
+	if db, err = n.openStore(opt); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	n.closing = append(n.closing, db.Close)
+	log, err := n.openEvents(opt)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	n.closing = append(n.closing, log.Close)
+	return db, log, nil, diskMetrics(db, log), nil // before anything is appended
 }
 
 func (n *Node) openStore(opt Options) (*store.DB, error) {
@@ -387,15 +423,28 @@ func (n *Node) publish() error {
 	return n.folder.publish(info)
 }
 
+// Draining has health checks say that the node stops, which it does not yet, and clients of
+// REST make new connections.
+func (n *Node) Draining() {
+	n.health.change(func() { n.health.stopping = true })
+	n.rest.Draining()
+}
+
 // Shutdown stops accepting, lets direct methods and requests in flight finish
-// until ctx ends, and then closes the node.
+// until ctx ends, and then closes the node. A node of several ends its connections
+// little by little meanwhile, since the others get them.
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.health.change(func() { n.health.stopping = true })
 	n.mqtt.StopListening()
 	n.amqp.StopListening()
 	n.rest.StopListening()
+	var dismissing sync.WaitGroup
+	if n.Clustered() {
+		dismissing.Go(func() { n.Dismiss(ctx) })
+	}
 	n.Jobs.Drain(ctx)
 	err := n.rest.Shutdown(ctx)
+	dismissing.Wait()
 	return cmp.Or(n.Close(), err)
 }
 

@@ -90,13 +90,20 @@ func readPolicies(file string) ([]hub.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []hub.Policy
-	if err := json.Unmarshal(text, &list); err != nil {
+	list, err := decodePolicies(text)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w; restore it, or remove it to have the hub make new keys", file, err)
+	}
+	return list, nil
+}
+
+func decodePolicies(text []byte) (list []hub.Policy, err error) {
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, err
 	}
 	for _, p := range list {
 		if err := p.Validate(); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, err
 		}
 	}
 	return list, nil

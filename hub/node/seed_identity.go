@@ -135,8 +135,10 @@ func (s Seed) applyIdentity(server *hub.Server, id hub.ID, i seedIdentity, spec 
 			return err
 		}},
 		{"reported", i.Reported, func(doc []byte) error {
-			_, err := server.PatchReported(id, doc, hub.AnyVersion)
-			return err
+			return server.Update(id.Device, func(tx *hub.Tx) error {
+				_, err := tx.PatchReported(id, doc, hub.AnyVersion)
+				return err
+			})
 		}},
 	} {
 		if section.value == nil {

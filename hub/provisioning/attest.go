@@ -31,8 +31,13 @@ func (s *Service) Authenticate(p Peer) (expires time.Time, err error) {
 
 // attest finds the enrollment of the peer: its own, or that of a group which it
 // proves to belong to. The enrollment may be disabled.
-func (s *Service) attest(p Peer) (a attested, err error) {
-	defer func() { s.metrics.refused(err) }()
+func (s *Service) attest(p Peer) (attested, error) {
+	a, err := known(s, func() (attested, error) { return s.attestNow(p) })
+	s.metrics.refused(err)
+	return a, err
+}
+
+func (s *Service) attestNow(p Peer) (a attested, err error) {
 	switch {
 	case p.Scope != s.opt.IDScope:
 		return a, ErrRegistrationNotFound.Because("the id scope is %q, and this service's %s", words.Clip(p.Scope), s.opt.IDScope).counted("id_scope")

@@ -98,8 +98,8 @@ func (s *Service) tellShared(g *group) {
 	}
 }
 
-func (g *groups) replace(list []*group) {
+func (g *groups) clear() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.list = list
+	g.list = nil
 }

@@ -71,7 +71,7 @@ func New(h *hub.Server, db *store.DB, opt Options) (*Service, error) {
 	s.often = words.NewLimited(s.log)
 	s.turns.ids = make(map[string]*turn)
 	s.metrics = newMetrics(s)
-	if err := s.Reload(); err != nil {
+	if err := s.follow(); err != nil {
 		return nil, fmt.Errorf("load enrollments: %w", err)
 	}
 	return s, nil

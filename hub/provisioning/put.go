@@ -1,13 +1,11 @@
 package provisioning
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"strings"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/internal/disk"
 	"github.com/iotdm/iotdm/hub/internal/words"
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -21,10 +19,12 @@ import (
 //
 // Errors: ErrBadRequest, ErrAlreadyExists, ErrNotFound, ErrPreconditionFailed,
 // ErrTooMany.
-func (s *Service) PutEnrollment(e Enrollment, m hub.Match) (Enrollment, error) {
-	k, id := e.Kind(), e.ID()
-	e.Attestation = e.Attestation.clone()
+func (s *Service) PutEnrollment(given Enrollment, m hub.Match) (Enrollment, error) {
+	k, id := given.Kind(), given.ID()
+	var e Enrollment
 	err := s.store.Update(k.lock(id), func(tx *store.Tx) error {
+		e = given
+		e.Attestation = given.Attestation.clone()
 		before, err := readEnrollment(k, id, tx.Get)
 		found := err == nil
 		switch {
@@ -48,19 +48,10 @@ func (s *Service) PutEnrollment(e Enrollment, m hub.Match) (Enrollment, error) {
 		if found {
 			e.Created = before.Created
 		}
-		g, err := newGroup(e)
-		if err != nil {
+		if _, err := newGroup(e); err != nil {
 			return err
 		}
 		tx.Set(k.key(id), words.MustMarshal(e))
-		tx.OnCommit(func() {
-			if k == Group {
-				s.groups.put(g)
-				s.tellShared(g)
-			} else if !found {
-				s.individuals.Add(1)
-			}
-		})
 		return nil
 	})
 	if err != nil {
@@ -120,7 +111,7 @@ func (s *Service) AttestationMechanism(k Kind, id string) (Attestation, error) {
 // Errors: ErrNotFound, ErrPreconditionFailed.
 func (s *Service) DeleteEnrollment(k Kind, id string, m hub.Match) error {
 	if k == Individual {
-		done, _, err := s.turns.take(context.Background(), id)
+		done, _, err := s.takeTurn(context.Background(), id)
 		if err != nil {
 			return err
 		}
@@ -136,10 +127,8 @@ func (s *Service) DeleteEnrollment(k Kind, id string, m hub.Match) error {
 		}
 		tx.Delete(k.key(id))
 		if k == Group {
-			tx.OnCommit(func() { s.groups.remove(id) })
 			return nil
 		}
-		tx.OnCommit(func() { s.individuals.Add(-1) })
 		switch r, err := readRecord(id, tx.Get); {
 		case errors.Is(err, ErrRegistrationNotFound):
 		case err != nil:
@@ -153,30 +142,15 @@ func (s *Service) DeleteEnrollment(k Kind, id string, m hub.Match) error {
 
 // Reload forgets what the service has in memory, and reads what the store has now.
 func (s *Service) Reload() error {
-	var list []*group
-	prefix := []byte(disk.EnrollmentGroup)
-	err := s.store.Scan(prefix, store.PrefixEnd(prefix), func(_, v []byte) error {
-		e, err := readEnrollment(Group, "", func([]byte) ([]byte, error) { return v, nil })
+	s.groups.clear()
+	s.individuals.Store(0)
+	for prefix, take := range s.kept() {
+		err := s.store.Scan([]byte(prefix), store.PrefixEnd([]byte(prefix)), func(k, v []byte) error {
+			return take(store.Change{Key: k, Value: v})
+		})
 		if err != nil {
 			return err
 		}
-		g, err := newGroup(e)
-		if err != nil {
-			s.log.Warn("a certificate of an enrollment group cannot be read", words.LogEnrollment, e.ID(), words.LogReason, err)
-		}
-		list = append(list, g)
-		return nil
-	})
-	individuals := int64(0)
-	prefix = []byte(disk.Enrollment)
-	err = cmp.Or(err, s.store.Scan(prefix, store.PrefixEnd(prefix), func(_, _ []byte) error {
-		individuals++
-		return nil
-	}))
-	if err != nil {
-		return err
 	}
-	s.groups.replace(list)
-	s.individuals.Store(individuals)
 	return nil
 }

@@ -27,7 +27,7 @@ func (s *Service) Register(ctx context.Context, p Peer, r Request) (Operation, e
 	if err := s.meetFault(ctx, p); err != nil {
 		return Operation{}, err
 	}
-	done, waited, err := s.turns.take(ctx, p.ID)
+	done, waited, err := s.takeTurn(ctx, p.ID)
 	if err != nil {
 		return Operation{}, err
 	}
@@ -114,14 +114,35 @@ func (s *Service) Operation(p Peer, id string) (Operation, error) {
 	case by.Status == hub.StatusDisabled:
 		return s.disabled(p, by, id), nil
 	}
-	r, err := readRecord(p.ID, s.store.Get)
-	switch {
-	case err != nil && !errors.Is(err, ErrRegistrationNotFound):
+	r, err := known(s, func() (record, error) {
+		r, err := readRecord(p.ID, s.store.Get)
+		if err == nil && (r.Operation != id || r.Source != by.source()) || errors.Is(err, ErrRegistrationNotFound) {
+			err = ErrNotFound.With("Operation not found")
+		}
+		return r, err
+	})
+	if err != nil {
 		return Operation{}, err
-	case err != nil || r.Operation != id || r.Source != by.source():
-		return Operation{}, ErrNotFound.With("Operation not found")
 	}
 	return s.operation(r), nil
+}
+
+// knownPatience is how long a device waits for what other nodes have done.
+const knownPatience = 10 * time.Second
+
+// known returns what look does. Where other nodes may know better it looks once
+// more before it refuses.
+func known[T any](s *Service, look func() (T, error)) (T, error) {
+	v, err := look()
+	if err == nil || !s.hub.Clustered() {
+		return v, err
+	}
+	ctx, end := context.WithTimeout(context.Background(), knownPatience)
+	defer end()
+	if err := s.store.Barrier(ctx); err != nil {
+		return v, err
+	}
+	return look()
 }
 
 // Lookup returns the registration of the peer as it is.
@@ -135,7 +156,7 @@ func (s *Service) Lookup(p Peer) (Registration, error) {
 	case by.Status == hub.StatusDisabled:
 		return *s.disabled(p, by, "").Registration, nil
 	}
-	return s.Registration(p.ID)
+	return known(s, func() (Registration, error) { return s.Registration(p.ID) })
 }
 
 // Registration returns a registration.
@@ -151,7 +172,7 @@ func (s *Service) Registration(id string) (Registration, error) {
 //
 // Errors: ErrRegistrationNotFound, ErrPreconditionFailed.
 func (s *Service) DeleteRegistration(id string, m hub.Match) error {
-	done, _, err := s.turns.take(context.Background(), id)
+	done, _, err := s.takeTurn(context.Background(), id)
 	if err != nil {
 		return err
 	}

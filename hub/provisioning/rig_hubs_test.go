@@ -19,6 +19,7 @@ import (
 	"github.com/iotdm/iotdm/hub/eventlog"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/linked"
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/provisioning"
 	"github.com/iotdm/iotdm/hub/store"
 	"github.com/iotdm/iotdm/sas"
@@ -292,6 +293,14 @@ func (h *twoHubs) write(in devices, id, tags, desired, reported string) {
 	}
 	if _, err := s.PatchTwin(hub.ID{Device: id}, hub.TwinChange{Tags: json.RawMessage(tags), Desired: json.RawMessage(desired)}, hub.Match{}); err != nil {
 		h.t.Fatal(err)
+	}
+	if !ok {
+		d := wiretest.DialTLS(h.t, h.there)
+		d.Connect(h.there.Device(id))
+		d.Publish("$iothub/twin/PATCH/properties/reported/?", reported)
+		d.Disconnect()
+		wiretest.WantDisconnected(h.t, h.there.Node, hub.ID{Device: id})
+		return
 	}
 	if _, err := s.PatchReported(hub.ID{Device: id}, []byte(reported), hub.AnyVersion); err != nil {
 		h.t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/iotdm/iotdm/hub/cluster/memlog"
 	"github.com/iotdm/iotdm/hub/store"
 )
 
@@ -34,33 +35,67 @@ func twin(i int) []byte {
 func BenchmarkUpdate(b *testing.B) {
 	for _, writers := range []int{1, 16, 256} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			db := openDir(b, filepath.Join(b.TempDir(), "store"))
-			value := twin(0)
-			var n atomic.Int64
-			var wg sync.WaitGroup
-			b.ReportAllocs()
-			b.ResetTimer()
-			for range writers {
-				wg.Go(func() {
-					for i := int(n.Add(1)); i <= b.N; i = int(n.Add(1)) {
-						key := deviceKey(i % 100_000)
-						err := db.Update(string(key), func(tx *store.Tx) error {
-							if _, err := tx.Get(key); err != nil && !errors.Is(err, store.ErrNotFound) {
-								return err
-							}
-							tx.Set(key, value)
-							return nil
-						})
-						if err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
+			benchmarkUpdates(b, writers, openDir(b, filepath.Join(b.TempDir(), "store")))
 		})
 	}
+}
+
+// BenchmarkUpdateReplicated is what several nodes cost besides their log, which is
+// one in memory: each applies every change, on a disk, without fsync.
+func BenchmarkUpdateReplicated(b *testing.B) {
+	for _, nodes := range []int{1, 3} {
+		for _, writers := range []int{1, 16, 256} {
+			b.Run(fmt.Sprintf("nodes=%d/writers=%d", nodes, writers), func(b *testing.B) {
+				log, snapshots := memlog.New(), &memlog.Snapshots{}
+				if err := store.StartLog(b.Context(), log, snapshots, nil); err != nil {
+					b.Fatal(err)
+				}
+				var dbs []*store.DB
+				for i := range nodes {
+					name := fmt.Sprint("node-", i)
+					r, err := store.OpenReplica(store.ReplicaOptions{Dir: filepath.Join(b.TempDir(), name), Log: log, Snapshots: snapshots, Name: name})
+					if err != nil {
+						b.Fatal(err)
+					}
+					b.Cleanup(func() { _ = r.Close() })
+					if _, err := r.Join(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+					dbs = append(dbs, r.DB())
+				}
+				benchmarkUpdates(b, writers, dbs...)
+			})
+		}
+	}
+}
+
+// benchmarkUpdates has writers, some for each store, read and write documents.
+func benchmarkUpdates(b *testing.B, writers int, dbs ...*store.DB) {
+	value := twin(0)
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for w := range writers {
+		db := dbs[w%len(dbs)]
+		wg.Go(func() {
+			for i := int(n.Add(1)); i <= b.N; i = int(n.Add(1)) {
+				key := deviceKey(i % 100_000)
+				err := db.Update(string(key), func(tx *store.Tx) error {
+					if _, err := tx.Get(key); err != nil && !errors.Is(err, store.ErrNotFound) {
+						return err
+					}
+					tx.Set(key, value)
+					return nil
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // BenchmarkFsync appends as much to a bare file and syncs it.

@@ -61,7 +61,7 @@ type disk struct {
 	changes int           // operations under way that change the disk
 	broken  bool          // there is no way out of the stall
 	cause   error         // of the stall
-	stalled chan struct{} // closed while stalls > 0 or broken
+	stalled chan struct{} // closed while stalls > 0, and by breakDown
 	killed  chan struct{} // closed by kill
 	quiet   chan struct{} // closed when killed and no operation is under way that changes the disk
 }
@@ -100,7 +100,7 @@ func (d *disk) stall() <-chan struct{} {
 	return d.stalled
 }
 
-// err returns why the disk is stalled, or nil if it isn't.
+// err returns why the disk is stalled or refuses changes, or nil.
 func (d *disk) err() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -148,12 +148,12 @@ func (d *disk) watch() (done func()) {
 	}
 }
 
-// refuse stalls the disk for good.
+// refuse has the disk refuse all changes, for good. It is not stalled: no change is on its way, so whoever has a turn or
+// a lock gives it back soon.
 func (d *disk) refuse(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.broken, d.cause = true, cause
-	close(d.stalled)
 }
 
 // kill ends all writing to the disk. What is stalled never returns, and so the goroutines and the memory of the engine

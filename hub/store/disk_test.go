@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/iotdm/iotdm/hub/store"
 )
@@ -421,6 +422,48 @@ func TestOpenOnAFullDiskReadsAndGoesOnWhenThereIsSpace(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+func TestOnAFullDiskReadersWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := newBadFS(vfs.NewMem())
+		db := openFS(t, fsys)
+		if err := put(db, "a", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		fsys.free.Store(1 << 20)
+		db = openFS(t, fsys)
+		goOn, done := make(chan struct{}), make(chan error, 3)
+		go func() {
+			done <- db.Update("a", func(*store.Tx) error { <-goOn; return nil })
+		}()
+		synctest.Wait()
+		go func() {
+			done <- db.Update("a", func(*store.Tx) error { return nil }) // the same lock
+		}()
+		synctest.Wait()
+		var told []string
+		go func() {
+			_, err := db.Subscribe("a", func(c store.Change) { told = append(told, string(c.Key)) })
+			done <- err
+		}()
+		synctest.Wait()
+		close(goOn)
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Errorf("reading a store that takes no changes: %v", err)
+			}
+		}
+		if diff := cmp.Diff([]string{"a"}, told); diff != "" {
+			t.Errorf("told of a store that takes no changes (-want +got):\n%s", diff)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // fillUp has the disk full from the n-th changing operation on. full reports whether there was one.

@@ -29,9 +29,15 @@ func newLockSet() *lockSet {
 	return s
 }
 
+// A staller may have a reason not to wait any more: then the channel is closed, and err returns it.
+type staller interface {
+	stall() <-chan struct{}
+	err() error
+}
+
 // acquire waits for the lock of name and returns the function that releases it. While d is stalled it waits for
 // nobody and returns the reason: whoever holds the lock may have left it to the engine for as long as that lasts.
-func (s *lockSet) acquire(name string, d *disk) (release func(), err error) {
+func (s *lockSet) acquire(name string, d staller) (release func(), err error) {
 	shard := &s.shards[maphash.String(s.seed, name)%uint64(len(s.shards))]
 	l := shard.ref(name)
 	release = func() {

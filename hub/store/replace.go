@@ -45,9 +45,12 @@ func (db *DB) takeTurns(ctx context.Context, n int64, e *engine) error {
 // returns. Before the next Update it has replaced called, which reads what there is now and must not change it.
 //
 // It waits for Updates as long as ctx does. Of ErrFull and ErrStalled it says the same as [DB.Update]: the change may
-// still come, and if it does, replaced is called then.
+// still come, and if it does, replaced is called then. A replicated store cannot be replaced: ErrReplicated.
 func (db *DB) Replace(ctx context.Context, records iter.Seq2[[]byte, []byte], replaced func()) (err error) {
 	defer func() { db.counts.result(err) }()
+	if db.replica != nil {
+		return fmt.Errorf("replace %w", ErrReplicated)
+	}
 	e, err := db.enter()
 	if err != nil {
 		return err

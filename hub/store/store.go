@@ -62,13 +62,15 @@ var (
 
 // A DB is an open store. It is safe for concurrent use.
 type DB struct {
-	fs     vfs.FS
-	dir    string
-	logger *slog.Logger
-	lock   io.Closer // on the folder
-	locks  *lockSet
-	turns  *semaphore.Weighted // of Updates, and all of them of a Replace
-	counts counts
+	fs        vfs.FS
+	dir       string
+	logger    *slog.Logger
+	lock      io.Closer // on the folder
+	locks     *lockSet
+	turns     *semaphore.Weighted // of Updates, and all of them of a Replace
+	counts    counts
+	listeners listeners
+	replica   *Replica // nil if the store is not replicated
 
 	mu     sync.RWMutex // guards closed and engine, and the users of that going up; held for moments only
 	closed bool
@@ -83,6 +85,7 @@ type engine struct {
 	*pebble.DB
 	disk      *disk
 	committer *committer
+	reserved  bool           // keys that begin with 0 are not for callers
 	users     sync.WaitGroup // calls that use it
 }
 
@@ -108,6 +111,11 @@ func Open(dir string, logger *slog.Logger) (*DB, error) {
 func OpenMemory(logger *slog.Logger) (*DB, error) { return open(vfs.NewMem(), "", logger) }
 
 func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
+	return openAs(fsys, dir, logger, nil)
+}
+
+// openAs opens the copy of a replica, if that is not nil.
+func openAs(fsys vfs.FS, dir string, logger *slog.Logger, r *Replica) (*DB, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
@@ -115,17 +123,40 @@ func open(fsys vfs.FS, dir string, logger *slog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	db := &DB{fs: fsys, dir: dir, logger: logger, lock: lock, locks: newLockSet(), turns: semaphore.NewWeighted(allTurns), stop: func() {}, reopened: make(chan struct{})}
+	db := &DB{fs: fsys, dir: dir, logger: logger, lock: lock, locks: newLockSet(), turns: semaphore.NewWeighted(allTurns), stop: func() {}, reopened: make(chan struct{}), replica: r}
 	if err := db.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", marked(err)), lock.Close())
+	}
+	if err := db.checkKind(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), db.Close())
 	}
 	return db, nil
 }
 
+// checkKind returns an error if the store is one node's copy of a replicated one and was not opened as that, or the
+// other way round.
+func (db *DB) checkKind() error {
+	e := db.engine
+	_, err := e.get(keyApplied)
+	switch {
+	case err == nil && db.replica == nil:
+		return fmt.Errorf("%w is in %s: it can be opened only as that", ErrReplicated, db.dir)
+	case err == nil && db.replica != nil:
+	case !errors.Is(err, ErrNotFound):
+		return err
+	case db.replica != nil:
+		if keys, err := e.keys(nil, nil, 1); err != nil || len(keys) > 0 {
+			return errors.Join(err, fmt.Errorf("%w is wanted, and %s holds the store of a hub that is none", ErrReplicated, db.dir))
+		}
+	}
+	e.reserved = db.replica != nil
+	return nil
+}
+
 func (db *DB) open() (err error) {
-	if db.engine, err = db.openEngine(nil); err == nil {
+	if db.engine, err = db.openEngine(nil); err == nil || db.replica != nil {
 		close(db.reopened)
-		return nil
+		return err
 	}
 	if !errors.Is(err, ErrFull) && !errors.Is(err, ErrStalled) {
 		return err
@@ -220,6 +251,9 @@ func (db *DB) Close() error {
 	if again {
 		return nil
 	}
+	if db.replica != nil {
+		db.replica.close()
+	}
 	db.stop()
 	<-db.reopened
 	e := db.engine // which changes no more
@@ -269,6 +303,9 @@ func (db *DB) Get(key []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer e.users.Done()
+	if e.reserved && isReserved(key) {
+		return nil, ErrNotFound
+	}
 	return e.get(key)
 }
 
@@ -309,7 +346,19 @@ func PrefixEnd(prefix []byte) []byte {
 }
 
 func (e *engine) scan(start, end []byte, fn func(key, value []byte) error) error {
-	it, err := e.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	return scan(e.DB, e.visible(start), end, fn)
+}
+
+// visible returns where a scan for a caller begins.
+func (e *engine) visible(start []byte) []byte {
+	if e.reserved && bytes.Compare(start, firstKey) < 0 {
+		return firstKey
+	}
+	return start
+}
+
+func scan(from pebble.Reader, start, end []byte, fn func(key, value []byte) error) error {
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
 	if err != nil {
 		return fmt.Errorf("scan store: %w", marked(err))
 	}

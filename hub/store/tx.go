@@ -17,6 +17,7 @@ type Tx struct {
 	last     map[string]int // index in writes of the last one for a key; nil while writes are few
 	ranges   []int          // those of writes that delete a range, once last is set
 	onCommit []func()
+	told     []told
 }
 
 // A write is one change: a value for key, or if deleted is set the end of key, or of all keys from key to end.
@@ -54,9 +55,18 @@ func (w write) covers(key []byte) bool {
 // of one that fails until the store is opened again. So either error means that the change has to be made again, and
 // not that it was not made.
 //
+// On a replicated store the change goes through the log, and Update returns when a majority has it and this node has
+// applied it. If another node has changed something under the lock since fn read it, fn is run again, so that it must
+// leave no trace but through tx; so it is after an error of fn that may come of what this node did not know. The error wraps [ErrNoLog] if the log does not answer for 10 s, which says the same as
+// ErrFull; [ErrFenced] if this node is no member, and then nothing is written; [ErrTooLarge]; or it is that of
+// [Replica.Err].
+//
 // A call of Update from within fn, or from an OnCommit function, may wait for itself.
 func (db *DB) Update(lock string, fn func(tx *Tx) error) (err error) {
 	defer func() { db.counts.result(err) }()
+	if db.replica != nil {
+		return db.replica.update(lock, fn)
+	}
 	e, err := db.enter()
 	if err != nil {
 		return err
@@ -73,9 +83,8 @@ func (db *DB) Update(lock string, fn func(tx *Tx) error) (err error) {
 		if err != nil {
 			return
 		}
-		for _, f := range tx.onCommit {
-			f()
-		}
+		db.listeners.tell(tx.writes, tx.told, 0, 0, true)
+		tx.committed()
 	}
 	returned := false
 	defer func() {
@@ -116,6 +125,8 @@ func (db *DB) begin(lock string, e *engine) (end func(), err error) {
 func (tx *Tx) Get(key []byte) ([]byte, error) {
 	w, ok := tx.lastWrite(key)
 	switch {
+	case !ok && tx.engine.reserved && isReserved(key):
+		return nil, ErrNotFound
 	case !ok:
 		return tx.engine.get(key)
 	case w.deleted:

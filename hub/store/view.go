@@ -30,6 +30,9 @@ func (db *DB) View(fn func(*View) error) error {
 
 // Get returns a copy of the value of key, or [ErrNotFound].
 func (v *View) Get(key []byte) ([]byte, error) {
+	if v.engine.reserved && isReserved(key) {
+		return nil, ErrNotFound
+	}
 	value, closer, err := v.snapshot.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, ErrNotFound
@@ -43,7 +46,7 @@ func (v *View) Get(key []byte) ([]byte, error) {
 
 // Cursor returns a Cursor on the keys from start up to but not including end. It must be closed.
 func (v *View) Cursor(start, end []byte) (*Cursor, error) {
-	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: v.engine.visible(start), UpperBound: end})
 	if err != nil {
 		return nil, fmt.Errorf("read store: %w", marked(err))
 	}

@@ -13,6 +13,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // Group makes a command that only has subcommands.
@@ -85,7 +86,7 @@ func HelpOrUnknown(subs []*urfave.Command) urfave.ActionFunc {
 			names = append(names, c.Names()...)
 		}
 		name := ctx.Args().First()
-		return fail.Usagef("unknown command %q%s; see \"%s --help\"", name, DidYouMean(name, names), ctx.Command.HelpName)
+		return fail.Usagef("unknown command %q%s; see \"%s --help\"", name, phrase.DidYouMean(name, names), ctx.Command.HelpName)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/output"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // A configuration file is YAML that gives flags by their names:
@@ -122,7 +123,7 @@ func (c configFile) flag(key *yaml.Node) (urfave.Flag, error) {
 			names = append(names, name)
 		}
 	}
-	return nil, c.errorf(key, "unknown key %q%s; keys are the flags of \"%s --help\"", key.Value, DidYouMean(key.Value, names), c.ctx.Command.HelpName)
+	return nil, c.errorf(key, "unknown key %q%s; keys are the flags of \"%s --help\"", key.Value, phrase.DidYouMean(key.Value, names), c.ctx.Command.HelpName)
 }
 
 // set gives a flag its value, unless it has one. The value is checked in any

@@ -8,6 +8,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/iotdm/iotdm/cli/internal/fail"
+	"github.com/iotdm/iotdm/internal/phrase"
 )
 
 // UsageError words what package flag and urfave/cli have to say about a wrong
@@ -22,7 +23,7 @@ func UsageError(ctx *urfave.Context, err error, _ bool) error {
 				names = append(names, dashed(n))
 			}
 		}
-		return fail.Usagef("unknown flag %s%s; %s", dashed(name), DidYouMean(dashed(name), names), help)
+		return fail.Usagef("unknown flag %s%s; %s", dashed(name), phrase.DidYouMean(dashed(name), names), help)
 	}
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
 		return fail.Usagef("%s needs a value; %s", dashed(strings.TrimLeft(name, "-")), help)

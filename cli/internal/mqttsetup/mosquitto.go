@@ -22,7 +22,7 @@ const (
 // writeMosquitto writes the settings to files in dir as mosquitto's clients and
 // its bridge read them, so that the password is on no command line. The CA goes
 // with them: a broker runs as another user, who may not read the hub's folder.
-func (s Settings) writeMosquitto(dir string) error {
+func (s settings) writeMosquitto(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return fail.Errorf(fail.Failed, "%v", err)
@@ -71,7 +71,7 @@ func writeFile(file, text string, mode os.FileMode) error {
 }
 
 // clientOptions are the options of mosquitto_pub and mosquitto_sub, one a line.
-func (s Settings) clientOptions() string {
+func (s settings) clientOptions() string {
 	var b strings.Builder
 	option := func(name, value string) {
 		if value != "" {
@@ -96,7 +96,7 @@ func (s Settings) clientOptions() string {
 // bridge is a configuration of a broker that takes part as the device: what its
 // clients publish under the device's topics goes to the hub, and what the hub
 // sends comes to them under its own.
-func (s Settings) bridge() string {
+func (s settings) bridge() string {
 	var b strings.Builder
 	line := func(name, value string) {
 		if value != "" {
@@ -154,7 +154,7 @@ func beforeWord(topic string) string {
 
 // readyLines are commands to type when the files are in dir, what each is for
 // before it.
-func (s Settings) readyLines(dir string) [][2]string {
+func (s settings) readyLines(dir string) [][2]string {
 	dir = command.ShellWord(dir)
 	lines := [][2]string{
 		{"send telemetry", fmt.Sprintf("XDG_CONFIG_HOME=%s mosquitto_pub -t %s -m hello", dir, command.ShellWord(s.Topics.Telemetry))},

@@ -47,20 +47,20 @@ func (o *Options) Check() error {
 // Print prints the settings of the device that t is to be, or writes them to
 // files. again is the command that does so without flags of output.
 func (o *Options) Print(s output.Streams, t target.Target, again string) error {
-	settings, err := New(t, time.Duration(o.life), t.Now())
+	set, err := newSettings(t, time.Duration(o.life), t.Now())
 	if err != nil {
 		return fail.Usagef("%v", err)
 	}
 	if o.mosquitto != "" {
-		if err := settings.writeMosquitto(o.mosquitto); err != nil {
+		if err := set.writeMosquitto(o.mosquitto); err != nil {
 			return err
 		}
 		s.Note("Wrote the options of mosquitto_pub and mosquitto_sub, and %s, to %s", bridgeFile, o.mosquitto)
 	}
-	return o.output.Print(s, output.Result{Value: settings, Text: func(w io.Writer) error {
-		text := settings.ready(o.mosquitto)
+	return o.output.Print(s, output.Result{Value: set.Settings, Text: func(w io.Writer) error {
+		text := set.ready(o.mosquitto)
 		if o.mosquitto == "" {
-			text = settings.text(again)
+			text = set.text(again)
 		}
 		_, err := io.WriteString(w, text)
 		return err
@@ -68,7 +68,7 @@ func (o *Options) Print(s output.Streams, t target.Target, again string) error {
 }
 
 // ready is what to type once the files are there.
-func (s Settings) ready(dir string) string {
+func (s settings) ready(dir string) string {
 	var b strings.Builder
 	for _, line := range s.readyLines(dir) {
 		fmt.Fprintf(&b, "%s:\n  %s\n", strings.ToUpper(line[0][:1])+line[0][1:], line[1])
@@ -79,7 +79,7 @@ func (s Settings) ready(dir string) string {
 	return b.String()
 }
 
-func (s Settings) text(again string) string {
+func (s settings) text(again string) string {
 	var b strings.Builder
 	row := func(name, value string) {
 		if value != "" {
@@ -107,19 +107,12 @@ func (s Settings) text(again string) string {
 	row("or by WebSocket", s.WebSocket)
 
 	b.WriteString("\nTopics\n")
-	for _, t := range []struct{ what, how, topic string }{
-		{"telemetry", "publish", s.Topics.Telemetry},
-		{"messages", "subscribe", s.Topics.Messages},
-		{"direct methods", "subscribe", s.Topics.Methods},
-		{"  answer", "publish", s.Topics.MethodAnswer},
-		{"twin", "subscribe", s.Topics.TwinAnswer},
-		{"  get", "publish", s.Topics.TwinGet},
-		{"  report", "publish", s.Topics.Reported},
-		{"  desired", "subscribe", s.Topics.Desired},
-	} {
-		if t.topic != "" {
-			row(t.what, fmt.Sprintf("%-11s%s", t.how, t.topic))
+	for _, t := range s.Topics.Rows() {
+		what := t.What
+		if t.Of != "" {
+			what = "  " + what
 		}
+		row(what, fmt.Sprintf("%-11s%s", t.How, t.Topic))
 	}
 
 	const dir = "mqtt"

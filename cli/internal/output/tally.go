@@ -64,3 +64,6 @@ func (t *Tally) Tell(format string, args ...any) {
 	t.Clear()
 	t.Note(format, args...)
 }
+
+// TellPause tells people that a busy hub is left alone for d.
+func (t *Tally) TellPause(d time.Duration) { t.Tell("The hub is busy or away; trying again in %v", d) }

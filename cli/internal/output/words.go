@@ -27,23 +27,6 @@ func Rate(n int, took time.Duration) string {
 	return fmt.Sprintf(" in %v, %.0f/s", took.Round(10*time.Millisecond), float64(n)/took.Seconds())
 }
 
-// Choose returns yes if the condition holds, and no otherwise.
-func Choose(condition bool, yes, no string) string {
-	if condition {
-		return yes
-	}
-	return no
-}
-
-// Clip keeps what a file holds from filling a message.
-func Clip(text string) string {
-	const most = 140
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "..."
-}
-
 // Printable is text as it is, or quoted if it is no text or has what would act on
 // a terminal, so that it can be told from text that looks so.
 func Printable(text string) string {

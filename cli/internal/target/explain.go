@@ -15,8 +15,8 @@ import (
 	"github.com/iotdm/iotdm/cli/internal/command"
 	"github.com/iotdm/iotdm/cli/internal/fail"
 	"github.com/iotdm/iotdm/cli/internal/localhub"
-	"github.com/iotdm/iotdm/cli/internal/output"
 	"github.com/iotdm/iotdm/hubrest"
+	"github.com/iotdm/iotdm/internal/phrase"
 	"github.com/iotdm/iotdm/mqttdevice"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -107,7 +107,7 @@ func (t Target) explainUnauthorized(ctx context.Context, hubWords string) error 
 	whose := "the shared access signature of the connection string"
 	switch c := t.Connection; {
 	case t.entra != nil:
-		return fail.Errorf(fail.Unauthorized, "%s does not let the Entra ID principal in the environment do this; give it a role such as %s", t.Host(), output.Choose(t.provisioning, "Device Provisioning Service Data Contributor", "IoT Hub Data Contributor"))
+		return fail.Errorf(fail.Unauthorized, "%s does not let the Entra ID principal in the environment do this; give it a role such as %s", t.Host(), phrase.Choose(t.provisioning, "Device Provisioning Service Data Contributor", "IoT Hub Data Contributor"))
 	case c.X509:
 		return fail.Errorf(fail.Unauthorized, "%s refuses the certificate of %s (its common name is %q), or the device is unknown or disabled; see its authentication with \"iotdm service device get --device %s\"",
 			t.Host(), Noun(t.Identity()), t.Link.CertificateName(), c.DeviceID)

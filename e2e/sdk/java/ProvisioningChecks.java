@@ -215,7 +215,8 @@ final class ProvisioningChecks {
                 return client.registerDeviceSync(data, Checks.WAIT);
             } catch (ProvisioningDeviceClientException e) {
                 // Over MQTT the SDK misses an answer that comes before it has begun to wait for it.
-                boolean missed = protocol.name().contains("MQTT") && String.valueOf(e.getMessage()).contains("Timed out waiting");
+                boolean late = e.getCause() instanceof java.util.concurrent.TimeoutException || String.valueOf(e.getMessage()).contains("Timed out waiting");
+                boolean missed = protocol.name().contains("MQTT") && late;
                 if (!missed || attempt == 3) {
                     throw e;
                 }

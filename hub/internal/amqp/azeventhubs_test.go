@@ -22,6 +22,7 @@ import (
 	"github.com/iotdm/iotdm/hub"
 	"github.com/iotdm/iotdm/hub/hubtest"
 	"github.com/iotdm/iotdm/hub/internal/amqp"
+	"github.com/iotdm/iotdm/hub/internal/wiretest"
 	"github.com/iotdm/iotdm/hub/node"
 	"github.com/iotdm/iotdm/sas"
 )
@@ -38,9 +39,13 @@ type backEnd struct {
 
 func newBackEnd(t testing.TB, options ...hubtest.Option) *backEnd {
 	t.Helper()
-	h := hubtest.New(t, append(options, hubtest.WithAMQPAddrs("", "127.0.0.1:0"))...)
+	options = append(options, hubtest.WithAMQPAddrs("", "127.0.0.1:0"))
+	h := hubtest.New(t, options...)
 	return &backEnd{Hub: h, t: t, policy: "service", group: hub.DefaultConsumerGroup}
 }
+
+// Readers returns how many the node has that readers are connected to.
+func (b *backEnd) Readers() int { return b.At(b.AMQPSAddr).Readers() }
 
 // connectionString is that of the built-in endpoint.
 func (b *backEnd) connectionString() string {
@@ -163,7 +168,8 @@ func TestEventHubsClientReadsAllPartitionsWhileDevicesSend(t *testing.T) {
 						return
 					}
 					for _, e := range events {
-						if e.SequenceNumber != next {
+						// In a stream the numbers of a partition rise with gaps.
+						if e.SequenceNumber != next && (e.SequenceNumber < next || !hubtest.Several()) {
 							t.Errorf("partition %d: event %d, want %d", partition, e.SequenceNumber, next)
 						}
 						next = e.SequenceNumber + 1
@@ -203,7 +209,10 @@ func TestEventHubsClientSeesWhatAnEventIs(t *testing.T) {
 	if err := <-stored; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.PatchReported(id, []byte(`{"x":1}`), hub.AnyVersion); err != nil {
+	if err := b.Update(id.Device, func(tx *hub.Tx) error {
+		_, err := tx.PatchReported(id, []byte(`{"x":1}`), hub.AnyVersion)
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	var want []hub.Event
@@ -321,8 +330,8 @@ func TestEventHubsClientBeginsAtAnyPosition(t *testing.T) {
 		defer p.Close(t.Context())
 		got := make(chan []string)
 		go func() { got <- b.receive(p, 1) }()
-		for b.Readers() == before { // it attaches when it receives
-			b.send("other", telemetry("x")...)
+		if !wiretest.Eventually(t, func() bool { return b.Readers() > before }) { // it attaches when it receives
+			t.Fatal("the reader does not attach")
 		}
 		b.send("d1", telemetry("d")...)
 		if diff := gocmp.Diff([]string{"d"}, <-got); diff != "" {
@@ -396,12 +405,18 @@ func TestEventHubsClientAsksForProperties(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := azeventhubs.EventHubProperties{Name: amqp.EventHubName, PartitionIDs: []string{"0", "1", "2", "3"}, CreatedOn: b.Started()}
+		want := azeventhubs.EventHubProperties{Name: amqp.EventHubName, PartitionIDs: []string{"0", "1", "2", "3"}, CreatedOn: b.At(b.AMQPSAddr).Started()}
 		if diff := gocmp.Diff(want, got, cmpopts.EquateApproxTime(time.Millisecond)); diff != "" {
 			t.Errorf("event hub (-want +got):\n%s", diff)
 		}
 		var last hub.Event
 		for last = range b.Events(t.Context(), hub.EventQuery{Sources: []hub.EventSource{hub.SourceTelemetry}}) {
+		}
+		first := map[int]int64{}
+		for e := range b.Events(t.Context(), hub.EventQuery{}) {
+			if _, ok := first[e.Partition]; !ok {
+				first[e.Partition] = e.Sequence
+			}
 		}
 		for partition := range b.EventPartitions() {
 			got, err := c.GetPartitionProperties(t.Context(), strconv.Itoa(partition), nil)
@@ -410,7 +425,7 @@ func TestEventHubsClientAsksForProperties(t *testing.T) {
 			}
 			want := azeventhubs.PartitionProperties{
 				EventHubName: amqp.EventHubName, PartitionID: strconv.Itoa(partition),
-				LastEnqueuedSequenceNumber: -1, LastEnqueuedOffset: "-1", LastEnqueuedOn: time.Unix(0, 0), IsEmpty: true,
+				BeginningSequenceNumber: first[partition], LastEnqueuedSequenceNumber: first[partition] - 1, LastEnqueuedOffset: "-1", LastEnqueuedOn: time.Unix(0, 0), IsEmpty: true,
 			}
 			if partition == last.Partition {
 				want.LastEnqueuedSequenceNumber, want.LastEnqueuedOffset = last.Sequence, fmt.Sprint(last.Offset)

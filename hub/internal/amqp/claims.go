@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/serve"
 	"github.com/iotdm/iotdm/hub/internal/words"
@@ -33,13 +32,13 @@ const claimTimeout = serve.AuthTimeout - time.Second
 // good for is decided by the rules at each link; until one of them has been found
 // to be genuine, nobody knows the peer.
 type claims struct {
-	mu     sync.Mutex // guards what follows; never held while the rules or the engine are called
-	list   []claim    // the newest last
-	size   int        // bytes of their tokens
-	guards map[*engine.Link]func() error
-	expiry *clock.Timer // of the earliest
-	over   bool         // the connection has ended
-	first  *time.Timer  // until the first
+	mu      sync.Mutex // guards what follows; never held while the rules or the engine are called
+	list    []claim    // the newest last
+	size    int        // bytes of their tokens
+	guards  map[*engine.Link]func() error
+	unwatch func()      // the earliest; nil if none expires
+	over    bool        // the connection has ended
+	first   *time.Timer // until the first
 }
 
 // A claim is one token, or what stands for one.
@@ -181,7 +180,7 @@ func (cs *claims) put(c *conn, cl claim) error {
 		return refuse(condLimit, "there are too many tokens on this connection")
 	}
 	cs.list, cs.size = append(list, cl), size+len(cl.token)
-	cs.watchLocked(c, now)
+	cs.watchLocked(c)
 	cs.provedLocked()
 	return nil
 }
@@ -231,24 +230,23 @@ func (cs *claims) await(c *conn, deadline time.Time) {
 }
 
 // watchLocked has expire called when the next claim expires.
-func (cs *claims) watchLocked(c *conn, now time.Time) {
+func (cs *claims) watchLocked(c *conn) {
 	var next time.Time
 	for _, cl := range cs.list {
 		if !cl.expires.IsZero() && (next.IsZero() || cl.expires.Before(next)) {
 			next = cl.expires
 		}
 	}
-	if next.IsZero() || cs.over {
-		if cs.expiry != nil {
-			cs.expiry.Stop()
-		}
-		return
+	cs.unwatchLocked()
+	if !next.IsZero() && !cs.over {
+		cs.unwatch = c.door.hub.Clock().At(next, func() { c.door.running.Go(c.expire) })
 	}
-	wait := max(next.Sub(now), 0)
-	if cs.expiry == nil {
-		cs.expiry = c.door.hub.Clock().AfterFunc(wait, func() { c.door.running.Go(c.expire) })
-	} else {
-		cs.expiry.Reset(wait)
+}
+
+func (cs *claims) unwatchLocked() {
+	if cs.unwatch != nil {
+		cs.unwatch()
+		cs.unwatch = nil
 	}
 }
 
@@ -267,7 +265,7 @@ func (c *conn) expire() {
 		return true
 	})
 	changed, none := len(cs.list) != before, !cs.provedLocked()
-	cs.watchLocked(c, now)
+	cs.watchLocked(c)
 	guards := make(map[*engine.Link]func() error)
 	if changed && !none {
 		for l, check := range cs.guards {
@@ -292,9 +290,7 @@ func (cs *claims) end() {
 	defer cs.mu.Unlock()
 	cs.over = true
 	cs.list, cs.size, cs.guards = nil, 0, nil
-	if cs.expiry != nil {
-		cs.expiry.Stop()
-	}
+	cs.unwatchLocked()
 	if cs.first != nil {
 		cs.first.Stop()
 	}

@@ -3,13 +3,13 @@ package amqp
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
-	"github.com/iotdm/iotdm/hub/clock"
 	"github.com/iotdm/iotdm/hub/internal/amqp/engine"
 	"github.com/iotdm/iotdm/hub/internal/amqp/wire"
 	"github.com/iotdm/iotdm/hub/internal/words"
@@ -46,7 +46,7 @@ type device struct {
 	calls    []pendingCall  // direct methods in flight
 	todo     []func()
 	working  bool
-	expiry   *clock.Timer // nil if the credential does not expire
+	unwatch  func() // the credential's expiry; nil if it has none
 }
 
 // A pair is the two links of a twin, or of direct methods.
@@ -352,10 +352,35 @@ func (d *device) End(reason error) {
 		d.conn.drop(reason)
 		return
 	}
-	links, alone, ok := d.end(reason, true)
-	if !ok {
-		return
+	if links, alone, ok := d.end(reason, true); ok {
+		d.endLinks(reason, links, alone)
 	}
+}
+
+// EndIdle implements hub.Link. Calls of others on the connection count too, since it
+// may end for all of them.
+func (d *device) EndIdle(reason error) bool {
+	ds := &d.conn.devices
+	ds.mu.Lock()
+	all := slices.Collect(maps.Values(ds.byID))
+	ds.mu.Unlock()
+	for _, other := range all {
+		if other.calling() {
+			return false
+		}
+	}
+	d.End(reason)
+	return true
+}
+
+func (d *device) calling() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.calls) > 0
+}
+
+// endLinks ends what d has at the peer.
+func (d *device) endLinks(reason error, links []*engine.Link, alone bool) {
 	e := refusalOfEnd(reason)
 	if alone || reason == hub.ErrClosing {
 		d.conn.Close(e)
@@ -383,9 +408,7 @@ func (d *device) end(reason error, counted bool) (links []*engine.Link, alone, o
 		d.conn.devices.running.Add(1)
 	}
 	links = slices.Clone(d.links)
-	if d.expiry != nil {
-		d.expiry.Stop()
-	}
+	d.unwatchLocked()
 	d.mu.Unlock()
 	ds := &d.conn.devices
 	ds.mu.Lock()
@@ -429,18 +452,22 @@ func (d *device) watchExpiry() {
 	h, expires := d.conn.door.hub, d.Peer().Grant.Expires
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.expiry != nil {
-		d.expiry.Stop()
-		d.expiry = nil
-	}
+	d.unwatchLocked()
 	if d.reason == nil && !expires.IsZero() {
-		d.expiry = h.Clock().AfterFunc(expires.Sub(h.Now()), func() {
+		d.unwatch = h.Clock().At(expires, func() {
 			if d.Peer().Grant.Expires.After(h.Now()) { // it has been renewed
 				d.watchExpiry()
 			} else {
 				d.End(hub.ErrExpired)
 			}
 		})
+	}
+}
+
+func (d *device) unwatchLocked() {
+	if d.unwatch != nil {
+		d.unwatch()
+		d.unwatch = nil
 	}
 }
 

@@ -279,7 +279,7 @@ func TestClosingTellsPeers(t *testing.T) {
 		t.Fatalf("put-token: %d", status)
 	}
 	began, closed := time.Now(), make(chan error, 1)
-	go func() { closed <- h.Close() }()
+	go func() { closed <- h.At(h.AMQPSAddr).Close() }()
 	service.WantClose("amqp:connection:forced")
 	nobody.WantClose("amqp:connection:forced")
 	if err := <-closed; err != nil {

@@ -23,6 +23,8 @@ const (
 	Refusal  = "refusal/"  // + device or device/module: the last connection that was refused (hub, incidentFormat)
 	Session  = "session/"  // + device or device/module: an MQTT session (internal/mqtt, sessionFormat)
 
+	Link = "link/" // + device or device/module: which node has its connection (hub, presenceFormat)
+
 	Queue    = "queue/"    // + device: what waits; absent when nothing does (hub, queueFormat)
 	Message  = "message/"  // + device/, number: a cloud-to-device message (hub, messageFormat)
 	Sequence = "sequence/" // + device: the number of its last message
@@ -31,15 +33,22 @@ const (
 	Enrollment      = "enrollment/"      // + id in lower case: an individual enrollment (provisioning, JSON)
 	EnrollmentGroup = "enrollmentgroup/" // + id in lower case: an enrollment group (provisioning, JSON)
 	Registration    = "registration/"    // + id in lower case: a registration (provisioning, JSON)
+	Registering     = "registering/"     // + id in lower case: the epoch of the node that registers it, in a cluster; absent when none does
 	Registered      = "registered/"      // + group/registration, in lower case: nothing; an index of those of groups
 
 	CA = "ca/" // + name: a CA certificate (hub, JSON)
 
+	Readers = "reader/" // + consumer group in lower case/partition: who reads it on which node, in a cluster (hub, JSON)
+
 	Job    = "job/"       // + job: a scheduled job (jobs, JSON)
 	JobRow = "jobdevice/" // + job/device: the row of devices.jobs, as a query returns it (jobs, JSON)
 
-	Configuration = "configuration/" // + id: an automatic configuration (configurations, JSON)
-	Configured    = "configured/"    // + device or device/module: the paths that configurations have set in a twin (configurations, JSON)
+	Configuration   = "configuration/"   // + id: an automatic configuration (configurations, JSON)
+	ClusterPolicies = "cluster/policies" // the shared access policies of a hub of several nodes (node, JSON)
+	ClusterCA       = "cluster/ca"       // its CA, certificate and key (node, PEM)
+	ClusterTickets  = "cluster/tickets"  // its keys of TLS session tickets (node, JSON)
+
+	Configured = "configured/" // + device or device/module: the paths that configurations have set in a twin (configurations, JSON)
 )
 
 // Of returns the key of an identity among the keys with a prefix: of a device

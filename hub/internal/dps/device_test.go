@@ -89,7 +89,7 @@ func TestDevicesRegisterByKeys(t *testing.T) {
 			}
 		})
 	}
-	recent, _ := h.Refusals()
+	recent := h.Refusals(t.Context()).Recent
 	if len(recent) == 0 || recent[0].ID.Device == "" {
 		t.Errorf("refusals are not remembered: %v", recent)
 	}
@@ -127,9 +127,7 @@ func TestDevicesAskAgainWhileTheyAreAssigned(t *testing.T) {
 	}
 	poll := wiretest.Call{Method: "GET", Path: path + "/operations/" + a.Text(t, "operationId"), Token: own}
 	h.Do(poll).Want(t, 202, "")
-	if _, err := h.Controls.Advance(3 * time.Second); err != nil {
-		t.Fatal(err)
-	}
+	h.Advance(3 * time.Second)
 	if a := h.Do(poll).Want(t, 200, ""); a.Text(t, "status") != "assigned" || a.Header.Get("Retry-After") != "" {
 		t.Errorf("in the end: %v %s", a.Header, a.Body)
 	}

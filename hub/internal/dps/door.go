@@ -141,8 +141,9 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	if m.registration != "" {
 		r.turns = x.door.large.ofDevices
 		err = x.admitDevice(r)
-	} else {
-		err = x.admitService(m, segments)
+	} else if err = x.admitService(m, segments); err == nil {
+		// These are few. Who has closed its half of the connection waits for the answer.
+		err = x.door.hub.Fresh(context.WithoutCancel(x.r.Context()))
 	}
 	if err != nil {
 		return reply{}, err

@@ -121,6 +121,17 @@ func (c *conn) End(reason error) {
 	c.endLocked(reason)
 }
 
+// EndIdle implements hub.Link.
+func (c *conn) EndIdle(reason error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.calls) > 0 {
+		return false
+	}
+	c.endLocked(reason)
+	return true
+}
+
 func (c *conn) endLocked(reason error) {
 	if c.reason != nil {
 		return

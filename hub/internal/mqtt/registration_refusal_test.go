@@ -94,9 +94,9 @@ func TestRefusedRegistrations(t *testing.T) {
 					t.Errorf("the log has a secret: %s", h.Log)
 				}
 			}
-			recent, _ := h.Refusals()
+			recent := h.Refusals(t.Context()).Recent
 			if len(recent) == 0 || recent[0].ID.Device != tt.id || recent[0].Reason != "unauthorized" || recent[0].Door != "mqtts" {
-				t.Errorf("the last refusal is %+v", recent[0])
+				t.Errorf("the last refusals are %+v", recent)
 			}
 		})
 	}

@@ -92,13 +92,7 @@ func TestWhatClosesTheConnection(t *testing.T) {
 			wiretest.Receive[*packets.PingrespPacket](bystander)
 		})
 	}
-	v, err := h.Twin(hub.ID{Device: "d1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if v.State.Connected {
-		t.Error("d1 is still connected")
-	}
+	wiretest.WantDisconnected(t, h.Node, hub.ID{Device: "d1"})
 }
 
 func TestFirstPacketMustBeConnect(t *testing.T) {

@@ -190,6 +190,7 @@ func (e *echo) TakesMethod(string) bool            { return true }
 func (e *echo) TakesMessages() bool                { return false }
 func (e *echo) SendDesired(int64, json.RawMessage) {}
 func (e *echo) End(error)                          {}
+func (e *echo) EndIdle(error) bool                 { return true }
 
 func (e *echo) Call(_ context.Context, name string, payload json.RawMessage) (hub.MethodAnswer, bool, error) {
 	e.calls = append(e.calls, echoed{name, string(payload)})

@@ -87,6 +87,12 @@ func (d *Door) authenticatePeer(r *http.Request, peer, id hub.ID,
 		chain = r.TLS.PeerCertificates
 	}
 	g, err := check(hostOf(token, r.Host), id, token, chain)
+	if err != nil && d.hub.Clustered() { // another node may have registered it just now
+		if err := d.fresh(r); err != nil {
+			return hub.Peer{}, err
+		}
+		g, err = check(hostOf(token, r.Host), id, token, chain)
+	}
 	if err != nil && !errors.Is(err, hub.ErrUnauthorizedAccess) {
 		// Nobody learns this way whether a device exists.
 		err = hub.ErrUnauthorizedAccess.With("%v", err)

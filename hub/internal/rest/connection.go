@@ -40,10 +40,9 @@ func (d *Door) getConnection(r *request) (reply, error) {
 	if _, err := d.hub.Identity(r.id); err != nil {
 		return reply{}, err
 	}
-	refused, ended := d.hub.Incidents(r.id)
+	refused, ended := d.hub.Incidents(r.Context(), r.id)
 	doc := connectionDoc{LastDisconnect: newIncidentDoc(ended), LastRefusal: newIncidentDoc(refused)}
-	if l := d.hub.Link(r.id); l != nil {
-		p := l.Peer()
+	if p, ok := d.hub.Connection(r.id); ok {
 		doc.Now = &linkDoc{twin.FormatTime(p.Since), p.Door, p.Remote}
 	}
 	doc.State = hub.ConnectionState{Connected: doc.Now != nil}.String()
@@ -58,16 +57,16 @@ type refusalDoc struct {
 }
 
 // listRefusals tells of the last refusals, whoever was refused.
-func (d *Door) listRefusals(*request) (reply, error) {
-	recent, counts := d.hub.Refusals()
-	list := make([]refusalDoc, len(recent))
-	for n := range recent {
-		r := &recent[n]
+func (d *Door) listRefusals(r *request) (reply, error) {
+	all := d.hub.Refusals(r.Context())
+	list := make([]refusalDoc, len(all.Recent))
+	for n := range all.Recent {
+		r := &all.Recent[n]
 		list[n] = refusalDoc{r.ID.Device, r.ID.Module, *newIncidentDoc(&r.Incident)}
 	}
 	return reply{body: struct {
 		Since  string            `json:"since"`
 		Counts map[string]uint64 `json:"counts"`
 		Recent []refusalDoc      `json:"recent"`
-	}{twin.FormatTime(d.hub.Started()), counts, list}}, nil
+	}{twin.FormatTime(all.Since), all.Counts, list}}, nil
 }

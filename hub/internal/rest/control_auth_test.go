@@ -10,7 +10,7 @@ import (
 
 // What a test in any language does that has no SDK at hand.
 func TestControlsTakeThePolicyAndItsKey(t *testing.T) {
-	h := wiretest.StartREST(t, node.Options{})
+	h := wiretest.StartREST(t, node.Options{TestControls: true})
 	const clock = "/iotdm/control/clock"
 	basic := func(policy, key string) string {
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte(policy+":"+key))

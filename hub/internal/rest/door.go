@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/iotdm/iotdm/hub"
@@ -35,7 +36,8 @@ const (
 	headerTimeout = serve.AuthTimeout                        // also for the TLS handshake
 	writeTimeout  = httprequest.BodyTimeout + 30*time.Second // an answer may wait for the rest of a body
 	idleTimeout   = 2 * time.Minute
-	maxHeader     = 32 << 10 // a bearer token is a few KiB, a continuation token up to 4
+	newcomerTime  = 2 * time.Second // for the first request of a connection, once the door shuts down
+	maxHeader     = 32 << 10        // a bearer token is a few KiB, a continuation token up to 4
 	// A direct method may wait 300 s for the device and 300 s for its answer.
 	maxTime = 2*hub.MaxMethodTimeout + time.Minute
 )
@@ -68,6 +70,7 @@ type Door struct {
 
 	http      *http.Server
 	following context.Context // ends before requests are waited for
+	draining  atomic.Bool
 	running   *serve.Group
 }
 
@@ -135,12 +138,18 @@ func (d *Door) ServeTLS(l net.Listener, config *tls.Config) error {
 	return fmt.Errorf("serve REST on %s: %w", l.Addr(), err)
 }
 
+// Draining has every connection end with the answer of its next request, so that its
+// client makes a new one, to another node, and meets none that ends as it asks.
+func (d *Door) Draining() { d.draining.Store(true) }
+
 // StopListening closes the listeners; connections go on.
 func (d *Door) StopListening() { d.running.StopListening() }
 
 // Shutdown stops listening and returns when all requests have been answered, or
 // ctx ends, with its error.
 func (d *Door) Shutdown(ctx context.Context) error {
+	// It waits for up to 5 s for a connection without a request.
+	defer time.AfterFunc(newcomerTime, d.metrics.closeNew).Stop()
 	err := d.http.Shutdown(ctx)
 	if errors.Is(err, net.ErrClosed) { // of a listener that StopListening has closed
 		return nil
@@ -175,6 +184,9 @@ func (d *Door) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.running.Leave()
+	if d.draining.Load() {
+		w.Header()["Connection"] = []string{"close"}
+	}
 	httprequest.LimitBody(w, r)
 	if d.aside != nil && d.aside(w, r) {
 		return
@@ -233,6 +245,11 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	if err := x.meet(m, segments); err != nil {
 		return reply{}, err
 	}
+	if m.route != nil && m.route.reads() {
+		if err := x.door.fresh(x.r); err != nil {
+			return reply{}, err
+		}
+	}
 	switch {
 	case isControl && x.door.controls == nil:
 		return reply{}, hub.ErrNoTestControls
@@ -250,6 +267,13 @@ func (x *exchange) handle(segments []string) (reply, error) {
 	default:
 		return reply{}, hub.ErrRouteNotFound
 	}
+}
+
+// fresh is Fresh of the hub for a request. Its context ends also when the caller has
+// closed its half of the connection, and yet waits for the answer: as one of a hub of
+// one node, it gets that.
+func (d *Door) fresh(r *http.Request) error {
+	return d.hub.Fresh(context.WithoutCancel(r.Context()))
 }
 
 // admit checks the caller's credential and right.

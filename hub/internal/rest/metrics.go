@@ -48,6 +48,21 @@ func (d *Door) Metrics() []prometheus.Collector {
 	return append([]prometheus.Collector{d.metrics.answered}, d.metrics.connections.Metrics()...)
 }
 
+// closeNew closes the connections that no request has come on.
+func (m *metrics) closeNew() {
+	var list []net.Conn
+	m.mu.Lock()
+	for nc, state := range m.in {
+		if state == http.StateNew {
+			list = append(list, nc)
+		}
+	}
+	m.mu.Unlock()
+	for _, nc := range list {
+		nc.Close()
+	}
+}
+
 // moved is the ConnState of the server.
 func (m *metrics) moved(nc net.Conn, to http.ConnState) {
 	m.mu.Lock()

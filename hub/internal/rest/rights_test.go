@@ -57,6 +57,8 @@ var rightsOfRoutes = map[string]needs{
 	"DELETE /messages/serviceBound/feedback/{name}":                      {"ServiceConnect", "cloudToDeviceMessages/feedback/action"},
 	"POST /messages/serviceBound/feedback/{name}/abandon":                {"ServiceConnect", "cloudToDeviceMessages/feedback/action"},
 	"GET /iotdm/events":                                                  {"ServiceConnect", "events/read"},
+	"GET /iotdm/nodes":                                                   {"RegistryRead|ServiceConnect", "statistics/read"},
+	"GET /iotdm/traffic":                                                 {"RegistryRead|ServiceConnect", "statistics/read"},
 	"GET /iotdm/refusals":                                                {"RegistryRead|ServiceConnect", "devices/read"},
 	"GET /iotdm/devices/{device}/connection":                             {"RegistryRead|ServiceConnect", "devices/read"},
 	"GET /iotdm/devices/{device}/modules/{module}/connection":            {"RegistryRead|ServiceConnect", "devices/read"},

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"net/http"
 	"strings"
 
 	"github.com/iotdm/iotdm/hub"
@@ -24,9 +25,16 @@ const (
 	byOwner                     // the device of the path may call it, too, with its own credential
 	control                     // it is a test control: see control.go
 	lasting                     // it goes on while the hub is reset
+	looks                       // it is no GET and looks at the state all the same
 )
 
 func (r *route) is(t traits) bool { return r.traits&t != 0 }
+
+// reads reports whether the route answers with the state: in a cluster, of what
+// any node has acknowledged. What changes the state finds out by itself.
+func (r *route) reads() bool {
+	return r.is(looks) || r.method == http.MethodGet && !r.is(byDevice|control|lasting)
+}
 
 var (
 	mayRead  = hub.AnyOf{{hub.RegistryRead}}
@@ -52,7 +60,7 @@ var (
 var routes = []route{
 	{"GET", "devices", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).listDevices, 0},
 	{"POST", "devices", hub.Permission{Rights: mayWrite, Action: "devices/write devices/delete"}, (*Door).bulk, 0},
-	{"POST", "devices/query", hub.Permission{Rights: mayReadOrServe, Action: "twins/read"}, (*Door).query, 0},
+	{"POST", "devices/query", hub.Permission{Rights: mayReadOrServe, Action: "twins/read"}, (*Door).query, looks},
 	{"POST", "devices/keys/regenerate", hub.Permission{Rights: mayWrite, Action: "devices/write"}, (*Door).regenerateKeys, 0},
 	{"GET", "devices/{device}", hub.Permission{Rights: mayRead, Action: "devices/read"}, (*Door).getDevice, 0},
 	{"PUT", "devices/{device}", hub.Permission{Rights: mayWrite, Action: "devices/write"}, (*Door).putDevice, 0},
@@ -99,6 +107,8 @@ var routes = []route{
 
 	{"GET", "iotdm/events", hub.ReadEvents, (*Door).events, lasting},
 
+	{"GET", "iotdm/nodes", hub.Permission{Rights: mayReadOrServe, Action: "statistics/read"}, (*Door).listNodes, 0},
+	{"GET", "iotdm/traffic", hub.Permission{Rights: mayReadOrServe, Action: "statistics/read"}, (*Door).traffic, 0},
 	{"GET", "iotdm/refusals", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).listRefusals, 0},
 	{"GET", "iotdm/devices/{device}/connection", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).getConnection, 0},
 	{"GET", "iotdm/devices/{device}/modules/{module}/connection", hub.Permission{Rights: mayReadOrServe, Action: "devices/read"}, (*Door).getConnection, 0},
@@ -133,7 +143,7 @@ var routes = []route{
 	{"PUT", "jobs/v2/{name}", hub.Permission{Rights: maySchedule, Action: "jobs/write"}, (*Door).putJob, 0},
 	{"POST", "jobs/v2/{name}/cancel", hub.Permission{Rights: maySchedule, Action: "jobs/delete"}, (*Door).cancelJob, 0},
 
-	{"POST", "configurations/testQueries", hub.Permission{Rights: mayReadOrServe, Action: "configurations/testQueries/action"}, (*Door).testConfiguration, 0},
+	{"POST", "configurations/testQueries", hub.Permission{Rights: mayReadOrServe, Action: "configurations/testQueries/action"}, (*Door).testConfiguration, looks},
 	{"GET", "configurations", hub.Permission{Rights: mayReadOrServe, Action: "configurations/read"}, (*Door).listConfigurations, 0},
 	{"GET", "configurations/{name}", hub.Permission{Rights: mayReadOrServe, Action: "configurations/read"}, (*Door).getConfiguration, 0},
 	{"PUT", "configurations/{name}", hub.Permission{Rights: mayWriteOrServe, Action: "configurations/write"}, (*Door).putConfiguration, 0},

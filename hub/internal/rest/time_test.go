@@ -297,3 +297,21 @@ func TestMethodTimeouts(t *testing.T) {
 		})
 	})
 }
+
+// A stop waits a moment for the first request of a connection, and no longer.
+func TestAStopWithAConnectionThatNeverAsks(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *bubbleHub) {
+		nc := h.dial()
+		if err := nc.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		go io.Copy(io.Discard, nc) // a pipe holds no word of the end
+		began := time.Now()
+		if err := h.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < time.Second || took > 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

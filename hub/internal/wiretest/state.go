@@ -49,19 +49,37 @@ func Message(body string) hub.Message { return hub.Message{Body: []byte(body)} }
 // hub itself may be dropping what has expired.
 func WantPending(t testing.TB, h *node.Node, device string, want int) {
 	t.Helper()
+	got := 0
+	pending := func() bool {
+		got = h.ConnectionState(hub.ID{Device: device}).PendingMessages
+		return got == want
+	}
+	if !Eventually(t, pending) {
+		t.Errorf("%d messages wait for %s, want %d", got, device, want)
+	}
+}
+
+// WantDisconnected waits until an identity is not connected: other nodes than the one
+// that has closed the connection hear of that a moment later.
+func WantDisconnected(t testing.TB, h *node.Node, id hub.ID) {
+	t.Helper()
+	if !Eventually(t, func() bool { return !h.ConnectionState(id).Connected }) {
+		t.Errorf("%s is still connected", id)
+	}
+}
+
+// Eventually reports whether check becomes true in time.
+func Eventually(t testing.TB, check func() bool) bool {
+	t.Helper()
 	ctx := WithPatience(t)
-	for {
-		got := h.ConnectionState(hub.ID{Device: device}).PendingMessages
-		if got == want {
-			return
-		}
+	for !check() {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			t.Errorf("%d messages wait for %s, want %d", got, device, want)
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // Events returns the events of a query. Their slices are copies.

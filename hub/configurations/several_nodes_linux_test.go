@@ -1,0 +1,5 @@
+//go:build !race
+
+package configurations_test
+
+import _ "github.com/iotdm/iotdm/hub/hubtest/clustertest" // for the flag -nodes
