@@ -31,9 +31,9 @@ type Peers interface {
 	// the log, by whoever applies that: fn must not wait.
 	OnChange(fn func()) (cancel func())
 
-	// Call asks another node and waits for its answer. It is sent once. ErrNoPeer
-	// means that it was not, or to nobody; after another error, such as ErrPeerGone,
-	// it is not known whether the node has heard it.
+	// Call asks another node and waits for its answer. The node hears it once, though
+	// it may be sent again. ErrNoPeer means that nobody has heard it; after another
+	// error, such as ErrPeerGone, that is not known.
 	Call(ctx context.Context, to uint64, verb string, question []byte) (answer []byte, err error)
 
 	// Serve answers what other nodes ask. fn is called in a goroutine of its own,

@@ -165,6 +165,49 @@ func TestNodesJoinAskAndLeave(t *testing.T) {
 	}
 }
 
+// TestQuestionsThatAreLost has questions and answers get lost on their way: they are
+// asked again, and what was asked is done once.
+func TestQuestionsThatAreLost(t *testing.T) {
+	nats := natstest.Start(t, 1)
+	initHub(t, nats)
+	mine, theirs := nats.NewWay(), nats.NewWay()
+	a, b := join(t, open(t, options(t, "a", mine.URL()))), join(t, open(t, options(t, "b", theirs.URL())))
+	var mu sync.Mutex
+	done := make(map[string]int) // by question
+	b.Serve("do", func(_ context.Context, q []byte) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		done[string(q)]++
+		return append([]byte("done "), q...), nil
+	})
+	var wg sync.WaitGroup
+	ask := func(q string) {
+		wg.Go(func() {
+			if got, err := a.Call(within(t), b.Self(), "do", []byte(q)); string(got) != "done "+q || err != nil {
+				t.Errorf("%s: %q, %v", q, got, err)
+			}
+		})
+	}
+	for i, lose := range []*natstest.Way{mine, theirs, theirs, mine} {
+		lose.Cut(natstest.Forth)
+		for n := range 50 {
+			ask(fmt.Sprint(i, "/", n))
+		}
+		time.Sleep(100 * time.Millisecond) // for all to be held back
+		lose.Break()
+		lose.Cut(natstest.None)
+		wg.Wait()
+	}
+	for q, n := range done {
+		if n != 1 {
+			t.Errorf("%s was done %d times", q, n)
+		}
+	}
+	if len(done) != 200 {
+		t.Errorf("%d of 200 were done", len(done))
+	}
+}
+
 func TestANameInUse(t *testing.T) {
 	nats := natstest.Start(t, 1)
 	initHub(t, nats)

@@ -48,6 +48,8 @@ type Membership struct {
 	wg      sync.WaitGroup
 	leaving atomic.Bool
 	sub     *nats.Subscription
+	calls   atomic.Uint64 // how many questions this node has asked
+	heard   *heard
 
 	mu       sync.Mutex // guards what follows
 	verbs    map[string]*verb
@@ -56,7 +58,7 @@ type Membership struct {
 
 // newMembership begins what a member does.
 func (c *Cluster) newMembership(epoch uint64) (*Membership, error) {
-	m := &Membership{Cluster: c, epoch: epoch, verbs: make(map[string]*verb), lastBeat: time.Now()}
+	m := &Membership{Cluster: c, epoch: epoch, verbs: make(map[string]*verb), heard: newHeard(), lastBeat: time.Now()}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.Serve(pingVerb, func(context.Context, []byte) ([]byte, error) { return nil, nil })
 	if err := m.listen(); err != nil {

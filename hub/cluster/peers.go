@@ -20,7 +20,10 @@ const (
 	// pingVerb is answered by every member.
 	pingVerb = "ping"
 
-	// patienceHeader is how long the caller waits, in milliseconds.
+	// callerHeader is the epoch of who asks, numberHeader which of its questions it
+	// is, and patienceHeader how long it waits, in milliseconds.
+	callerHeader   = "Iotdm-Caller"
+	numberHeader   = "Iotdm-Number"
 	patienceHeader = "Iotdm-Patience"
 
 	// failureHeader is why there is no answer.
@@ -30,8 +33,15 @@ const (
 	unheardHeader = "Iotdm-Unheard"
 )
 
-// callPatience bounds a call whose context has no end.
-const callPatience = 30 * time.Second
+const (
+	// callPatience bounds a call whose context has no end.
+	callPatience = 30 * time.Second
+
+	// askAgain is after how long without an answer a question is sent again, and
+	// longestPause the pause that this grows to.
+	askAgain     = time.Second
+	longestPause = 4 * time.Second
+)
 
 // subjectOf is where a node is asked something.
 func subjectOf(epoch uint64, verb string) string {
@@ -88,24 +98,50 @@ func (m *Membership) Call(ctx context.Context, to uint64, verb string, question 
 	defer stop()
 	msg := nats.NewMsg(subjectOf(to, verb))
 	msg.Data = question
-	msg.Header.Set(patienceHeader, strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10))
-	answer, err := m.conn.RequestMsgWithContext(asked, msg)
+	msg.Header.Set(callerHeader, strconv.FormatUint(m.epoch, 10))
+	msg.Header.Set(numberHeader, strconv.FormatUint(m.calls.Add(1), 10))
+	answer, err := m.request(asked, deadline, msg)
 	switch {
-	case err == nil:
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed):
+	case errors.Is(err, hub.ErrNoPeer):
 		return nil, hub.ErrNoPeer
-	case asked.Err() != nil:
-		return nil, fmt.Errorf("%s of node %d: %w", verb, to, context.Cause(asked))
-	default:
+	case err != nil:
 		return nil, fmt.Errorf("%s of node %d: %w", verb, to, err)
-	}
-	if answer.Header.Get(unheardHeader) != "" {
+	case answer.Header.Get(unheardHeader) != "":
 		return nil, hub.ErrNoPeer
 	}
 	if text := answer.Header.Get(failureHeader); text != "" {
 		return nil, fmt.Errorf("%s of node %d: %s", verb, to, text)
 	}
 	return answer.Data, nil
+}
+
+// request sends a question until it is answered: what goes through a server of NATS
+// that dies is lost.
+func (m *Membership) request(ctx context.Context, deadline time.Time, msg *nats.Msg) (*nats.Msg, error) {
+	patience := askAgain
+	for first := true; ; first = false {
+		msg.Header.Set(patienceHeader, strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10))
+		attempt, stop := context.WithTimeout(ctx, patience)
+		answer, err := m.conn.RequestMsgWithContext(attempt, msg)
+		nobody := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionClosed)
+		if nobody && !first { // but before, it may have been heard
+			<-attempt.Done()
+		}
+		lost := attempt.Err() != nil
+		stop()
+		switch {
+		case err == nil:
+			return answer, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case lost:
+		case nobody:
+			return nil, hub.ErrNoPeer
+		default:
+			return nil, err
+		}
+		patience = min(2*patience, longestPause)
+	}
 }
 
 // Serve implements hub.Peers.
@@ -127,14 +163,26 @@ func (m *Membership) Serve(name string, fn func(context.Context, []byte) ([]byte
 func (m *Membership) listen() (err error) {
 	prefix := subjectOf(m.epoch, "")
 	m.sub, err = m.conn.Subscribe(prefix+">", func(msg *nats.Msg) {
+		id, err := askedIDOf(msg)
+		if err != nil {
+			m.log.Debug("a question is not answered", "subject", msg.Subject, "err", err)
+			return
+		}
+		if known, answer := m.heard.again(id, msg.Reply); known {
+			if answer != nil {
+				m.respond(msg.Reply, *answer)
+			}
+			return
+		}
 		m.mu.Lock()
 		v := m.verbs[strings.TrimPrefix(msg.Subject, prefix)]
 		m.mu.Unlock()
 		if v == nil || m.ctx.Err() != nil {
-			m.respond(msg, unheardHeader, "1", nil)
+			m.respond(msg.Reply, answer{header: unheardHeader, value: "1"})
 			return
 		}
-		go m.answer(v, msg)
+		m.heard.begin(id, msg.Reply)
+		go m.answer(id, v, msg)
 	})
 	if err != nil {
 		return fmt.Errorf("listen to other nodes: %w", err)
@@ -142,33 +190,43 @@ func (m *Membership) listen() (err error) {
 	return m.sub.SetPendingLimits(-1, -1)
 }
 
-func (m *Membership) answer(v *verb, msg *nats.Msg) {
+func askedIDOf(msg *nats.Msg) (id askedID, err error) {
+	if id.epoch, err = strconv.ParseUint(msg.Header.Get(callerHeader), 10, 64); err != nil {
+		return id, err
+	}
+	id.number, err = strconv.ParseUint(msg.Header.Get(numberHeader), 10, 64)
+	return id, err
+}
+
+func (m *Membership) answer(id askedID, v *verb, msg *nats.Msg) {
 	patience := callPatience
 	if ms, err := strconv.ParseInt(msg.Header.Get(patienceHeader), 10, 64); err == nil && ms > 0 && ms < int64(24*time.Hour/time.Millisecond) {
 		patience = time.Duration(ms) * time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, patience)
 	defer cancel()
-	answer, err := v.fn(ctx, msg.Data)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		return // the caller has gone, too
-	}
+	text, err := v.fn(ctx, msg.Data)
+	a := answer{text: text}
 	if err != nil {
-		m.respond(msg, failureHeader, oneLine(err), nil)
-		return
+		a = answer{header: failureHeader, value: oneLine(err)}
 	}
-	m.respond(msg, "", "", answer)
+	inbox := m.heard.answer(id, a)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return // nobody waits any more
+	}
+	m.respond(inbox, a)
 }
 
-func (m *Membership) respond(msg *nats.Msg, header, value string, data []byte) {
-	r := nats.NewMsg(msg.Reply)
-	if header != "" {
-		r.Header.Set(header, value)
+// respond sends an answer to where it is waited for.
+func (m *Membership) respond(inbox string, a answer) {
+	msg := nats.NewMsg(inbox)
+	if a.header != "" {
+		msg.Header.Set(a.header, a.value)
 	}
-	r.Data = data
-	err := msg.RespondMsg(r)
+	msg.Data = a.text
+	err := m.conn.PublishMsg(msg)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		m.respond(msg, failureHeader, "the answer is too large", nil)
+		m.respond(inbox, answer{header: failureHeader, value: "the answer is too large"})
 	} else if err != nil {
 		m.log.Debug("an answer to another node could not be sent", "err", err)
 	}

@@ -209,6 +209,13 @@ func (w *Way) Cut(d Direction) {
 	}
 }
 
+// Break closes the client's connections to all servers. What is held back is lost.
+func (w *Way) Break() {
+	for _, p := range w.proxies {
+		p.Break()
+	}
+}
+
 // CutFrom cuts the client off from one server.
 func (w *Way) CutFrom(place int, d Direction) { w.proxies[place].Cut(d) }
 
