@@ -153,7 +153,9 @@ func (s *Server) Ready(l Link) {
 func (s *Server) Detach(l Link, reason string, why error) {
 	peer := l.Peer()
 	id := peer.ID
-	switch change := s.links.remove(id, l, s.incident(peer, reason, why)); {
+	change, told := s.links.remove(id, l, s.incident(peer, reason, why))
+	defer told()
+	switch {
 	case change == 0:
 	case s.peers != nil:
 		s.running.Go(func() { s.removePresence(id, change) })

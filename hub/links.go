@@ -23,7 +23,8 @@ type links struct {
 	activity map[ID]activity // of identities that disconnected, until it is stored
 	changes  uint64          // counts connections made and ended
 	devices  int             // of byID, those that are no modules
-	none     wait.Signal     // there is no link any more
+	ending   int             // links that are removed, of which that is not told yet
+	none     wait.Signal     // there is no link any more, nor one that is ending
 
 	shared *presences // nil on a hub of one node
 }
@@ -62,15 +63,27 @@ func (l *links) set(id ID, link Link) (before Link) {
 }
 
 // remove returns the number of the change, 0 if it is none. End is why, at
-// the time of it.
-func (l *links) remove(id ID, link Link, end *Incident) (change uint64) {
+// the time of it. The link is ending until told is called.
+func (l *links) remove(id ID, link Link, end *Incident) (change uint64, told func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byID[id] != link {
-		return 0
+		return 0, func() {}
 	}
 	l.activity[id] = activity{Changed: end.Time, Last: link.LastActivity(), End: end}
-	return l.unset(id)
+	l.ending++
+	return l.unset(id), func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.ending--
+		l.signalNone()
+	}
+}
+
+func (l *links) signalNone() {
+	if len(l.byID)+l.ending == 0 {
+		l.none.Set()
+	}
 }
 
 // unset is remove for a caller that holds l.mu and knows that there is a link. In
@@ -86,9 +99,7 @@ func (l *links) unset(id ID) (number uint64) {
 		}
 	}
 	l.changes++
-	if len(l.byID) == 0 {
-		l.none.Set()
-	}
+	l.signalNone()
 	if l.shared != nil {
 		number = l.shared.numbers[id]
 		delete(l.shared.numbers, id)
@@ -97,10 +108,14 @@ func (l *links) unset(id ID) (number uint64) {
 	return l.changes
 }
 
-// awaitNone returns when there is no link, or ctx ends, with its error.
+// awaitNone returns when there is no link and the end of each is told, or ctx ends,
+// with its error.
 func (l *links) awaitNone(ctx context.Context) error {
 	for {
-		if names, few := l.names(false, 0); few && len(names) == 0 {
+		l.mu.RLock()
+		left := len(l.byID) + l.ending
+		l.mu.RUnlock()
+		if left == 0 {
 			return nil
 		}
 		select {

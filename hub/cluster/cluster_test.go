@@ -183,7 +183,12 @@ func TestQuestionsThatAreLost(t *testing.T) {
 	var wg sync.WaitGroup
 	ask := func(q string) {
 		wg.Go(func() {
-			if got, err := a.Call(within(t), b.Self(), "do", []byte(q)); string(got) != "done "+q || err != nil {
+			got, err := a.Call(within(t), b.Self(), "do", []byte(q))
+			for errors.Is(err, hub.ErrNoPeer) { // before b has connected again
+				time.Sleep(10 * time.Millisecond)
+				got, err = a.Call(within(t), b.Self(), "do", []byte(q))
+			}
+			if string(got) != "done "+q || err != nil {
 				t.Errorf("%s: %q, %v", q, got, err)
 			}
 		})

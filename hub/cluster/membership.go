@@ -60,7 +60,6 @@ type Membership struct {
 func (c *Cluster) newMembership(epoch uint64) (*Membership, error) {
 	m := &Membership{Cluster: c, epoch: epoch, verbs: make(map[string]*verb), heard: newHeard(), lastBeat: time.Now()}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
-	m.Serve(pingVerb, func(context.Context, []byte) ([]byte, error) { return nil, nil })
 	if err := m.listen(); err != nil {
 		m.cancel(err)
 		return nil, err

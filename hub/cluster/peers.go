@@ -17,7 +17,7 @@ import (
 var _ hub.Peers = (*Membership)(nil)
 
 const (
-	// pingVerb is answered by every member.
+	// pingVerb is answered by every member, to whoever asks.
 	pingVerb = "ping"
 
 	// callerHeader is the epoch of who asks, numberHeader which of its questions it
@@ -163,6 +163,11 @@ func (m *Membership) Serve(name string, fn func(context.Context, []byte) ([]byte
 func (m *Membership) listen() (err error) {
 	prefix := subjectOf(m.epoch, "")
 	m.sub, err = m.conn.Subscribe(prefix+">", func(msg *nats.Msg) {
+		name := strings.TrimPrefix(msg.Subject, prefix)
+		if name == pingVerb {
+			m.respond(msg.Reply, answer{})
+			return
+		}
 		id, err := askedIDOf(msg)
 		if err != nil {
 			m.log.Debug("a question is not answered", "subject", msg.Subject, "err", err)
@@ -175,7 +180,7 @@ func (m *Membership) listen() (err error) {
 			return
 		}
 		m.mu.Lock()
-		v := m.verbs[strings.TrimPrefix(msg.Subject, prefix)]
+		v := m.verbs[name]
 		m.mu.Unlock()
 		if v == nil || m.ctx.Err() != nil {
 			m.respond(msg.Reply, answer{header: unheardHeader, value: "1"})
