@@ -3,11 +3,13 @@ package e2e
 import (
 	"errors"
 	"flag"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -32,6 +34,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in the scri
 //	certificate NAME COMMON-NAME [CA]  make a certificate (certificate_test.go)
 //	serve NAME DIR                     serve files over HTTP (serve_test.go)
 //	nats NAME                          start a server of NATS, whose address is in $NAME
+//	listen ADDRESS                     listen there until the script ends
 //
 // "go test -run TestScripts/NAME -update" rewrites the expected output in a
 // script after a wanted change.
@@ -50,7 +53,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("IOTDM_HUB_AMQPS_ADDR", "127.0.0.1:0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate, "serve": serveFolder, "nats": startNATS(t)},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": checkStatus, "certificate": writeCertificate, "serve": serveFolder, "nats": startNATS(t), "listen": listen},
 	})
 }
 
@@ -65,6 +68,19 @@ func startNATS(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		ts.Setenv(args[0], c.URL())
 		ts.Setenv(args[0]+"_MONITOR", c.Servers[0].MonitorURL())
 	}
+}
+
+// listen waits until no other test has the address.
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listen ADDRESS")
+	}
+	l, err := net.Listen("tcp", args[0])
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		l, err = net.Listen("tcp", args[0])
+	}
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
 }
 
 func checkStatus(ts *testscript.TestScript, neg bool, args []string) {

@@ -27,6 +27,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 )
 
 // Settings are what the servers of a cluster are to be like. The zero value is what
@@ -118,16 +119,16 @@ func StartWith(t testing.TB, n int, settings Settings) *Cluster {
 	if !settings.Direct {
 		c.way = c.NewWay()
 	}
-	var wg sync.WaitGroup
+	var g errgroup.Group
 	for _, s := range c.Servers {
-		wg.Go(func() { s.start() })
+		g.Go(s.start)
 	}
-	wg.Wait()
-	if !t.Failed() && !settings.NoJetStream && settings.Cert == "" {
-		c.awaitJetStream()
+	err := g.Wait()
+	if err == nil && !settings.NoJetStream && settings.Cert == "" {
+		err = c.awaitJetStream()
 	}
-	if t.Failed() {
-		t.FailNow()
+	if err != nil {
+		t.Fatalf("start servers of NATS: %v", err)
 	}
 	return c
 }
@@ -298,17 +299,15 @@ func (s *Server) MonitorURL() string {
 	return "http://" + s.at.Monitor
 }
 
-func (c *Cluster) awaitJetStream() {
+func (c *Cluster) awaitJetStream() error {
 	nc, err := nats.Connect(c.URL(), nats.UserInfo(c.settings.User, c.settings.Password), nats.MaxReconnects(-1), nats.IgnoreDiscoveredServers())
 	if err != nil {
-		c.t.Errorf("connect to NATS: %v", err)
-		return
+		return err
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
 	if err != nil {
-		c.t.Error(err)
-		return
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -320,11 +319,11 @@ func (c *Cluster) awaitJetStream() {
 			err = js.DeleteStream(short, "probe")
 		}
 		cancel()
-		if err == nil || ctx.Err() != nil || len(c.settings.Permissions) > 0 {
-			if err != nil && len(c.settings.Permissions) == 0 {
-				c.t.Errorf("JetStream: %v", err)
-			}
-			return
+		switch {
+		case err == nil, len(c.settings.Permissions) > 0: // which may not let us
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("JetStream: %w", err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -333,14 +332,12 @@ func (c *Cluster) awaitJetStream() {
 // Start starts a server again, which must not run.
 func (s *Server) Start() {
 	s.cluster.t.Helper()
-	s.start()
-	if s.cluster.t.Failed() {
-		s.cluster.t.FailNow()
+	if err := s.start(); err != nil {
+		s.cluster.t.Fatalf("start a server of NATS: %v", err)
 	}
 }
 
-func (s *Server) start() {
-	t := s.cluster.t
+func (s *Server) start() error {
 	setup := setup{Settings: s.cluster.settings, Name: s.Name, Dir: s.dir(), Listen: s.route}
 	for i, other := range s.cluster.Servers {
 		switch {
@@ -353,13 +350,11 @@ func (s *Server) start() {
 	}
 	text, err := json.Marshal(setup)
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	words := append(slices.Clone(s.cluster.settings.Place.Enter), self)
 	p := exec.Command(words[0], words[1:]...)
@@ -367,29 +362,26 @@ func (s *Server) start() {
 	p.Stderr = os.Stderr
 	stdin, err := p.StdinPipe()
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	stdout, err := p.StdoutPipe()
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	if err := p.Start(); err != nil {
-		t.Errorf("start a server of NATS: %v", err)
-		return
+		return err
 	}
 	var at ready
 	if err := json.NewDecoder(stdout).Decode(&at); err != nil {
 		_ = p.Process.Kill()
 		_ = p.Wait()
-		t.Errorf("start a server of NATS: %v", err)
-		return
+		return err
 	}
 	s.mu.Lock()
 	s.process, s.stdin, s.at = p, stdin, at
 	s.mu.Unlock()
 	s.aim(at.Client, at.Cluster)
+	return nil
 }
 
 // aim sets the targets of the proxies in front of s.
