@@ -91,6 +91,7 @@ func (s *session) attach(a *wire.Attach) error {
 		c.names = make(map[linkName]*Link)
 	}
 	s.links[a.Handle] = l
+	s.handles = max(s.handles, a.Handle+1)
 	c.links++
 	c.weight += l.weight
 	c.names[name] = l

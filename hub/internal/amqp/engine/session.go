@@ -25,6 +25,7 @@ type session struct {
 	ending    bool // the hub's end is sent, and the peer's is awaited
 	maxHandle uint32
 	links     map[uint32]*Link
+	handles   uint32 // one more than the highest handle that a link had
 
 	nextIncoming uint32 // id of the peer's next transfer
 	incoming     uint32 // how many more it may send
@@ -149,7 +150,8 @@ func (s *session) flow(f *wire.Flow) error {
 	c.mu.Lock()
 	var l *Link
 	if f.Handle != nil {
-		if l = s.links[*f.Handle]; l == nil {
+		// go-amqp 1.7 may send one more flow behind its detach.
+		if l = s.links[*f.Handle]; l == nil && (s.ending || *f.Handle >= s.handles) {
 			c.mu.Unlock() // s has ended, or does so now
 			s.fail(failure(condUnattached, "a flow for handle %d", *f.Handle))
 			return nil

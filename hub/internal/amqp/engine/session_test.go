@@ -140,6 +140,19 @@ func TestFrameWithAHandleThatIsFreeEndsTheSession(t *testing.T) {
 	}
 }
 
+func TestFlowBehindADetach(t *testing.T) {
+	var log []string
+	inBubble(t, logged(&log), func(p *peer) {
+		p.begin(1)
+		p.attachReceiver(1, 0)
+		p.send(1, &wire.Detach{Handle: 0, Closed: true})
+		p.want(1, &wire.Detach{Handle: 0, Closed: true})
+		p.send(1, &wire.Flow{Handle: ptr(uint32(0)), NextIncomingID: ptr(uint32(0)), IncomingWindow: 100, LinkCredit: ptr(uint32(1))})
+		p.wantQuiet()
+		p.attachReceiver(1, 0)
+	})
+}
+
 func TestDetachWithAHandleThatIsFree(t *testing.T) {
 	inBubble(t, &handler{}, func(p *peer) {
 		p.begin(1)
