@@ -148,6 +148,8 @@ func Answer[Q, A any](s *Server, verb string, fn func(context.Context, Q) (A, er
 		value, err := fn(ctx, q)
 		if refusal, ok := errors.AsType[*Error](err); ok {
 			a.Refusal = refusal
+		} else if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+			return nil, err // who asks has no time left either, and knows best what that means
 		} else if err != nil {
 			a.Failure, a.NotHere, a.Gone = err.Error(), errors.Is(err, ErrNoPeer), errors.Is(err, ErrPeerGone)
 		}
