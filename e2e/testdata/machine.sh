@@ -89,7 +89,7 @@ step upgrade by the agent itself, allowed as docs/AGENT.md says: it goes on, and
 on sh -c 'mkdir -p /run/systemd/system/iotdm-device.service.d
   printf "[Service]\nProtectSystem=no\nSystemCallFilter=@system-service @privileged\n" >/run/systemd/system/iotdm-device.service.d/update.conf
   echo "CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID CAP_FSETID" >>/run/systemd/system/iotdm-device.service.d/update.conf
-  echo "on-method: {update: \"shell:dpkg --install /srv/iotdm.deb >/srv/update.log && echo done >>/srv/update.log\"}" >>/etc/iotdm/device.yaml
+  echo "on-method: {update: \"timeout=10m:shell:dpkg --install /srv/iotdm.deb >/srv/update.log && echo done >>/srv/update.log\"}" >>/etc/iotdm/device.yaml
   systemctl daemon-reload && systemctl restart iotdm-device'
 device=$(status iotdm-device MainPID)
 expect '"connectionState": "Connected"' 'iotdm service device get --device pump -o json'

@@ -49,6 +49,8 @@ func Init(ctx context.Context, opt InitOptions) (existed bool, err error) {
 	}
 	defer conn.Close()
 	copies := opt.Copies
+	var groups *natslog.Log
+	var snapshots *natslog.Snapshots
 	err = natsconn.Retry(ctx, func(ctx context.Context) error {
 		if opt.Copies == 0 {
 			if copies, err = natslog.Copies(ctx, conn); errors.Is(err, natsconn.ErrNoHub) {
@@ -61,14 +63,13 @@ func Init(ctx context.Context, opt InitOptions) (existed bool, err error) {
 			return err
 		}
 		if opt.More != nil {
-			return opt.More(ctx, conn, copies)
+			if err := opt.More(ctx, conn, copies); err != nil {
+				return err
+			}
 		}
-		return nil
+		groups, snapshots, err = natslog.Open(ctx, conn)
+		return err
 	})
-	if err != nil {
-		return false, err
-	}
-	groups, snapshots, err := natslog.Open(ctx, conn)
 	if err != nil {
 		return false, err
 	}

@@ -226,8 +226,7 @@ func (a *applier) apply(pos uint64, at time.Time, g *group, data []byte) (*effec
 	a.batch.Reset()
 	clear(a.locks)
 	if a.state.pos == 0 {
-		b, ok := first(g.steps).(*begin)
-		if !ok || b.stocked {
+		if !g.beginsEmpty() {
 			return nil, fmt.Errorf("%w: what it began with is in no snapshot", ErrNoState)
 		}
 		a.state.log = g.log
@@ -260,13 +259,6 @@ func (a *applier) apply(pos uint64, at time.Time, g *group, data []byte) (*effec
 	a.known.add(a.locks)
 	a.remember(chained{pos, a.state.hash})
 	return did, nil
-}
-
-func first(steps []step) step {
-	if len(steps) == 0 {
-		return nil
-	}
-	return steps[0]
 }
 
 // step carries one step out, or reports that it is not accepted.

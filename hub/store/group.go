@@ -26,6 +26,16 @@ type group struct {
 	steps  []step
 }
 
+// beginsEmpty reports whether this is the first group of a log that begins with
+// nothing.
+func (g *group) beginsEmpty() bool {
+	if len(g.steps) == 0 {
+		return false
+	}
+	b, ok := g.steps[0].(*begin)
+	return ok && !b.stocked
+}
+
 // A logID tells logs apart. It is drawn when a log begins.
 type logID [16]byte
 

@@ -173,12 +173,7 @@ func (r *Replica) begin() error {
 	case s.pos == 0 && first == end:
 		return ErrNoState
 	case s.pos == 0 || s.pos+1 < first:
-		if err := r.restore(first); err != nil {
-			return err
-		}
-	}
-	if s.pos == 0 {
-		if err := r.identify(ctx, first); err != nil {
+		if err := r.restore(ctx, first); err != nil {
 			return err
 		}
 	}
@@ -203,9 +198,10 @@ func (r *Replica) begin() error {
 }
 
 // identify has an empty copy know which log it follows before it has applied
-// anything: whoever opens it may ask at once.
-func (r *Replica) identify(ctx context.Context, first uint64) error {
-	for r.applier.state.log == (logID{}) {
+// anything: whoever opens it may ask at once. It reports whether the log goes on
+// from a snapshot.
+func (r *Replica) identify(ctx context.Context, first uint64) (stocked bool, err error) {
+	for {
 		asked, cancel := context.WithTimeout(ctx, answerPatience)
 		err := r.log.Follow(asked, first, func(_ uint64, _ time.Time, data []byte) error {
 			g, err := decodeGroup(data)
@@ -216,17 +212,20 @@ func (r *Replica) identify(ctx context.Context, first uint64) error {
 				return fmt.Errorf("%w: it does not begin as one", ErrOtherLog)
 			}
 			r.applier.state.log = g.log
+			stocked = !g.beginsEmpty()
 			return errIdentified
 		})
 		cancel()
-		if isFatal(err) {
-			return err
+		if errors.Is(err, errIdentified) {
+			return stocked, nil
 		}
-		if r.applier.state.log == (logID{}) && wait.For(ctx, retryPause) != nil {
-			return r.noLog(ctx, err)
+		if isFatal(err) {
+			return false, err
+		}
+		if wait.For(ctx, retryPause) != nil {
+			return false, r.noLog(ctx, err)
 		}
 	}
-	return nil
 }
 
 var errIdentified = errors.New("the log is identified")
@@ -250,15 +249,24 @@ func (r *Replica) compareLogs(ctx context.Context, pos uint64) error {
 
 // bounds asks the log until it answers.
 func (r *Replica) bounds(ctx context.Context) (first, end uint64, err error) {
+	err = ask(ctx, func(ctx context.Context) error {
+		first, end, err = r.log.Bounds(ctx)
+		return err
+	})
+	if err != nil {
+		return 0, 0, r.noLog(ctx, err)
+	}
+	return first, end, nil
+}
+
+// ask asks the log again and again, until it answers or ctx ends.
+func ask(ctx context.Context, fn func(context.Context) error) error {
 	for {
 		asked, cancel := context.WithTimeout(ctx, answerPatience)
-		first, end, err = r.log.Bounds(asked)
+		err := fn(asked)
 		cancel()
-		if err == nil {
-			return first, end, nil
-		}
-		if wait.For(ctx, retryPause) != nil {
-			return 0, 0, r.noLog(ctx, err)
+		if err == nil || wait.For(ctx, retryPause) != nil {
+			return err
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -401,69 +400,6 @@ func (s spy) Append(ctx context.Context, id string, group []byte) error {
 	return s.Log.Append(ctx, id, group)
 }
 
-// Whoever comes late begins with a snapshot, and whoever was away for long too.
-func TestSnapshotAndLogAreTheSameState(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "late")
-	l := newLane(t, nil)
-	shift := &later{Log: l.log}
-	a, whole := l.openBy("a", shift, true), l.openBy("whole", shift, false)
-	late, err := store.OpenReplica(store.ReplicaOptions{Dir: dir, Log: shift, Snapshots: l.snapshots, Name: "late"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.barrier(late)
-	if err := late.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for round := range 4 {
-		for i := range 300 {
-			err := a.DB().Update(fmt.Sprint(i%7), func(tx *store.Tx) error {
-				tx.Set(fmt.Appendf(nil, "%d/%d", i%9, i*round), bytes.Repeat([]byte{byte(i)}, i))
-				if i%50 == 0 {
-					tx.DeletePrefix(fmt.Appendf(nil, "%d/", i%9))
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := a.Snapshot(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		shift.by.Add(int64(50 * time.Minute))
-	}
-	if first, _, err := l.log.Bounds(t.Context()); err != nil || first < 300 || first > 700 {
-		t.Errorf("the log is kept from %d on, error %v: want the last 60 to 120 minutes of 150", first, err)
-	}
-	fresh := l.openBy("fresh", shift, false)
-	late, err = store.OpenReplica(store.ReplicaOptions{Dir: dir, Log: shift, Snapshots: l.snapshots, Name: "late"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer late.Close()
-	if err := putKey(a.DB(), "more", "v"); err != nil {
-		t.Fatal(err)
-	}
-	l.barrier(a, whole, fresh, late)
-	want, err := store.StateHash(whole.DB())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range []*store.Replica{a, fresh, late} {
-		if got, err := store.StateHash(r.DB()); err != nil || got != want {
-			t.Errorf("%s differs from who has read the whole log, error %v", r.Name(), err)
-		}
-	}
-	// One that falls behind while it runs says what to do.
-	if err := l.log.Trim(t.Context(), 1_000_000); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.OpenReplica(store.ReplicaOptions{Log: shift, Snapshots: l.snapshots, Name: "x"}); err == nil {
-		t.Error("a replica began without a state")
-	}
-}
-
 // TestACopyKnowsItsLogAtOnce has a copy begin that has applied nothing when it is asked
 // which log it follows.
 func TestACopyKnowsItsLogAtOnce(t *testing.T) {
@@ -486,44 +422,6 @@ func (o *onceFollowed) Follow(ctx context.Context, from uint64, fn func(uint64, 
 		return ctx.Err()
 	}
 	return o.Log.Follow(ctx, from, fn)
-}
-
-// later is a log whose clock can be moved.
-type later struct {
-	store.Log
-	by atomicDuration
-}
-
-func (l *later) Follow(ctx context.Context, from uint64, fn func(uint64, time.Time, []byte) error) error {
-	return l.Log.Follow(ctx, from, func(pos uint64, at time.Time, group []byte) error {
-		return fn(pos, l.by.of(pos, at), group)
-	})
-}
-
-// atomicDuration is how far the clock is moved, for each position as it was when
-// that was read first.
-type atomicDuration struct {
-	mu    sync.Mutex
-	d     int64
-	taken map[uint64]time.Time
-}
-
-func (a *atomicDuration) Add(d int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.d += d
-}
-
-func (a *atomicDuration) of(pos uint64, at time.Time) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.taken == nil {
-		a.taken = map[uint64]time.Time{}
-	}
-	if _, ok := a.taken[pos]; !ok {
-		a.taken[pos] = at.Add(time.Duration(a.d))
-	}
-	return a.taken[pos]
 }
 
 func TestLocksOfLongAgoAreForgotten(t *testing.T) {
@@ -634,63 +532,6 @@ func TestANodeWithoutSpaceFollows(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("with space again: %v", err)
-	}
-}
-
-func TestALogBeginsWithAState(t *testing.T) {
-	single := openMemory(t)
-	set(t, single, "a", "1", "b/2", "2", "empty", "")
-	l := newLane(t, single.Records)
-	if err := store.StartLog(t.Context(), l.log, l.snapshots, nil); !errors.Is(err, store.ErrBegun) {
-		t.Errorf("beginning again: %v", err)
-	}
-	r := l.open("a", true)
-	set(t, r.DB(), "c", "3")
-	want := []string{"a=1", "b/2=2", "c=3", "empty="}
-	if diff := cmp.Diff(want, scan(t, r.DB(), "", "")); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	var backup bytes.Buffer
-	if err := r.Backup(&backup); err != nil {
-		t.Fatal(err)
-	}
-	text := backup.Bytes()
-	dir := filepath.Join(t.TempDir(), "single")
-	if err := store.Write(dir, store.ReadBackup(bytes.NewReader(text)), nil); err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open(dir, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, scan(t, db, "", "")); diff != "" {
-		t.Errorf("written from a backup (-want +got):\n%s", diff)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.OpenReplica(store.ReplicaOptions{Dir: dir, Log: l.log, Snapshots: l.snapshots, Name: "x"}); !errors.Is(err, store.ErrReplicated) {
-		t.Errorf("a single node's folder opened as a replica: %v", err)
-	}
-	if err := store.Write(dir, store.ReadBackup(bytes.NewReader(text)), nil); err == nil {
-		t.Error("a store was written over another")
-	}
-	for _, cut := range []int{0, 5, len(text) / 2, len(text) - 1} {
-		if err := store.ReadBackup(bytes.NewReader(text[:cut]))(func(_, _ []byte) error { return nil }); err == nil {
-			t.Errorf("a backup of %d bytes, cut at %d, was read", len(text), cut)
-		}
-	}
-	for i := range text {
-		damaged := bytes.Clone(text)
-		damaged[i] ^= 0x40
-		got := []string{}
-		err := store.ReadBackup(bytes.NewReader(damaged))(func(k, v []byte) error {
-			got = append(got, string(k)+"="+string(v))
-			return nil
-		})
-		if err == nil && !slices.Equal(got, want) {
-			t.Errorf("a backup with byte %d damaged was read as %q", i, got)
-		}
 	}
 }
 

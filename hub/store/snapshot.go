@@ -18,6 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/iotdm/iotdm/internal/wait"
 )
 
 // A snapshot is a line, and then compressed: each key and value of a store in
@@ -296,24 +298,53 @@ func (r *hashingReader) field(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// restore replaces the copy by the newest snapshot. An empty copy stays as it is
-// if there is none: then the log has to begin where it is kept from.
-func (r *Replica) restore(first uint64) error {
-	pos, from, err := r.snapshots.Latest(r.ctx)
-	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
+// restore replaces the copy by the newest snapshot. An empty copy stays as it is if
+// there is none, and the log begins with nothing.
+func (r *Replica) restore(ctx context.Context, first uint64) error {
+	const attempts = 3 // who reads one may lose the server, or have a newer one take its place
+	for i := 1; ; i++ {
+		pos, from, err := r.newest(ctx, first)
+		if err != nil || pos == 0 {
+			return err
+		}
+		err = errors.Join(r.restoreFrom(pos, from), from.Close())
+		if !errors.Is(err, errSnapshot) || i == attempts {
+			return err
+		}
+		r.logger.Warn("a snapshot could not be read to its end; trying again", "position", pos, "err", err)
 	}
-	own := r.applier.state.pos
-	switch {
-	case pos == 0 && own == 0:
-		return nil
-	case pos == 0:
-		return fmt.Errorf("%w as this node needs, and there is no snapshot", ErrTrimmed)
+}
+
+// newest returns the newest snapshot, and asks until ctx ends. There is none, and none
+// is needed, if pos is 0. Whoever names an older one than there must be does not know
+// of that yet.
+func (r *Replica) newest(ctx context.Context, first uint64) (pos uint64, from io.ReadCloser, err error) {
+	own, needed := r.applier.state.pos, r.applier.state.pos > 0
+	for {
+		pos, from, err = r.snapshots.Latest(r.ctx) // for which it is read, as long as that takes
+		if err == nil && pos == 0 && !needed {
+			if needed, err = r.identify(ctx, first); err != nil || !needed {
+				return 0, nil, err
+			}
+		}
+		switch {
+		case err != nil:
+			err = fmt.Errorf("snapshot: %w", err)
+		case pos == 0:
+			err = fmt.Errorf("%w as this node needs, and there is no snapshot", ErrTrimmed)
+		case pos+1 < first || pos < own:
+			err = errors.Join(fmt.Errorf("%w as the newest snapshot needs, to position %d", ErrTrimmed, pos), from.Close())
+		default:
+			return pos, from, nil
+		}
+		if wait.For(ctx, retryPause) != nil {
+			return 0, nil, err
+		}
 	}
-	defer from.Close()
-	if pos+1 < first || pos < own {
-		return fmt.Errorf("%w as the newest snapshot needs, to position %d", ErrTrimmed, pos)
-	}
+}
+
+// restoreFrom replaces the copy by a snapshot, which changes nothing if it is not good.
+func (r *Replica) restoreFrom(pos uint64, from io.Reader) error {
 	e := r.db.engine
 	if err := e.restore(r.ctx, r.db.dir, from); err != nil {
 		return fmt.Errorf("snapshot at %d: %w", pos, err)
@@ -322,7 +353,7 @@ func (r *Replica) restore(first uint64) error {
 		return err
 	}
 	if got := r.applier.state.pos; got != pos {
-		return fmt.Errorf("snapshot at %d: %w: it says that it is at %d", pos, errSnapshot, got)
+		return fmt.Errorf("snapshot at %d: it says that it is at %d", pos, got)
 	}
 	r.logger.Info("this node begins with a snapshot", "position", pos)
 	return nil

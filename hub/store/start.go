@@ -24,9 +24,21 @@ func (db *DB) Records(record func(key, value []byte) error) error {
 // Errors: ErrBegun, ErrNoLog, and those of the log, the snapshots and from. After
 // one, an empty log can be begun again.
 func StartLog(ctx context.Context, log Log, snapshots Snapshots, from Records) error {
-	first, pos, err := log.Bounds(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoLog, err)
+	patiently := func(fn func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(ctx, logPatience)
+		defer cancel()
+		if err := ask(ctx, fn); err != nil {
+			return fmt.Errorf("%w: %w", ErrNoLog, err)
+		}
+		return nil
+	}
+	var first, pos uint64
+	bounds := func(ctx context.Context) (err error) {
+		first, pos, err = log.Bounds(ctx)
+		return err
+	}
+	if err := patiently(bounds); err != nil {
+		return err
 	}
 	if first != pos {
 		return ErrBegun
@@ -51,13 +63,15 @@ func StartLog(ctx context.Context, log Log, snapshots Snapshots, from Records) e
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
-	if err := log.Append(ctx, fmt.Sprintf("begin.%x", g.log), data); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoLog, err)
+	at, id := pos, fmt.Sprintf("begin.%x", g.log)
+	err := patiently(func(ctx context.Context) error { return log.Append(ctx, id, data) })
+	if err == nil {
+		err = patiently(bounds)
 	}
-	if _, end, err := log.Bounds(ctx); err != nil || end != pos+1 {
-		return errors.Join(err, errors.New("begin the log: somebody else has written to it"))
+	if err == nil && pos != at+1 {
+		err = errors.New("begin the log: somebody else has written to it")
 	}
-	return nil
+	return err
 }
 
 // Backup writes what this node has applied, at one position. [ReadBackup] reads

@@ -99,7 +99,11 @@ func Open(ctx context.Context, conn *natsconn.Conn) (*Log, *Snapshots, error) {
 	if status.Replicas() < copies {
 		return nil, nil, fmt.Errorf("%w: object store %s at %s has %d copies and not %d; set that right with: %s", natsconn.ErrSettings, bucket, conn.URL(), status.Replicas(), copies, conn.Command("init"))
 	}
-	return &Log{conn, s}, &Snapshots{conn: conn, objects: objects}, nil
+	snapshots := &Snapshots{conn: conn, objects: objects}
+	if _, _, _, err := snapshots.newest(ctx); err != nil { // who keeps copies may not be heard here yet
+		return nil, nil, fmt.Errorf("object store %s: %w", bucket, err)
+	}
+	return &Log{conn, s}, snapshots, nil
 }
 
 func config(copies int) jetstream.StreamConfig {
