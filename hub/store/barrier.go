@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -60,10 +61,33 @@ func (a *asking) run() {
 			return
 		}
 		ctx, cancel := a.r.patience()
-		_, q.end, q.err = a.r.bounds(ctx)
+		q.end, q.err = a.r.end(ctx)
 		cancel()
 		close(q.answered)
 	}
+}
+
+// end returns the position behind all that is acknowledged now. What nobody is sure of
+// a member finds out by a group of its own: what was acknowledged before is in front of
+// that. A node that is no member takes what it is told: nobody else reads there.
+func (r *Replica) end(ctx context.Context) (end uint64, err error) {
+	known := r.seen().pos
+	var sure bool
+	err = ask(ctx, func(ctx context.Context) error {
+		end, sure, err = r.log.End(ctx)
+		return err
+	})
+	if err != nil {
+		return 0, r.noLog(ctx, err)
+	}
+	if sure && end > known {
+		return end, nil
+	}
+	err = r.Beat(ctx)
+	if errors.Is(err, ErrFenced) {
+		return max(end, known+1), nil
+	}
+	return r.seen().pos + 1, err
 }
 
 // A waiter waits for a position.

@@ -31,8 +31,13 @@ type Log interface {
 	Follow(ctx context.Context, from uint64, fn func(pos uint64, at time.Time, group []byte) error) error
 
 	// Bounds returns the first position that is kept and the one behind the last,
-	// as whoever orders the log knows them: what was appended before is in it.
+	// as whoever orders the log knows them, or did until a moment ago.
 	Bounds(ctx context.Context) (first, end uint64, err error)
+
+	// End returns the position behind the last, and whether that is sure: whoever
+	// orders the log no more, since it is cut off, may be asked, and not know of that
+	// yet. If it is, all that was appended before the call is in front of it.
+	End(ctx context.Context) (end uint64, sure bool, err error)
 
 	// Trim drops the groups before a position.
 	Trim(ctx context.Context, before uint64) error

@@ -400,6 +400,42 @@ func (s spy) Append(ctx context.Context, id string, group []byte) error {
 	return s.Log.Append(ctx, id, group)
 }
 
+// TestABarrierDoesNotTakeAnOldEnd asks who orders the log no more, and says so, or names an end
+// before what the node has read.
+func TestABarrierDoesNotTakeAnOldEnd(t *testing.T) {
+	for _, sure := range []bool{false, true} {
+		l := newLane(t, nil)
+		a := l.open("a", true)
+		old := &oldEnd{Log: l.log, sure: sure}
+		b, stranger := l.openBy("b", old, true), l.openBy("stranger", &oldEnd{Log: l.log}, false)
+		l.barrier(b)
+		for i := range 50 {
+			pos, _, _ := b.Applied()
+			old.end.Store(pos)
+			want := fmt.Sprint(i)
+			if err := putKey(a.DB(), "k", want); err != nil {
+				t.Fatal(err)
+			}
+			l.barrier(b)
+			if got, err := b.DB().Get([]byte("k")); err != nil || string(got) != want {
+				t.Fatalf("behind a barrier with an old end, sure: %v: %q, %v, want %q", sure, got, err, want)
+			}
+		}
+		l.barrier(stranger)
+	}
+}
+
+// oldEnd is a log that names an end of some time ago.
+type oldEnd struct {
+	store.Log
+	end  atomic.Uint64
+	sure bool
+}
+
+func (o *oldEnd) End(context.Context) (end uint64, sure bool, err error) {
+	return o.end.Load(), o.sure, nil
+}
+
 // TestACopyKnowsItsLogAtOnce has a copy begin that has applied nothing when it is asked
 // which log it follows.
 func TestACopyKnowsItsLogAtOnce(t *testing.T) {

@@ -265,8 +265,8 @@ func (m *membership) checkTaken() {
 	}
 	ctx, cancel := context.WithTimeout(m.r.ctx, answerPatience)
 	defer cancel()
-	_, end, err := m.r.log.Bounds(ctx)
-	if pos := m.r.seen().pos; err == nil && end <= pos {
+	end, sure, err := m.r.log.End(ctx)
+	if pos := m.r.seen().pos; err == nil && sure && end <= pos {
 		m.r.fail(fmt.Errorf("%w: it ends at %d, and this node has read up to %d", ErrLogWentBack, end-1, pos))
 	}
 }

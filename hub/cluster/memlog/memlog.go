@@ -113,6 +113,12 @@ func (l *Log) Bounds(ctx context.Context) (first, end uint64, err error) {
 	return l.first, l.first + uint64(len(l.entries)), ctx.Err()
 }
 
+// End implements store.Log. It is always sure.
+func (l *Log) End(ctx context.Context) (end uint64, sure bool, err error) {
+	_, end, err = l.Bounds(ctx)
+	return end, err == nil, err
+}
+
 // Trim implements store.Log.
 func (l *Log) Trim(ctx context.Context, before uint64) error {
 	l.mu.Lock()
@@ -297,6 +303,12 @@ func (c *Client) Bounds(ctx context.Context) (first, end uint64, err error) {
 	}
 	first, end, err = c.log.Bounds(ctx)
 	return first, end, errors.Join(err, c.way(ctx))
+}
+
+// End implements store.Log.
+func (c *Client) End(ctx context.Context) (end uint64, sure bool, err error) {
+	_, end, err = c.Bounds(ctx)
+	return end, err == nil, err
 }
 
 // Trim implements store.Log.

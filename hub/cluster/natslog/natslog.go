@@ -135,6 +135,13 @@ func (l *Log) Bounds(ctx context.Context) (first, end uint64, err error) {
 	return max(info.State.FirstSeq, 1), info.State.LastSeq + 1, nil
 }
 
+// End implements store.Log: it asks the stream's leader, who is sure of it while no
+// other server can have been elected.
+func (l *Log) End(ctx context.Context) (end uint64, sure bool, err error) {
+	s, err := l.Status(ctx)
+	return s.End, s.undisputed(), err
+}
+
 func (l *Log) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	info, err := l.stream.Info(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -160,6 +167,7 @@ type Status struct {
 	Bytes      uint64
 	Leader     string // the server that orders it; empty: none
 	Copies     []Copy // of the others
+	wanted     int    // how many servers shall have it
 }
 
 // A Copy is one of those that other servers than the leader have.
@@ -183,7 +191,7 @@ func (l *Log) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	s := Status{First: max(info.State.FirstSeq, 1), End: info.State.LastSeq + 1, Bytes: info.State.Bytes}
+	s := Status{First: max(info.State.FirstSeq, 1), End: info.State.LastSeq + 1, Bytes: info.State.Bytes, wanted: info.Config.Replicas}
 	if c := info.Cluster; c != nil {
 		s.Leader = c.Leader
 		for _, r := range c.Replicas {
@@ -191,6 +199,22 @@ func (l *Log) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// patientWith is for how long, at most, whoever answered has not heard of any other
+// server, so that none of them stands for election yet: that takes a server of NATS at
+// least 4 s without the leader, of which it hears each second.
+const patientWith = 2500 * time.Millisecond
+
+// undisputed reports whether whoever answered leads: no other server was without it for
+// so long that it can have been elected.
+func (s Status) undisputed() bool {
+	for _, c := range s.Copies {
+		if c.Heard == 0 || c.Heard > patientWith {
+			return false
+		}
+	}
+	return len(s.Copies)+1 >= s.wanted
 }
 
 // sure reports whether whoever answered speaks for more than half of the copies.

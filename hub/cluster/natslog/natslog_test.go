@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -458,6 +459,60 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestALeaderThatIsCutOffIsNotSure asks a leader that is cut off where the log ends, until the others
+// have elected another one and appended to the log.
+func TestALeaderThatIsCutOffIsNotSure(t *testing.T) {
+	t.Parallel()
+	c := natstest.Start(t, 3)
+	create(t, connect(t, c.URL()), 3)
+	place := c.Leader("iotdm-log")
+	urls := strings.Split(c.URL(), ",")
+	alone, _ := open(t, connect(t, urls[place]))
+	others, _ := open(t, connect(t, urls[(place+1)%3]))
+	if err := appendOne(t.Context(), others, "before", []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	soon := func(ask func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		return ask(ctx)
+	}
+	for sure := false; !sure; { // a leader that is new has not heard of all
+		err := soon(func(ctx context.Context) (err error) {
+			_, sure, err = alone.End(ctx)
+			return err
+		})
+		if err != nil {
+			t.Log(err)
+		}
+	}
+	c.Isolate(place, natstest.Both)
+	began, appended, old := time.Now(), uint64(1), 0
+	for n := 0; time.Since(began) < 15*time.Second; n++ {
+		err := soon(func(ctx context.Context) error { return appendOne(ctx, others, fmt.Sprint(n), []byte("behind")) })
+		if err == nil {
+			appended++
+		}
+		var end uint64
+		var sure bool
+		err = soon(func(ctx context.Context) (err error) {
+			end, sure, err = alone.End(ctx)
+			return err
+		})
+		if err == nil && end <= appended {
+			old++
+			if sure {
+				t.Fatalf("%v after the cut a leader was sure that the log ends before %d, and %d was appended", time.Since(began), end, appended)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if appended == 1 {
+		t.Error("the others elected no leader")
+	}
+	t.Logf("%d answers were old, and not sure; %d were appended behind the cut", old, appended-1)
 }
 
 // TestServersThatAreAway has servers die that follow and lead, and come again.
