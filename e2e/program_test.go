@@ -66,7 +66,9 @@ func (p *program) add(line string, ended bool) {
 // await returns the next line that contains text.
 func (p *program) await(t *testing.T, text string) string {
 	t.Helper()
-	timeout := time.After(90 * time.Second)
+	const silence, long = 90 * time.Second, 10 * time.Minute // many checks take long on a busy machine
+	timeout, quiet := time.After(long), time.NewTimer(silence)
+	defer quiet.Stop()
 	for {
 		p.mu.Lock()
 		lines, ended, changed := p.lines, p.ended, p.changed
@@ -82,9 +84,12 @@ func (p *program) await(t *testing.T, text string) string {
 		}
 		select {
 		case <-changed:
+			quiet.Reset(silence)
+			continue
+		case <-quiet.C:
 		case <-timeout:
-			t.Fatalf("%s did not print %q in time; it printed:\n%s", p.name, text, strings.Join(lines, "\n"))
 		}
+		t.Fatalf("%s did not print %q in time; it printed:\n%s", p.name, text, strings.Join(lines, "\n"))
 	}
 }
 
