@@ -307,7 +307,8 @@ func (r *Replica) restore(ctx context.Context, first uint64) error {
 		if err != nil || pos == 0 {
 			return err
 		}
-		err = errors.Join(r.restoreFrom(pos, from), from.Close())
+		err = r.restoreFrom(pos, from)
+		_ = from.Close() // what was read is checked
 		if !errors.Is(err, errSnapshot) || i == attempts {
 			return err
 		}
@@ -333,7 +334,8 @@ func (r *Replica) newest(ctx context.Context, first uint64) (pos uint64, from io
 		case pos == 0:
 			err = fmt.Errorf("%w as this node needs, and there is no snapshot", ErrTrimmed)
 		case pos+1 < first || pos < own:
-			err = errors.Join(fmt.Errorf("%w as the newest snapshot needs, to position %d", ErrTrimmed, pos), from.Close())
+			err = fmt.Errorf("%w as the newest snapshot needs, to position %d", ErrTrimmed, pos)
+			_ = from.Close()
 		default:
 			return pos, from, nil
 		}
